@@ -1,0 +1,44 @@
+# Sourced by the other scripts here: where the project is, how to speak, which hubs to end.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 1
+
+# rustup puts cargo here and asks for a new login shell; do not make the reader start one.
+if ! command -v cargo >/dev/null && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then
+  PATH="$HOME/.cargo/bin:$PATH"
+fi
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+  green=$'\e[32m' red=$'\e[31m' dim=$'\e[2m' plain=$'\e[0m'
+else
+  green='' red='' dim='' plain=''
+fi
+
+say() { printf '%s\n' "$*"; }
+complain() { printf '%s%s%s\n' "$red" "$*" "$plain" >&2; }
+
+# The short path keeps unix socket names (108 bytes at most) in bounds on every machine.
+scratch_dir() { mktemp -d "${TMPDIR:-/tmp}/tube-$1.XXXXXX"; }
+
+# The pids of the hubs whose run directory lies in or below $1: never anybody else's.
+hubs_below() {
+  local dir=$1 file args i
+  for file in /proc/[0-9]*/cmdline; do
+    # A process may end between the listing and the reading.
+    mapfile -d '' -t args 2>/dev/null <"$file" || continue
+    [ "${args[0]##*/}" = tube-hub ] || continue
+    for ((i = 1; i < ${#args[@]}; i++)); do
+      if [[ ${args[i]} == "$dir" || ${args[i]} == "$dir"/* ]]; then
+        file=${file#/proc/}
+        say "${file%/cmdline}"
+        break
+      fi
+    done
+  done
+}
+
+end_hubs_below() {
+  local pid
+  for pid in $(hubs_below "$1"); do kill "$pid" 2>/dev/null; done
+}
