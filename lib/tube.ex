@@ -1,0 +1,253 @@
+defmodule Tube do
+  @moduledoc """
+  A fast, ordered, reliable, two-way message link between two Erlang VMs of one machine.
+
+  The VMs are two Xen domains, or two OS processes or containers of one Linux host, each of
+  which is then a virtual domain with a `domid` of its own. The side that asks is the *nock*,
+  the side that accepts is the *tip*:
+
+      # in domain 5, the tip
+      {:ok, listener} = Tube.listen(service: "echo", active: false)
+      {:ok, tube} = Tube.accept(listener)
+      {:ok, "hello"} = Tube.recv(tube)
+
+      # in domain 7, the nock
+      {:ok, tube} = Tube.open(5, service: "echo")
+      :ok = Tube.send(tube, "hello")
+
+  Either side may come first: `open/2` waits, up to its time limit, until somebody listens.
+
+  ## Messages and ownership
+
+  A tube carries messages, not bytes: what one `send/3` is given arrives whole or not at all,
+  in order, and is never dropped. Anyone may send. The process that opened or accepted the
+  tube *owns* it: only the owner receives, sets options, closes or hands over, and when the
+  owner ends, the tube is closed. An active tube sends its owner
+
+    * `{:tube, tube, data}` for each message,
+    * `{:tube_passive, tube}` when a count given to `:active` is used up,
+    * `{:tube_closed, tube}` when the peer has closed and all is delivered,
+    * `{:tube_error, tube, reason}` and then `{:tube_closed, tube}` when the tube ended for
+      another reason.
+
+  With `mode: :port` the tube behaves as a port: its `pid` takes `{owner, {:command, iodata}}`,
+  `{owner, {:connect, pid}}` and `{owner, :close}`, delivers `{pid, {:data, data}}`, is linked to
+  its owner, and exits with the reason. `{:command, iodata}` cannot make its sender wait, as a
+  busy port can: what does not fit into the ring waits in the tube's process.
+
+  ## Back-pressure
+
+  A receiver that is slow, passive or has used up its count lets its ring fill; then `send/3`
+  waits at the other end, up to `:send_timeout`.
+
+  ## Reasons
+
+  Errors are `{:error, reason}` with the reasons of `Tube.Error`. Bad arguments and options
+  raise `ArgumentError`, naming what was wrong and what is allowed.
+  """
+
+  alias Tube.{Connection, Domain, Listener, Native, Options}
+
+  @enforce_keys [:pid, :port, :id]
+  defstruct [:pid, :port, :id]
+
+  @typedoc """
+  A tube: its process, its driver port, and its number in the native library.
+
+  The same term in every message, so it may be matched on. Of use in the VM that made it.
+  """
+  @type t :: %__MODULE__{pid: pid, port: port, id: non_neg_integer}
+
+  @typedoc "A listener, from `listen/1`."
+  @type listener :: pid
+
+  @typedoc "A domain's number, of Xen or of the local platform."
+  @type domid :: 0..0x7FEF
+
+  @type reason :: Tube.Error.reason()
+
+  defguardp is_here(tube) when is_struct(tube, __MODULE__) and node(tube.pid) == node()
+
+  @doc """
+  The number of the domain that this VM is.
+
+  Attaches to the platform first if that has not been done: on the local platform this claims
+  a virtual domain, and starts `tube-hub` when none runs. Errors: `{:no_hub, text}`,
+  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`.
+  """
+  @spec domid() :: {:ok, domid} | {:error, reason}
+  def domid, do: Domain.domid()
+
+  @doc """
+  Opens a tube to a service of the domain `peer`. The calling process owns it.
+
+  Waits until the tip listens and the handshake is done, `:timeout` milliseconds at most.
+
+  ## Options
+
+  #{Options.docs(:open)}
+
+  ## Errors
+
+  `:timeout` (nobody listens there, or not to us), `:refused`, `:busy`, `:version`, `:eexist` (that `:tid`
+  is in use), `:peer_down`, `:peer_domain_gone`, `:protocol`, and those of `domid/0`.
+  """
+  @spec open(domid, keyword) :: {:ok, t} | {:error, reason}
+  def open(peer, options \\ []) do
+    peer = Options.domid!(peer)
+    options = Options.validate!(options, :open)
+    Connection.open(peer, options)
+  end
+
+  @doc """
+  Listens for tubes to a service of this domain. The calling process owns the listener, and
+  the listener ends with it.
+
+  ## Options
+
+  #{Options.docs(:listen)}
+
+  ## Errors
+
+  `:eexist` (this VM listens to that service already), and those of `domid/0`.
+  """
+  @spec listen(keyword) :: {:ok, listener} | {:error, reason}
+  def listen(options \\ []) do
+    options |> Options.validate!(:listen) |> Listener.open()
+  end
+
+  @doc """
+  Takes the tube that has waited longest, or waits for the next, `timeout` milliseconds at
+  most. The calling process owns it.
+
+  Errors: `:timeout`, `:closed`.
+  """
+  @spec accept(listener, timeout) :: {:ok, t} | {:error, reason}
+  def accept(listener, timeout \\ :infinity) when is_pid(listener) do
+    Listener.accept(listener, Options.timeout!(timeout))
+  end
+
+  @doc """
+  Sends one message; returns when all of it is in the ring.
+
+  `data` is iodata. When the ring is full, waits `timeout` milliseconds at most (by default the
+  tube's `:send_timeout`). Of a message that ran into the limit the peer sees nothing.
+
+  Errors: `:timeout`, `:closed`, `:emsgsize`, `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  """
+  @spec send(t, iodata, timeout | :default) :: :ok | {:error, reason}
+  def send(tube, data, timeout \\ :default)
+
+  def send(%__MODULE__{id: id} = tube, data, timeout) when is_here(tube) do
+    # A whole binary goes to the ring as it is; flattening by the VM's own function yields
+    # where a native one would hold the scheduler.
+    data = if is_binary(data), do: data, else: IO.iodata_to_binary(data)
+
+    case Native.send(id, data) do
+      :ok -> :ok
+      other -> Tube.Flow.send(other, id, data, timeout)
+    end
+  end
+
+  def send(tube, _data, _timeout), do: elsewhere!(tube)
+
+  @doc """
+  Receives one message from a passive tube, waiting `timeout` milliseconds at most.
+
+  Errors: `:timeout`, `:closed` (the peer closed and all was received), `:not_owner`, `:einval` (the
+  tube is active), `:emsgsize` (the peer sent more than `:max_message`), `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  """
+  @spec recv(t, timeout) :: {:ok, binary} | {:error, reason}
+  def recv(tube, timeout \\ :infinity)
+
+  def recv(%__MODULE__{id: id} = tube, timeout) when is_here(tube) do
+    case Native.recv(id) do
+      {:ok, _data} = received -> received
+      other -> Tube.Flow.recv(other, id, timeout)
+    end
+  end
+
+  def recv(tube, _timeout), do: elsewhere!(tube)
+
+  @doc """
+  Sets options of a tube. For the owner.
+
+  ## Options
+
+  #{Options.docs(:setopts)}
+
+  Errors: `:not_owner`, `:closed`.
+  """
+  @spec setopts(t, keyword) :: :ok | {:error, reason}
+  def setopts(tube, options) when is_here(tube) do
+    options = Options.validate!(options, :setopts)
+
+    with :ok <- set_active(tube, options) do
+      case options do
+        %{send_timeout: limit} -> Connection.set_send_timeout(tube, limit)
+        _none -> :ok
+      end
+    end
+  end
+
+  def setopts(tube, _options), do: elsewhere!(tube)
+
+  defp set_active(tube, %{active: active}), do: Native.active(tube.port, active_count(active))
+  defp set_active(_tube, _options), do: :ok
+
+  @doc false
+  @spec active_count(boolean | :once | pos_integer) :: integer
+  def active_count(true), do: -1
+  def active_count(false), do: 0
+  def active_count(:once), do: 1
+  def active_count(count), do: count
+
+  @doc """
+  Makes `new_owner` the owner of the tube. For the owner.
+
+  Messages of the tube that wait in the caller's mailbox move along, before any later one.
+  Errors: `:not_owner`, `:closed`, `:einval` (`new_owner` is not a live process of this VM).
+  """
+  @spec controlling_process(t, pid) :: :ok | {:error, reason}
+  def controlling_process(tube, new_owner) when is_here(tube) and is_pid(new_owner) do
+    Connection.give(tube, new_owner)
+  end
+
+  def controlling_process(tube, _new_owner), do: elsewhere!(tube)
+
+  @doc """
+  Closes the tube. For the owner.
+
+  What was sent before is delivered first: returns when the peer has confirmed, or when `:linger`
+  milliseconds are over, and then all that the tube had is free. Messages not yet received here
+  are discarded. Errors: `:not_owner`, `:closed`.
+  """
+  @spec close(t) :: :ok | {:error, reason}
+  def close(tube) when is_here(tube), do: Connection.close(tube)
+  def close(tube), do: elsewhere!(tube)
+
+  @doc """
+  What is known of a tube: `:role` (`:nock` or `:tip`), `:peer`, `:tid`, `:service`, `:state`, `:owner`,
+  `:ring` (bytes of the receive and transmit rings), and its counters.
+
+  Errors: `:closed`.
+  """
+  @spec info(t) :: {:ok, map} | {:error, reason}
+  def info(tube) when is_here(tube), do: Connection.info(tube)
+  def info(tube), do: elsewhere!(tube)
+
+  @doc "All connected tubes of this VM."
+  @spec list() :: [t]
+  def list, do: Connection.list()
+
+  @spec elsewhere!(term) :: no_return
+  defp elsewhere!(%__MODULE__{pid: pid}) do
+    raise ArgumentError,
+          "a tube of node #{inspect(node(pid))} is used in node #{inspect(node())}: " <>
+            "a tube is of use only in the VM that made it"
+  end
+
+  defp elsewhere!(other) do
+    raise ArgumentError, "#{inspect(other)} is not a tube: a %Tube{} from open/2 or accept/2 is allowed"
+  end
+end

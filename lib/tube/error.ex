@@ -1,0 +1,77 @@
+defmodule Tube.Error do
+  @moduledoc """
+  Why a call on a tube failed, and a sentence for each reason.
+
+  Functions of `Tube` return `{:error, reason}`. A reason is a posix atom where the operating
+  system or the store gave one, else one of `t:own/0`.
+
+      iex> Tube.Error.message(:timeout)
+      "the time limit passed"
+      iex> Tube.Error.message(:eacces)
+      "permission denied (eacces)"
+  """
+
+  @own [
+    busy: "the ring is full, or the peer takes no more tubes now",
+    closed: "the tube is closed",
+    protocol: "the peer broke the protocol, so the tube was closed",
+    peer_down: "the peer's VM ended",
+    peer_domain_gone: "the peer's domain was destroyed",
+    not_owner: "only the owner of the tube may do this",
+    refused: "the peer refused the tube",
+    store_lost: "the connection to xenstore was lost",
+    timeout: "the time limit passed",
+    version: "the peer speaks another version of the protocol",
+    no_hub: "no tube-hub answers and none could be started",
+    hub_version: "the running tube-hub speaks another version of its protocol",
+    domid_taken: "another VM is this domain already",
+    bad_run_dir: "the run directory cannot be used",
+    emsgsize: "the message is larger than max_message"
+  ]
+
+  @posix [
+    eacces: "permission denied",
+    eexist: "a tube of this number is open already",
+    einval: "not possible in this mode or with this value",
+    enomem: "out of memory",
+    enospc: "no grants or store nodes left",
+    enoent: "no such domain or node",
+    emfile: "too many open files"
+  ]
+
+  @typedoc "Reasons of this library's own."
+  @type own ::
+          :busy
+          | :closed
+          | :protocol
+          | :peer_down
+          | :peer_domain_gone
+          | :not_owner
+          | :refused
+          | :store_lost
+          | :timeout
+          | :version
+          | :no_hub
+          | :hub_version
+          | :domid_taken
+          | :bad_run_dir
+          | :emsgsize
+
+  @typedoc "A reason, or a reason with what is known of its circumstances."
+  @type reason :: own | :file.posix() | {own | :file.posix(), String.t()}
+
+  @doc "A sentence, without a full stop, for `reason`."
+  @spec message(reason | term) :: String.t()
+  def message({reason, text}) when is_atom(reason) and is_binary(text), do: text
+
+  for {reason, text} <- @own do
+    def message(unquote(reason)), do: unquote(text)
+  end
+
+  for {reason, text} <- @posix do
+    def message(unquote(reason)), do: unquote("#{text} (#{reason})")
+  end
+
+  def message(reason) when is_atom(reason), do: to_string(:file.format_error(reason))
+  def message(reason), do: inspect(reason)
+end

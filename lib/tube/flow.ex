@@ -1,0 +1,75 @@
+defmodule Tube.Flow do
+  @moduledoc false
+  # Sending and receiving beyond one native call: going on with what a bounded call left over,
+  # and waiting for space or data. Runs in the caller's process; no other process is involved.
+  #
+  # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`.
+  # It may come late, after the caller has given up: every way out of a wait takes it away.
+
+  alias Tube.{Connection, Native}
+
+  @type reason :: Tube.Error.reason()
+
+  @doc "Finishes a send that began with `result`."
+  @spec send(term, non_neg_integer, binary, timeout | :default) :: :ok | {:error, reason}
+  def send({:error, _} = error, _id, _data, _timeout), do: error
+
+  def send(result, id, data, :default),
+    do: send_on(result, id, data, deadline(Connection.send_timeout(id)))
+
+  def send(result, id, data, timeout),
+    do: send_on(result, id, data, deadline(Tube.Options.timeout!(timeout)))
+
+  defp send_on(:ok, _id, _data, _deadline), do: :ok
+  defp send_on({:error, _} = error, _id, _data, _deadline), do: error
+
+  # There is space, and the native call only kept within its bound. A limit of 0 still lets
+  # through what fits, so time counts only where we wait.
+  defp send_on({:more, cont}, id, data, deadline),
+    do: send_on(Native.send(id, data, cont), id, data, deadline)
+
+  defp send_on({:wait, cont}, id, data, deadline) do
+    receive do
+      {:"$tube_space", ^id} -> send_on(Native.send(id, data, cont), id, data, deadline)
+    after
+      left(deadline) ->
+        Native.send_cancel(id, cont)
+        forget(:"$tube_space", id)
+        {:error, :timeout}
+    end
+  end
+
+  @doc "Finishes a receive that began with `result`."
+  @spec recv(term, non_neg_integer, timeout) :: {:ok, binary} | {:error, reason}
+  def recv({:error, _} = error, _id, _timeout), do: error
+  def recv(result, id, timeout), do: recv_on(result, id, deadline(Tube.Options.timeout!(timeout)))
+
+  defp recv_on({:ok, _data} = received, _id, _deadline), do: received
+  defp recv_on({:error, _} = error, _id, _deadline), do: error
+  defp recv_on(:more, id, deadline), do: recv_on(Native.recv(id), id, deadline)
+
+  defp recv_on(:wait, id, deadline) do
+    receive do
+      {:"$tube_data", ^id} -> recv_on(Native.recv(id), id, deadline)
+    after
+      left(deadline) ->
+        Native.recv_cancel(id)
+        forget(:"$tube_data", id)
+        {:error, :timeout}
+    end
+  end
+
+  defp forget(tag, id) do
+    receive do
+      {^tag, ^id} -> :ok
+    after
+      0 -> :ok
+    end
+  end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(ms), do: System.monotonic_time(:millisecond) + ms
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
+end
