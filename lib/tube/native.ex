@@ -1,0 +1,251 @@
+defmodule Tube.Native do
+  @moduledoc false
+  # The only module that knows priv/native/tube.so: the stubs of its NIF, and the few calls that go to
+  # its linked-in driver. Both halves live in one library. They find each other by an id (slab index
+  # and generation in one integer), never by a pointer, and refuse each other unless they come from
+  # one loaded image (`build/0`).
+  #
+  # Nothing here decides anything: arguments are checked by Tube and Tube.Connection, the rules of a
+  # link are in native/link.
+
+  @on_load :load
+  @compile {:autoload, false}
+
+  @typedoc "An attached platform: this VM's domain for as long as it is not detached."
+  @type platform :: reference
+
+  @typedoc "A link or a stream. Never reused: an id of something freed gives `{:error, :closed}`."
+  @type id :: non_neg_integer
+
+  @typedoc "Bytes of a message that are already in the ring. Opaque, except that 0 means none."
+  @type cont :: non_neg_integer
+
+  @typedoc "How the owner hears of messages: `{:tube, tube, binary}` or a port's `{pid, {:data, binary}}`."
+  @type form :: :tube | :port
+
+  @typedoc "-1 always, 0 never, -2 the next message only, n the next n messages."
+  @type mode :: -2..0x7FFFFFFF
+
+  @typedoc "What the tip tells the nock through xenstore."
+  @type refs :: %{
+          tx_ring_ref: non_neg_integer,
+          rx_ring_ref: non_neg_integer,
+          event_channel: non_neg_integer,
+          order_tx: 0..8,
+          order_rx: 0..8
+        }
+
+  # Operations of port_control/3, as in native/tube/src/driver/link.rs. The high bits are there so that
+  # a port of another driver does not take them for its own.
+  @op_start 0x54550001
+  @op_active 0x54550002
+
+  ## The library
+
+  @doc "Loads the NIF. Runs by itself when this module is loaded."
+  @spec load :: :ok | {:error, term}
+  def load, do: :erlang.load_nif(:filename.join(directory(), ~c"tube"), 0)
+
+  @doc """
+  Loads the driver of the same library. To be called before a port is opened; calling it again does
+  no harm. The first port locks the driver in memory, so that it outlives the process that called this.
+  """
+  @spec driver :: :ok | {:error, term}
+  def driver do
+    case :erl_ddll.load(directory(), ~c"tube") do
+      :ok -> :ok
+      {:error, :permanent} -> :ok
+      {:error, reason} -> {:error, reason}
+    end
+  end
+
+  @doc "Names the loaded image. A port opened with another's name is refused."
+  @spec build :: String.t()
+  def build, do: :erlang.nif_error(:not_loaded)
+
+  ## Platform
+
+  @doc """
+  Attaches this VM to the platform's run directory as `domid`, or as the lowest free one for -1. One
+  attempt: a hub that is not there is `{:error, {:enoent | :econnrefused, text}}`.
+  """
+  @spec attach(:local, binary, -1..0x7FEF) ::
+          {:ok, platform, 0..0x7FEF} | {:error, {atom, binary}}
+  def attach(_kind, _run_directory, _domid), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Ends the domain's life. Open links go on; nothing new can be made with `platform`."
+  @spec detach(platform) :: :ok
+  def detach(_platform), do: :erlang.nif_error(:not_loaded)
+
+  @doc "A new connection to the store, as a stream for `stream_port/1`."
+  @spec xenbus(platform) :: {:ok, id} | {:error, atom}
+  def xenbus(_platform), do: :erlang.nif_error(:not_loaded)
+
+  @doc "A stream whose end of file says that the hypervisor (the hub) has gone."
+  @spec life(platform) :: {:ok, id} | {:error, atom}
+  def life(_platform), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Opens the port of a stream. The caller becomes its owner and gets `{port, {:data, binary}}`, and
+  `{:EXIT, port, reason}` when the stream ends (`:normal` at end of file).
+  """
+  @spec stream_port(id) :: port
+  def stream_port(id), do: open_port("stream", id)
+
+  @doc "Drops a stream that no port was opened for."
+  @spec stream_free(id) :: :ok
+  def stream_free(_id), do: :erlang.nif_error(:not_loaded)
+
+  ## Making a link
+
+  @doc """
+  The tip's half: shares the pages of both rings with `peer` and makes an unbound event channel. When
+  the platform has no room, each order goes down by halves; the map says what came of it.
+  """
+  @spec link_share(platform, 0..0x7FEF, 0..8, 0..8, non_neg_integer, pos_integer) ::
+          {:ok, id, refs} | {:error, atom}
+  def link_share(_platform, _peer, _order_tx, _order_rx, _nonce, _max_message),
+    do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  The nock's half: maps what the tip shares, checks it against `nonce`, binds the event channel. The
+  refs are named as the tip writes them: `tx` is what the tip sends.
+  """
+  @spec link_map(
+          platform,
+          0..0x7FEF,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          non_neg_integer,
+          pos_integer
+        ) :: {:ok, id} | {:error, atom}
+  def link_map(_platform, _peer, _tx_ref, _rx_ref, _evtchn, _nonce, _max_message),
+    do: :erlang.nif_error(:not_loaded)
+
+  @doc "Drops a link that no port was opened for."
+  @spec link_free(id) :: :ok
+  def link_free(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Opens the port of a link. The caller, the connection process, becomes its owner. Closing the port
+  frees the link: pages, event channel and id.
+  """
+  @spec link_port(id) :: port
+  def link_port(id), do: open_port("link", id)
+
+  @doc """
+  Starts the flow of data. `connection` must be the owner of `port`; it gets each of these at most
+  once, `:drained` after `:fin` or `:gone`:
+
+    * `{:"$tube", id, :fin}`: the peer has finished writing
+    * `{:"$tube", id, :drained}`: and the owner has taken all that it wrote
+    * `{:"$tube", id, :gone}`: the peer's end has gone
+    * `{:"$tube", id, :protocol}`: the peer wrote something impossible
+  """
+  @spec link_start(id, port, pid, pid, form) :: :ok | {:error, atom}
+  def link_start(id, port, connection, owner, form) do
+    with :ok <- link_parties(id, port, connection, owner, form),
+         do: control(port, @op_start, <<>>)
+  end
+
+  @doc false
+  @spec link_parties(id, port, pid, pid, form) :: :ok | {:error, atom}
+  def link_parties(_id, _port, _connection, _owner, _form), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Hands the receiving side to another process. A wait of the old owner is forgotten."
+  @spec link_owner(id, pid) :: :ok | {:error, :closed}
+  def link_owner(_id, _owner), do: :erlang.nif_error(:not_loaded)
+
+  ## Data
+
+  @doc """
+  Puts a message into the ring, at most 256 KiB of it per call.
+
+    * `:ok`: all of it is there
+    * `{:more, cont}`: call `send/3` again at once
+    * `{:wait, cont}`: the ring is full, or another sender's long message is under way. The caller gets
+      `{:"$tube_space", id}` once, when it is worth calling `send/3` again
+    * `{:error, reason}`: `:closed`, `:peer_down`, `:protocol`, `:emsgsize`, `:einval` (a `cont` that is
+      not the caller's)
+  """
+  @spec send(id, binary) :: :ok | {:more | :wait, cont} | {:error, atom}
+  def send(_id, _message), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Goes on with the same message. See `send/2`."
+  @spec send(id, binary, cont) :: :ok | {:more | :wait, cont} | {:error, atom}
+  def send(_id, _message, _cont), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Gives up a message: the caller waits no longer, and what the peer has of the message it throws away.
+  A `{:"$tube_space", id}` may already be in the mailbox. A sender that dies is cancelled like this.
+  """
+  @spec send_cancel(id, cont) :: :ok
+  def send_cancel(_id, _cont), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Takes the next message, for the owner, when not active.
+
+    * `:more`: part of a long message was taken, call again
+    * `:wait`: nothing there. The owner gets `{:"$tube_data", id}` once, when there is
+    * `{:error, reason}`: `:closed` (the peer finished, all taken), `:peer_down`, `:protocol`,
+      `:not_owner`, `:einval` (active), `:enomem` (no room for the message, which is kept)
+  """
+  @spec recv(id) :: {:ok, binary} | :more | :wait | {:error, atom}
+  def recv(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc "The caller waits no longer. A `{:\"$tube_data\", id}` may already be in the mailbox."
+  @spec recv_cancel(id) :: :ok
+  def recv_cancel(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Sets the mode of delivery; owner only. A count is added to what is left of an earlier count.
+
+  The owner gets messages in its form; in form `:tube` also `{:tube_passive, tube}` when a count is
+  used up and, when the peer has finished or gone and all is delivered, `{:tube_closed, tube}`, after
+  `{:tube_error, tube, reason}` if it was not a clean end. These wait for an active mode.
+  """
+  @spec active(port, mode) :: :ok | {:error, :not_owner | :closed | :einval}
+  def active(port, mode), do: control(port, @op_active, <<mode::signed-little-32>>)
+
+  @doc """
+  Says that no more will be sent. Senders that wait with nothing in the ring get `:closed`; a long
+  message under way may be finished, and the peer sees the end after it.
+  """
+  @spec shutdown(id) :: :ok | {:error, :closed}
+  def shutdown(_id), do: :erlang.nif_error(:not_loaded)
+
+  ## To look at
+
+  @doc "What a link has done so far."
+  @spec info(id) :: {:ok, map} | {:error, :closed}
+  def info(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc "What is alive in this VM: `links`, `streams`, `pages` (of 4096 bytes), `fds` of both."
+  @spec stats :: %{
+          links: non_neg_integer,
+          streams: non_neg_integer,
+          pages: non_neg_integer,
+          fds: non_neg_integer
+        }
+  def stats, do: :erlang.nif_error(:not_loaded)
+
+  # One path for NIF and driver: the dynamic linker then gives both the same image. Code paths are all
+  # that this needs, so it also works when distribution starts, before any application is loaded.
+  defp directory, do: :filename.join(:code.priv_dir(:tube), ~c"native")
+
+  defp open_port(kind, id) do
+    Port.open({:spawn_driver, ~c"tube #{kind} #{id} #{build()}"}, [:binary])
+  end
+
+  # The answer of the driver is the name of an atom, "ok" or a reason. A port that is closed, or that is
+  # none of ours, raises.
+  defp control(port, operation, data) do
+    case :erlang.port_control(port, operation, data) do
+      ~c"ok" -> :ok
+      reason -> {:error, List.to_existing_atom(reason)}
+    end
+  rescue
+    ArgumentError -> {:error, :closed}
+  end
+end
