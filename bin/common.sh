@@ -25,9 +25,9 @@ scratch_dir() { mktemp -d "${TMPDIR:-/tmp}/tube-$1.XXXXXX"; }
 hubs_below() {
   local dir=$1 file args i
   for file in /proc/[0-9]*/cmdline; do
-    # A process may end between the listing and the reading.
-    mapfile -d '' -t args 2>/dev/null <"$file" || continue
-    [ "${args[0]##*/}" = tube-hub ] || continue
+    # A process may end between the listing and the reading; the kernel's own have no words.
+    { mapfile -d '' -t args <"$file"; } 2>/dev/null
+    [[ ${args[0]:-} == tube-hub || ${args[0]:-} == */tube-hub ]] || continue
     for ((i = 1; i < ${#args[@]}; i++)); do
       if [[ ${args[i]} == "$dir" || ${args[i]} == "$dir"/* ]]; then
         file=${file#/proc/}

@@ -1,0 +1,30 @@
+defmodule Tube.Test.Eventually do
+  @moduledoc """
+  For conditions outside of every VM that tell nobody when they come true, such as a process
+  table entry or a descriptor count. Where a message, a monitor or a watch tells, await that.
+  """
+
+  @step 10
+
+  @doc "Returns once `condition` holds; raises when it does not within `timeout` milliseconds."
+  @spec true!((() -> as_boolean(term)), timeout) :: :ok
+  def true!(condition, timeout \\ 5_000) when is_function(condition, 0),
+    do: check(condition, System.monotonic_time(:millisecond) + timeout, timeout)
+
+  defp check(condition, deadline, timeout) do
+    cond do
+      condition.() ->
+        :ok
+
+      System.monotonic_time(:millisecond) >= deadline ->
+        raise ExUnit.AssertionError, message: "did not come true within #{timeout} ms"
+
+      true ->
+        # An empty receive is a pause that takes no message out of the caller's mailbox.
+        receive do
+        after
+          @step -> check(condition, deadline, timeout)
+        end
+    end
+  end
+end

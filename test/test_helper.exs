@@ -1,0 +1,8 @@
+# The domain that the test VM itself attaches to lives in a run directory of this run alone:
+# never in the one that the user's own tubes may be using.
+run_dir = Tube.Test.RunDir.create()
+System.put_env("TUBE_RUN_DIR", run_dir)
+System.delete_env("TUBE_DOMID")
+
+ExUnit.start(capture_log: true)
+ExUnit.after_suite(fn _result -> Tube.Test.RunDir.remove(run_dir) end)
