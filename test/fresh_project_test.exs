@@ -9,7 +9,8 @@ defmodule Tube.FreshProjectTest do
   @build_limit 300_000
   @moduletag timeout: 2 * @build_limit
 
-  setup {Tube.Test.RunDir, :fresh}
+  import Tube.Test.RunDir
+  setup :fresh_run_dir
 
   setup %{run_dir: run_dir} do
     project = run_dir <> "-project"

@@ -2,7 +2,9 @@ defmodule Tube.Test.RunDir do
   @moduledoc """
   Run directories for tests: each fresh, ours alone, and gone with its hub afterwards.
 
-      setup {Tube.Test.RunDir, :fresh}
+      import Tube.Test.RunDir
+      setup :fresh_run_dir
+
       test "...", %{run_dir: run_dir} do
   """
 
@@ -12,8 +14,8 @@ defmodule Tube.Test.RunDir do
   @death 10_000
 
   @doc "An ExUnit set-up function: puts `:run_dir` into the context."
-  @spec fresh(map) :: map
-  def fresh(_context \\ %{}) do
+  @spec fresh_run_dir(map) :: map
+  def fresh_run_dir(_context \\ %{}) do
     run_dir = create()
     ExUnit.Callbacks.on_exit(fn -> remove(run_dir) end)
     %{run_dir: run_dir}
