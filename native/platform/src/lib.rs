@@ -1,1 +1,22 @@
-//! Under construction.
+//! What a tube needs from the machine below it: shared pages, event channels
+//! and a xenstore connection.
+//!
+//! [`Platform`] is the whole of it, shaped so that Xen's own libraries
+//! (gntshr, gnttab, evtchn) fit without loss. [`local`] gives the same to the
+//! processes of one Linux host. This is the only crate that makes system calls
+//! on behalf of a tube.
+//!
+//! The host process must ignore `SIGPIPE`, as the Erlang VM and every Rust
+//! binary do: a bell rung for a peer that has died is an error value here, not
+//! a signal.
+
+mod error;
+pub mod local;
+mod pages;
+mod platform;
+
+pub use error::{Error, ErrorKind};
+pub use pages::Pages;
+pub use platform::{Access, Ack, DOMID_MAX, Domid, EventChannel, Gref, Notify, PAGE, Platform};
+/// The operating system's error numbers, as [`ErrorKind::Posix`] carries them.
+pub use rustix::io::Errno;

@@ -1,0 +1,178 @@
+//! Why something could not be done.
+
+use std::fmt;
+
+use rustix::io::Errno;
+
+/// The kind of an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The operating system or the hub said so.
+    Posix(Errno),
+    /// The hub speaks another version of the protocol.
+    HubVersion,
+    /// Something answers that is not a hub, or no longer makes sense.
+    NotAHub,
+    /// The connection to the hub has ended.
+    HubGone,
+    /// Another process is that domain.
+    DomidTaken,
+    /// The run directory is not one, or others could interfere with it.
+    BadRunDir,
+    /// The other end of an event channel is closed.
+    PeerGone,
+}
+
+/// First code of our own words in the hub protocol; below are error numbers.
+const OWN_WORDS: u32 = 0x1_0000;
+
+impl ErrorKind {
+    /// One lower-case word, fit to become an atom: a posix name or our own.
+    pub fn atom(self) -> &'static str {
+        match self {
+            Self::Posix(errno) => posix_name(errno),
+            Self::HubVersion => "hub_version",
+            Self::NotAHub => "not_a_hub",
+            Self::HubGone => "hub_gone",
+            Self::DomidTaken => "domid_taken",
+            Self::BadRunDir => "bad_run_dir",
+            Self::PeerGone => "peer_gone",
+        }
+    }
+
+    /// The number that stands for this kind in an ERROR of the hub protocol.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Posix(errno) => errno.raw_os_error().unsigned_abs(),
+            Self::HubVersion => OWN_WORDS,
+            Self::NotAHub => OWN_WORDS + 1,
+            Self::HubGone => OWN_WORDS + 2,
+            Self::DomidTaken => OWN_WORDS + 3,
+            Self::BadRunDir => OWN_WORDS + 4,
+            Self::PeerGone => OWN_WORDS + 5,
+        }
+    }
+
+    /// The kind for a number in an ERROR. Numbers that nobody has given a
+    /// meaning to become `EPROTO`, so that a newer hub can still refuse us.
+    pub fn from_code(code: u32) -> Self {
+        match code {
+            1..=4095 => Self::Posix(Errno::from_raw_os_error(code as i32)),
+            OWN_WORDS => Self::HubVersion,
+            0x1_0001 => Self::NotAHub,
+            0x1_0002 => Self::HubGone,
+            0x1_0003 => Self::DomidTaken,
+            0x1_0004 => Self::BadRunDir,
+            0x1_0005 => Self::PeerGone,
+            _ => Self::Posix(Errno::PROTO),
+        }
+    }
+}
+
+/// A failure: its kind for programs, and one line for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people: what was being done and what came of it.
+    pub what: String,
+}
+
+impl Error {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+        }
+    }
+
+    /// What the operating system answered to `doing`.
+    pub fn posix(errno: Errno, doing: impl fmt::Display) -> Self {
+        Self {
+            kind: ErrorKind::Posix(errno),
+            what: format!("{doing}: {errno}"),
+        }
+    }
+
+    /// [`ErrorKind::atom`] of this error.
+    pub fn atom(&self) -> &'static str {
+        self.kind.atom()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.atom())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Names as Erlang has them. A number outside this list is an I/O error to the
+/// program; the person still reads the number in [`Error::what`].
+fn posix_name(errno: Errno) -> &'static str {
+    macro_rules! names {
+        ($($errno:ident $name:literal),* $(,)?) => {
+            match errno { $(Errno::$errno => $name,)* _ => "eio" }
+        };
+    }
+    names! {
+        ACCESS "eacces", ADDRINUSE "eaddrinuse", AGAIN "eagain", ALREADY "ealready",
+        BADF "ebadf", BADMSG "ebadmsg", BUSY "ebusy", CANCELED "ecanceled",
+        CONNABORTED "econnaborted", CONNREFUSED "econnrefused", CONNRESET "econnreset",
+        DQUOT "edquot", EXIST "eexist", FAULT "efault", FBIG "efbig",
+        INPROGRESS "einprogress", INTR "eintr", INVAL "einval", IO "eio",
+        ISCONN "eisconn", ISDIR "eisdir", LOOP "eloop", MFILE "emfile",
+        MSGSIZE "emsgsize", NAMETOOLONG "enametoolong", NFILE "enfile",
+        NOBUFS "enobufs", NODEV "enodev", NOENT "enoent", NOMEM "enomem",
+        NOSPC "enospc", NOSYS "enosys", NOTCONN "enotconn", NOTDIR "enotdir",
+        NOTEMPTY "enotempty", NOTSOCK "enotsock", NOTSUP "enotsup", NXIO "enxio",
+        OVERFLOW "eoverflow", PERM "eperm", PIPE "epipe",
+        PROTO "eproto", PROTOTYPE "eprototype", RANGE "erange", ROFS "erofs",
+        SRCH "esrch", TIMEDOUT "etimedout", TOOBIG "e2big", TXTBSY "etxtbsy",
+        XDEV "exdev",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_its_code() {
+        let kinds = [
+            ErrorKind::Posix(Errno::NOENT),
+            ErrorKind::Posix(Errno::NOSPC),
+            ErrorKind::HubVersion,
+            ErrorKind::NotAHub,
+            ErrorKind::HubGone,
+            ErrorKind::DomidTaken,
+            ErrorKind::BadRunDir,
+            ErrorKind::PeerGone,
+        ];
+        for kind in kinds {
+            assert_eq!(ErrorKind::from_code(kind.code()), kind);
+        }
+    }
+
+    #[test]
+    fn a_code_without_meaning_is_a_protocol_error() {
+        for code in [0, 4096, OWN_WORDS - 1, OWN_WORDS + 6, u32::MAX] {
+            assert_eq!(
+                ErrorKind::from_code(code),
+                ErrorKind::Posix(Errno::PROTO),
+                "{code:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_posix_headers() {
+        assert_eq!(Error::posix(Errno::NOENT, "x").atom(), "enoent");
+        assert_eq!(Error::posix(Errno::ACCESS, "x").atom(), "eacces");
+        assert_eq!(Error::new(ErrorKind::DomidTaken, "x").atom(), "domid_taken");
+        // ENOTSUP and EOPNOTSUPP are one number on Linux.
+        assert_eq!(Error::posix(Errno::NOTSUP, "x").atom(), "enotsup");
+    }
+}
