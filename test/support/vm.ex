@@ -45,6 +45,7 @@ defmodule Tube.Test.VM do
     * `:domid` - what `TUBE_DOMID` is to be there; without it the VM has none
     * `:env` - further `{name, value}` pairs
     * `:args` - further arguments of `erl`
+    * `:modules` - kept modules (`keep/2`) that functions run there will call
     * `:applications` - started at once, `[:tube]` unless told
   """
   @spec start(keyword) :: t
@@ -72,7 +73,7 @@ defmodule Tube.Test.VM do
       os_pid: peer |> :peer.call(:os, :getpid, []) |> List.to_integer()
     }
 
-    ship(vm, Actor)
+    for module <- [Actor | opts[:modules] || []], do: ship(vm, module)
 
     for app <- Keyword.get(opts, :applications, [:tube]),
         do: {:ok, _started} = call(vm, :application, :ensure_all_started, [app])
@@ -182,7 +183,7 @@ defmodule Tube.Test.VM do
 
   @doc """
   Remembers the code of a module that is on no path. Called by `use Tube.Test.VM`; scripts
-  call it with what `Code.compile_file/1` gives.
+  call it with what `Code.compile_file/2` gives, and name the modules to `start/1`.
   """
   @spec keep(Macro.Env.t() | module, binary) :: :ok
   def keep(%Macro.Env{module: module}, beam), do: keep(module, beam)

@@ -1,0 +1,144 @@
+defmodule Tube.Bench.Pair do
+  @moduledoc false
+  # Two VMs, and one link between them for each carrier of a case.
+
+  alias Tube.Bench.{Host, Stats, Work}
+  alias Tube.Test.VM
+
+  defstruct [:near, :far, :dir]
+
+  @type t :: %__MODULE__{near: VM.t(), far: VM.t(), dir: Path.t()}
+
+  # No measurement takes this long; one that does hangs.
+  @deadline 120_000
+  # Calibration goes on until a measurement takes this long, in nanoseconds.
+  @calibrated 30_000_000
+
+  # The domains of the founding document: 7 asks, 5 accepts.
+  @spec start(Path.t(), [module]) :: t
+  def start(dir, modules) do
+    run_dir = Path.join(dir, "run")
+    File.mkdir_p!(run_dir)
+    File.chmod!(run_dir, 0o700)
+    start = &VM.start(run_dir: run_dir, domid: &1, modules: modules)
+    [far, near] = Enum.map([5, 7], start)
+    %__MODULE__{near: near, far: far, dir: dir}
+  end
+
+  @spec stop(t) :: :ok
+  def stop(%__MODULE__{near: near, far: far}) do
+    :ok = VM.stop(near)
+    :ok = VM.stop(far)
+  end
+
+  @doc "Connects one carrier for one case, and finds out how many messages fill `ms`."
+  @spec connect(t, Tube.Bench.Cases.t(), {String.t(), module}, pos_integer) :: map
+  def connect(pair, case, {name, carrier}, ms) do
+    # Each link has processes of its own at both ends, so nothing waits in a shared mailbox.
+    as = :"#{case.kind}_#{case.size}_#{name}"
+    dir = pair.dir
+    {listener, address} = VM.run(pair.far, fn -> carrier.listen("#{as}", dir) end, as: as)
+    link = %{name: name, carrier: carrier, as: as, listener: listener, address: address}
+
+    link =
+      if case.kind == :opens do
+        Map.merge(link, %{near: nil, far: nil})
+      else
+        accepting = VM.async(pair.far, fn -> carrier.accept(listener) end, as: as)
+        near = VM.run(pair.near, fn -> carrier.open(address) end, as: as)
+        Map.merge(link, %{near: near, far: Task.await(accepting, @deadline)})
+      end
+
+    Map.put(link, :count, calibrate(pair, case, link, ms * 1_000_000, 64))
+  end
+
+  @spec disconnect(t, map) :: :ok
+  def disconnect(pair, %{carrier: carrier, as: as} = link) do
+    if link.near do
+      VM.run(pair.near, fn -> carrier.close(link.near) end, as: as)
+      VM.run(pair.far, fn -> carrier.close(link.far) end, as: as)
+    end
+
+    VM.run(pair.far, fn -> carrier.close_listener(link.listener) end, as: as)
+  end
+
+  @doc "One measurement: every value that a case may report."
+  @spec measure(t, Tube.Bench.Cases.t(), map) :: %{atom => float}
+  def measure(pair, case, link) do
+    before = cpu(pair)
+    {nanoseconds, samples} = run(pair, case, link, link.count)
+    spent = cpu(pair) - before
+    seconds = nanoseconds / 1.0e9
+
+    Map.merge(
+      %{
+        messages_per_s: link.count / seconds,
+        bytes_per_s: link.count * case.size / seconds,
+        cpu_s_per_gb: spent / max(link.count * case.size / 1.0e9, 1.0e-9)
+      },
+      latencies(samples)
+    )
+  end
+
+  defp latencies([]), do: %{}
+
+  defp latencies(samples) do
+    %{p50_us: Stats.percentile(samples, 50) / 1000, p99_us: Stats.percentile(samples, 99) / 1000}
+  end
+
+  # Doubling until it takes long enough to say something; this warms up both sides as well.
+  defp calibrate(pair, case, link, wanted, count) do
+    {took, _samples} = run(pair, case, link, count)
+
+    if took >= min(@calibrated, wanted),
+      do: max(round(count * wanted / took), 64),
+      else: calibrate(pair, case, link, wanted, count * 2)
+  end
+
+  defp run(pair, %{kind: :rtt, size: size}, %{carrier: carrier} = link, count) do
+    samples =
+      both(
+        pair,
+        link,
+        fn -> Work.ping(carrier, link.near, size, count) end,
+        fn -> Work.echo(carrier, link.far, count) end
+      )
+
+    {Enum.sum(samples), samples}
+  end
+
+  defp run(pair, %{kind: :opens}, %{carrier: carrier} = link, count) do
+    took =
+      both(
+        pair,
+        link,
+        fn -> Work.opens(carrier, link.address, count) end,
+        fn -> Work.accepts(carrier, link.listener, count) end
+      )
+
+    {took, []}
+  end
+
+  defp run(pair, %{kind: kind, size: size}, %{carrier: carrier} = link, count) do
+    took =
+      both(
+        pair,
+        link,
+        fn -> Work.near(kind, carrier, link.near, size, count) end,
+        fn -> Work.far(kind, carrier, link.far, size, count) end
+      )
+
+    {took, []}
+  end
+
+  defp both(pair, link, near, far) do
+    opts = [as: link.as, timeout: @deadline]
+    answering = VM.async(pair.far, far, opts)
+    result = VM.run(pair.near, near, opts)
+    :ok = Task.await(answering, @deadline)
+    result
+  end
+
+  defp cpu(%__MODULE__{near: near, far: far}),
+    do: Host.cpu_seconds(VM.os_pid(near)) + Host.cpu_seconds(VM.os_pid(far))
+end

@@ -1,0 +1,184 @@
+defmodule Tube.Bench.Work do
+  @moduledoc false
+  # The two halves of every case, `near` in the VM that opens and measures, `far` in the other.
+  # A measurement begins when the far side says that it is ready and ends when its answer to
+  # the last message is here, so nothing that only lies in a buffer is ever counted.
+
+  alias Tube.Bench.Carrier
+
+  @ready "ready"
+  @done "done"
+  @mark 0xA5
+  # Deliveries in active mode before the receiver asks for more: enough that asking costs
+  # little, few enough that 64 KiB messages cannot fill the memory.
+  @credit 128
+  @senders 50
+
+  @doc "Sends `count` messages of `size` bytes. Nanoseconds until all are acknowledged."
+  @spec near(:pull | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
+          pos_integer
+  def near(:many, carrier, link, size, count) do
+    payload = payload(size)
+    share = div(count, @senders)
+
+    timed(carrier, link, fn ->
+      workers =
+        for _ <- 1..@senders, do: spawn_monitor(fn -> push(carrier, link, payload, share) end)
+
+      for {pid, ref} <- workers, do: receive(do: ({:DOWN, ^ref, :process, ^pid, :normal} -> :ok))
+    end)
+  end
+
+  def near(_kind, carrier, link, size, count) do
+    payload = payload(size)
+    timed(carrier, link, fn -> push(carrier, link, payload, count) end)
+  end
+
+  @doc "Receives them."
+  @spec far(:pull | :active | :many, module, Carrier.link(), pos_integer, pos_integer) :: :ok
+  def far(kind, carrier, link, size, count) do
+    :ok = carrier.send(link, @ready)
+
+    case kind do
+      :pull -> pull(carrier, link, size, count)
+      :active -> deliveries(carrier, link, size, count)
+      :many -> pull(carrier, link, size, div(count, @senders) * @senders)
+    end
+
+    :ok = carrier.send(link, @done)
+  end
+
+  @doc "`count` round trips of `size` bytes in active mode: nanoseconds of each."
+  @spec ping(module, Carrier.link(), pos_integer, pos_integer) :: [pos_integer]
+  def ping(carrier, link, size, count) do
+    {:ok, @ready} = carrier.recv(link)
+    :ok = carrier.active(link, true)
+    samples = pings(carrier, link, payload(size), count, [])
+    :ok = carrier.active(link, false)
+    samples
+  end
+
+  @doc "Answers them."
+  @spec echo(module, Carrier.link(), pos_integer) :: :ok
+  def echo(carrier, link, count) do
+    :ok = carrier.active(link, true)
+    :ok = carrier.send(link, @ready)
+    echoes(carrier, link, count)
+    :ok = carrier.active(link, false)
+  end
+
+  @doc "Opens, takes one message and closes, `count` times: nanoseconds of all."
+  @spec opens(module, Carrier.address(), pos_integer) :: pos_integer
+  def opens(carrier, address, count) do
+    began = now()
+
+    for _ <- 1..count do
+      link = carrier.open(address)
+      {:ok, @done} = carrier.recv(link)
+      :ok = carrier.close(link)
+    end
+
+    now() - began
+  end
+
+  @doc "Accepts, sends one message and awaits the end, `count` times."
+  @spec accepts(module, Carrier.listener(), pos_integer) :: :ok
+  def accepts(carrier, listener, count) do
+    for _ <- 1..count do
+      link = carrier.accept(listener)
+      :ok = carrier.send(link, @done)
+      {:error, :closed} = carrier.recv(link)
+      :ok = carrier.close(link)
+    end
+
+    :ok
+  end
+
+  defp timed(carrier, link, work) do
+    {:ok, @ready} = carrier.recv(link)
+    began = now()
+    work.()
+    {:ok, @done} = carrier.recv(link)
+    now() - began
+  end
+
+  defp push(_carrier, _link, _payload, 0), do: :ok
+
+  defp push(carrier, link, payload, left) do
+    :ok = carrier.send(link, payload)
+    push(carrier, link, payload, left - 1)
+  end
+
+  defp pull(_carrier, _link, _size, 0), do: :ok
+
+  defp pull(carrier, link, size, left) do
+    {:ok, data} = carrier.recv(link)
+    touch(data, size)
+    pull(carrier, link, size, left - 1)
+  end
+
+  defp deliveries(carrier, link, size, count) do
+    :ok = carrier.active(link, @credit)
+    delivered(carrier, link, size, count)
+    :ok = carrier.active(link, false)
+    # The last credit may have run out just before.
+    receive do
+      {passive, ^link} when passive in [:tube_passive, :tcp_passive] -> :ok
+    after
+      0 -> :ok
+    end
+  end
+
+  defp delivered(_carrier, _link, _size, 0), do: :ok
+
+  defp delivered(carrier, link, size, left) do
+    receive do
+      {_data, ^link, data} ->
+        touch(data, size)
+        delivered(carrier, link, size, left - 1)
+
+      {passive, ^link} when passive in [:tube_passive, :tcp_passive] ->
+        :ok = carrier.active(link, @credit)
+        delivered(carrier, link, size, left)
+
+      {closed, ^link} ->
+        exit({closed, left})
+    after
+      Carrier.limit() -> exit({:stalled, left})
+    end
+  end
+
+  defp pings(_carrier, _link, _payload, 0, samples), do: samples
+
+  defp pings(carrier, link, payload, left, samples) do
+    began = now()
+    :ok = carrier.send(link, payload)
+
+    receive do
+      {_data, ^link, data} when byte_size(data) == byte_size(payload) ->
+        pings(carrier, link, payload, left - 1, [now() - began | samples])
+    after
+      Carrier.limit() -> exit({:stalled, left})
+    end
+  end
+
+  defp echoes(_carrier, _link, 0), do: :ok
+
+  defp echoes(carrier, link, left) do
+    receive do
+      {_data, ^link, data} ->
+        :ok = carrier.send(link, data)
+        echoes(carrier, link, left - 1)
+    after
+      Carrier.limit() -> exit({:stalled, left})
+    end
+  end
+
+  # Of the right length and right at both ends, which lie in different pages if it is large.
+  defp touch(<<@mark, _::binary>> = data, size) when byte_size(data) == size,
+    do: @mark = :binary.last(data)
+
+  defp payload(size), do: :binary.copy(<<@mark>>, size)
+
+  defp now, do: :erlang.monotonic_time(:nanosecond)
+end

@@ -1,0 +1,16 @@
+# bin/bench tube: see bench/README.md for what is measured and how.
+#
+# Nothing of this belongs into the library, so it is compiled here, and the two VMs get the
+# code from us.
+root = Path.expand("..", __DIR__)
+
+support = ["test/support/vm.ex"]
+bench = ~w(host stats carrier work cases pair report cli) |> Enum.map(&"bench/lib/#{&1}.ex")
+
+modules =
+  for file <- support ++ bench, {module, beam} <- Code.compile_file(file, root) do
+    Tube.Test.VM.keep(module, beam)
+    module
+  end
+
+Tube.Bench.CLI.main(System.argv(), modules)
