@@ -19,8 +19,8 @@ defmodule Tube.Handshake do
   #   the machine sends no request while one of its transactions is open.
   # - Every store request is answered once, within a limit: by its result, by
   #   `{:error, :timeout}`, or by `{:error, :store_lost}`.
-  # - `{:allocate, _}` and `{:map, _}` are answered once too. `:free` is never asked for while one
-  #   of them is outstanding, and is asked for once at most.
+  # - `{:allocate, _}` and `{:map, _}` are answered once too. `:free` follows each that succeeded,
+  #   once, and is never asked for while one of them is outstanding.
   # - A watch tells at least once after its registration. After that events may be late,
   #   merged or spurious. Events that the machine does not expect are ignored by it.
   # - After `:store_lost` nothing of the old connection arrives any more: the machine forgets
@@ -68,13 +68,17 @@ defmodule Tube.Handshake do
   @type request :: plain | {:transaction, [in_transaction]}
 
   @typedoc "Opaque to the interpreter: given back with the answer."
-  @type ref :: {pos_integer, non_neg_integer}
+  @opaque ref :: {atom, non_neg_integer}
 
   @typedoc "READ gives `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, all others `:ok`."
   @type result :: :ok | {:ok, binary | [String.t()] | [result]} | {:error, term}
 
   @typedoc "Grant references of the control pages, the port, and nothing else: sizes are in the page."
-  @type refs :: %{tx_ring_ref: 0..0xFFFFFFFF, rx_ring_ref: 0..0xFFFFFFFF, event_channel: 0..0xFFFFFFFF}
+  @type refs :: %{
+          tx_ring_ref: 0..0xFFFFFFFF,
+          rx_ring_ref: 0..0xFFFFFFFF,
+          event_channel: 0..0xFFFFFFFF
+        }
 
   @typedoc """
   `:limit` the whole handshake; `:close` the peer's part of a close; `:drain` our owner's part of it;
@@ -106,8 +110,9 @@ defmodule Tube.Handshake do
     side of the same, answered by `{:mapped, :ok | {:error, reason}}`.
   - `:listen`: data may flow.  `:connected`: the tube is open (follows `:listen`).
   - `:closing`: the peer has begun to close (its flags in the page say the same).
-  - `{:failed, reason}`: there will be no tube, or there is none any more. Tell whoever waits;
-    the machine goes on to clean up.
+  - `{:failed, reason}`: there will be no tube, or the peer is lost. Tell whoever waits; the
+    machine goes on to clean up. If the tube was open, `:free` comes only after `:drained` (or
+    `:close`, or the `drain` limit), so that the owner gets what had arrived.
   - `:free`: drop rings and channel.
   - `{:state, 0..8}` own XenbusState has been written; `{:peer_state, 0..8}` the peer's was seen.
     For tracing only.
@@ -192,4 +197,52 @@ defmodule Tube.Handshake do
   @doc "The version of handshake and wire that this release speaks, and the only one."
   @spec version() :: 1
   def version, do: @version
+
+  @doc """
+  The body of a transaction: carries out `requests` in order through `call`, which takes one
+  plain request within the transaction and gives its result.
+
+  On `{:ok, results}` commit, on `{:error, reason}` abort.
+  """
+  @spec run([in_transaction], (plain -> result)) :: {:ok, [result]} | {:error, term}
+  def run(requests, call) do
+    requests
+    |> Enum.reduce_while([], fn request, results ->
+      case step(request, call) do
+        {:abort, reason} -> {:halt, {:error, reason}}
+        result -> {:cont, [result | results]}
+      end
+    end)
+    |> case do
+      {:error, reason} -> {:error, reason}
+      results -> {:ok, Enum.reverse(results)}
+    end
+  end
+
+  defp step({:guard, path, values}, call) do
+    case value(call.({:read, path})) do
+      {:error, reason} -> {:abort, reason}
+      value -> if value in values, do: :ok, else: {:abort, :guard}
+    end
+  end
+
+  defp step({:try, request}, call), do: call.(request)
+  defp step({:prune, path}, call), do: step({:prune, path, []}, call)
+
+  defp step({:prune, path, but}, call) do
+    with {:ok, names} <- call.({:directory, path}), [] <- names -- but, do: call.({:rm, path})
+    :ok
+  end
+
+  defp step(request, call) do
+    case call.(request) do
+      {:error, reason} -> {:abort, reason}
+      result -> result
+    end
+  end
+
+  # xenstore says EACCES of a node that is not there when what is above it may not be read.
+  defp value({:ok, value}), do: value
+  defp value({:error, reason}) when reason in [:enoent, :eacces], do: nil
+  defp value({:error, reason}), do: {:error, reason}
 end
