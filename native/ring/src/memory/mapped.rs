@@ -1,0 +1,252 @@
+//! Real shared memory.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
+
+use crate::layout::{ORDER_MAX, PAGE, RECORD_ALIGN};
+
+/// A control page: a handle, cheap to clone, that does not own the mapping.
+#[derive(Clone, Debug)]
+pub struct ControlPage {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the page is only ever accessed through atomics, from any thread; the mapping outlives the
+// handle (contract of `from_raw`).
+unsafe impl Send for ControlPage {}
+// SAFETY: as for Send; no method has interior state besides the atomics of the page.
+unsafe impl Sync for ControlPage {}
+
+impl ControlPage {
+    /// Takes a mapped control page.
+    ///
+    /// # Safety
+    /// `base` points to [`PAGE`] bytes, aligned to 8, mapped readable and writable until this
+    /// handle, its clones and every [`Producer`](crate::Producer) and
+    /// [`Consumer`](crate::Consumer) made of them are gone. This process accesses the page in no
+    /// other way than through this crate.
+    ///
+    /// # Panics
+    /// If `base` is not aligned.
+    pub unsafe fn from_raw(base: NonNull<u8>) -> Self {
+        assert!(
+            base.cast::<AtomicU64>().is_aligned(),
+            "control page at {base:p}"
+        );
+        Self { base }
+    }
+
+    #[inline]
+    fn at<T>(&self, offset: usize) -> NonNull<T> {
+        debug_assert!(offset.is_multiple_of(size_of::<T>()) && offset + size_of::<T>() <= PAGE);
+        // SAFETY: offsets come from the constants of `layout`, all within the page.
+        unsafe { self.base.add(offset).cast() }
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: within the live mapping and aligned (see `at`, `from_raw`); every access of this
+        // process to the word is atomic.
+        unsafe { self.at::<AtomicU32>(offset).as_ref() }
+    }
+
+    #[inline]
+    fn count(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: as for `word`; counter lines are only accessed in whole u64.
+        unsafe { self.at::<AtomicU64>(offset).as_ref() }
+    }
+
+    #[inline]
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: as for `word`; live bytes are only accessed as bytes.
+        unsafe { self.at::<AtomicU8>(offset).as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn load(&self, offset: usize, order: Ordering) -> u32 {
+        u32::from_le(self.word(offset).load(order))
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, offset: usize, value: u32, order: Ordering) {
+        self.word(offset).store(value.to_le(), order);
+    }
+
+    #[inline]
+    pub(crate) fn load_count(&self, offset: usize) -> u64 {
+        u64::from_le(self.count(offset).load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn store_count(&self, offset: usize, value: u64) {
+        self.count(offset).store(value.to_le(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn load_live(&self, offset: usize) -> u8 {
+        self.byte(offset).load(Ordering::Acquire)
+    }
+
+    pub(crate) fn store_live(&self, offset: usize, value: u8) {
+        self.byte(offset).store(value, Ordering::Release);
+    }
+}
+
+/// The data pages of one ring, contiguous. One for each end: it is what makes a producer the
+/// producer.
+#[derive(Debug)]
+pub struct DataArea {
+    base: NonNull<u8>,
+    size: u32,
+}
+
+// SAFETY: the area is used by one end at a time (contract of `from_raw`), from whichever thread
+// has that end.
+unsafe impl Send for DataArea {}
+
+impl DataArea {
+    /// Takes the mapped data pages.
+    ///
+    /// # Safety
+    /// `base` points to [`PAGE`] << `order` bytes, aligned to 8, mapped until the end made of this
+    /// area is gone; writable if that end is a producer, readable is enough for a consumer. In this
+    /// process at most one producer and one consumer are made for the ring, and nothing else
+    /// accesses these pages.
+    ///
+    /// # Panics
+    /// If `order` is above [`ORDER_MAX`] or `base` is not aligned.
+    pub unsafe fn from_raw(base: NonNull<u8>, order: u32) -> Self {
+        assert!(order <= ORDER_MAX, "ring order {order}");
+        assert!(
+            base.cast::<AtomicU64>().is_aligned(),
+            "data area at {base:p}"
+        );
+        Self {
+            base,
+            size: (PAGE as u32) << order,
+        }
+    }
+
+    /// Bytes of the ring, a power of two.
+    #[inline]
+    pub(crate) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Where the free-running `index` lies in the area.
+    #[inline]
+    fn position(&self, index: u32) -> usize {
+        (index & (self.size - 1)) as usize
+    }
+
+    #[inline]
+    fn header(&self, index: u32) -> &AtomicU64 {
+        let position = self.position(index);
+        debug_assert!(position.is_multiple_of(RECORD_ALIGN));
+        // SAFETY: `position` is below the size, and aligned because indices of records are
+        // multiples of 8 (checked when they come from the peer), so the word lies within the live
+        // mapping and does not wrap. An atomic load does not need write access.
+        unsafe { self.base.add(position).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Copies a header word at `index` in one load.
+    #[inline]
+    pub(crate) fn load_header(&self, index: u32) -> u64 {
+        u64::from_le(self.header(index).load(Ordering::Relaxed))
+    }
+
+    /// Writes a header word at `index`.
+    #[inline]
+    pub(crate) fn store_header(&mut self, index: u32, word: u64) {
+        self.header(index).store(word.to_le(), Ordering::Relaxed);
+    }
+
+    /// Copies `bytes` into the ring from `index` on, around its end if need be.
+    #[inline]
+    pub(crate) fn write(&mut self, index: u32, bytes: &[u8]) {
+        assert!(bytes.len() <= self.size as usize);
+        let position = self.position(index);
+        let before = bytes.len().min(self.size as usize - position);
+        // SAFETY: the first `before` bytes end at or before the end of the area, the rest starts at
+        // its beginning and is no longer than the area (asserted); the source is private memory, so
+        // the two do not overlap; the area is writable for a producer (contract of `from_raw`).
+        unsafe {
+            let base = self.base.as_ptr();
+            ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(position), before);
+            ptr::copy_nonoverlapping(bytes.as_ptr().add(before), base, bytes.len() - before);
+        }
+    }
+
+    /// `length` bytes of the ring from `index` on, to be copied out.
+    #[inline]
+    pub(crate) fn fragment(&self, index: u32, length: u32) -> Fragment<'_> {
+        assert!(length <= self.size);
+        let position = self.position(index);
+        let before = (length as usize).min(self.size as usize - position);
+        Fragment {
+            // SAFETY: `position` is below the size of the area.
+            first: unsafe { self.base.add(position) },
+            before,
+            second: self.base,
+            after: length as usize - before,
+            area: PhantomData,
+        }
+    }
+}
+
+/// Bytes still in the ring, to be copied out once. Not a view: there is no way to look at them in
+/// place, because the peer may change them between two looks.
+#[derive(Debug)]
+pub struct Fragment<'a> {
+    first: NonNull<u8>,
+    before: usize,
+    second: NonNull<u8>,
+    after: usize,
+    area: PhantomData<&'a DataArea>,
+}
+
+impl Fragment<'_> {
+    /// Number of bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.before + self.after
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the bytes into `target`, which need not be initialised and is so afterwards.
+    ///
+    /// # Panics
+    /// If `target` is not exactly as long as the fragment.
+    #[inline]
+    pub fn copy_to(self, target: &mut [MaybeUninit<u8>]) -> &mut [u8] {
+        assert_eq!(target.len(), self.len(), "target for a fragment");
+        // SAFETY: both parts lie within the area (made so by `DataArea::fragment`), which stays
+        // mapped as long as the borrow; together they are as long as `target` (asserted), which is
+        // private and thus does not overlap; after the copies all of `target` is initialised.
+        unsafe {
+            let to = target.as_mut_ptr().cast::<u8>();
+            ptr::copy_nonoverlapping(self.first.as_ptr(), to, self.before);
+            ptr::copy_nonoverlapping(self.second.as_ptr(), to.add(self.before), self.after);
+            // The compiler may otherwise read the ring again where the copy is read, and find
+            // other bytes there.
+            compiler_fence(Ordering::SeqCst);
+            std::slice::from_raw_parts_mut(to, target.len())
+        }
+    }
+
+    /// Appends the bytes to `target`.
+    #[inline]
+    pub fn append_to(self, target: &mut Vec<u8>) {
+        let length = self.len();
+        target.reserve(length);
+        self.copy_to(&mut target.spare_capacity_mut()[..length]);
+        // SAFETY: the capacity was reserved and `copy_to` has initialised the next `length` bytes.
+        unsafe { target.set_len(target.len() + length) };
+    }
+}

@@ -1,0 +1,74 @@
+//! Atomics and the one fence, replaceable by the model checker.
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::Ordering;
+#[cfg(not(loom))]
+use std::sync::atomic::fence;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::Ordering;
+#[cfg(loom)]
+use loom::sync::atomic::fence;
+
+/// Stores something that the peer looks at, then looks at what the peer stores: the order on which
+/// every wake-up rests.
+///
+/// A sleeper announces its mark and looks at the peer's index; a writer announces its index and
+/// looks at the peer's mark. Store then load of *different* words is the one order that neither
+/// x86 nor Arm keeps by itself: without the full fence both may look before either has announced,
+/// the sleeper sleeps, the writer stays silent, for ever. With it, at least one of them sees the
+/// other. `tests/loom.rs` shows both this and what happens without it.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn announce_then_look<T>(announce: impl FnOnce(), look: impl FnOnce() -> T) -> T {
+    announce();
+    fence(Ordering::SeqCst);
+    look()
+}
+
+/// The same for the model checker, which can also be told to break it.
+#[cfg(loom)]
+pub(crate) fn announce_then_look<T>(announce: impl FnOnce(), look: impl FnOnce() -> T) -> T {
+    match WEAKNESS.get() {
+        Weakness::None => {
+            announce();
+            fence(Ordering::SeqCst);
+            look()
+        }
+        Weakness::NoFence => {
+            announce();
+            look()
+        }
+        Weakness::LookFirst => {
+            let seen = look();
+            fence(Ordering::SeqCst);
+            announce();
+            seen
+        }
+    }
+}
+
+/// How [`announce_then_look`] is broken on purpose.
+#[cfg(loom)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// Not at all.
+    None,
+    /// The fence is missing.
+    NoFence,
+    /// The look comes before the announcement: there is no re-check after it.
+    LookFirst,
+}
+
+#[cfg(loom)]
+std::thread_local! {
+    /// A std thread-local on purpose: loom runs all threads of a model on the thread of the test,
+    /// so this is a knob per test.
+    static WEAKNESS: std::cell::Cell<Weakness> = const { std::cell::Cell::new(Weakness::None) };
+}
+
+/// Breaks the wake-up order for the models that this thread runs from now on.
+#[cfg(loom)]
+pub fn weaken(weakness: Weakness) {
+    WEAKNESS.set(weakness);
+}
