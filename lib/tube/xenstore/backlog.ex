@@ -1,0 +1,78 @@
+defmodule Tube.Xenstore.Backlog do
+  @moduledoc false
+  # The changed paths that one subscriber has not been told of yet: bounded, whatever happens in
+  # the store, and fair between domains.
+  #
+  # A consumer of watch events re-reads, so the same path twice is the same as once, and a path
+  # stands for all below it. That allows merging, but not into the watched path itself: a guest
+  # that watches /local/domain cannot list it, so there the path of the event is the only sign of
+  # which domain knocks. So paths are kept per domain. A domain that has more than @limit of them
+  # waiting becomes one path, its directory: something changed there, look again. One domain's
+  # noise then costs another domain's event one turn, and no domain's event is lost.
+
+  @limit 64
+
+  @opaque t :: {queue :: :queue.queue(String.t()), groups :: %{String.t() => :all | MapSet.t()}}
+
+  @doc "Nothing to tell."
+  @spec new() :: t()
+  def new, do: {:queue.new(), %{}}
+
+  @doc "How many paths of one domain may wait before they become one."
+  @spec limit() :: pos_integer()
+  def limit, do: @limit
+
+  @doc "Adds a changed path."
+  @spec push(t(), String.t()) :: t()
+  def push({turns, groups}, path) do
+    group = group(path)
+
+    case groups do
+      %{^group => :all} -> {turns, groups}
+      %{^group => paths} -> {turns, %{groups | group => add(paths, path)}}
+      _first -> {:queue.in(group, turns), Map.put(groups, group, add(MapSet.new(), path))}
+    end
+  end
+
+  @doc "Takes the next path; domains take turns."
+  @spec pop(t()) :: {String.t(), t()} | :empty
+  def pop({turns, groups}) do
+    case :queue.out(turns) do
+      {:empty, _turns} -> :empty
+      {{:value, group}, turns} -> take(group, Map.fetch!(groups, group), turns, groups)
+    end
+  end
+
+  @doc "How many paths wait."
+  @spec size(t()) :: non_neg_integer()
+  def size({_turns, groups}) do
+    Enum.reduce(groups, 0, fn
+      {_group, :all}, sum -> sum + 1
+      {_group, paths}, sum -> sum + MapSet.size(paths)
+    end)
+  end
+
+  defp take(group, :all, turns, groups), do: {group, {turns, Map.delete(groups, group)}}
+
+  defp take(group, paths, turns, groups) do
+    path = Enum.at(paths, 0)
+    rest = MapSet.delete(paths, path)
+
+    if MapSet.size(rest) == 0,
+      do: {path, {turns, Map.delete(groups, group)}},
+      else: {path, {:queue.in(group, turns), %{groups | group => rest}}}
+  end
+
+  # Copied: a path is a few bytes of a whole chunk of the stream.
+  defp add(paths, path) do
+    paths = MapSet.put(paths, :binary.copy(path))
+    if MapSet.size(paths) > @limit, do: :all, else: paths
+  end
+
+  # /local/domain/<domid>; elsewhere the first name, since a guest cannot make nodes there.
+  defp group("/local/domain/" <> rest), do: "/local/domain/" <> first(rest)
+  defp group("/" <> rest), do: "/" <> first(rest)
+  defp group(special), do: special
+
+  defp first(path), do: path |> :binary.split("/") |> hd()
+end

@@ -1,0 +1,47 @@
+defmodule Tube.Xenstore.Stream do
+  @moduledoc false
+  # The transport of real life: a descriptor opened by the platform and served by a port of the
+  # native driver, one read and one write at a time.
+
+  @behaviour Tube.Xenstore.Transport
+
+  alias Tube.Native
+  alias Tube.Xenstore.Codec
+
+  # The device's buffer holds the header too.
+  @header_size 16
+
+  @impl true
+  def open({id, kind}) when kind in [:socket, :device] do
+    {:ok, {Native.stream_port(id), kind}}
+  rescue
+    # The id is of a stream that has been freed, or the library is not the one that made it.
+    error in [ArgumentError, ErlangError] -> {:error, Exception.message(error)}
+  end
+
+  # Never suspended: a client that waited here could not read either, and a store that has
+  # replies queued for us may not be reading until we do.
+  @impl true
+  def send({port, _kind}, packet) do
+    if :erlang.port_command(port, packet, [:nosuspend]), do: :ok, else: :busy
+  rescue
+    ArgumentError -> {:error, :closed}
+  end
+
+  @impl true
+  def event({port, _kind}, {port, {:data, bytes}}), do: {:data, bytes}
+  def event({port, _kind}, {:EXIT, port, reason}), do: {:closed, reason}
+  def event(_handle, _message), do: :other
+
+  @impl true
+  def max_payload({_port, :socket}), do: Codec.max_payload()
+  def max_payload({_port, :device}), do: Codec.max_payload() - @header_size
+
+  @impl true
+  def close({port, _kind}) do
+    Port.close(port)
+    :ok
+  rescue
+    ArgumentError -> :ok
+  end
+end
