@@ -248,6 +248,7 @@ defmodule Tube do
   end
 
   defp elsewhere!(other) do
-    raise ArgumentError, "#{inspect(other)} is not a tube: a %Tube{} from open/2 or accept/2 is allowed"
+    raise ArgumentError,
+          "#{inspect(other)} is not a tube: a %Tube{} from open/2 or accept/2 is allowed"
   end
 end

@@ -1,0 +1,458 @@
+defmodule Tube.Connection do
+  @moduledoc false
+  # One tube: the process that carries out its handshake, holds its port, and ends it.
+  #
+  # What to do is decided elsewhere: `Tube.Handshake` says which store request, watch, timer or
+  # native call comes next, and this process does it and reports what came of it. Messages do
+  # not pass through here: senders and the owner call `Tube.Native`, and the driver's port
+  # delivers to the owner. This process is what the owner sees as the port.
+  #
+  # The tube outlives its handshake's machine by what the owner has not taken yet: see `ended/2`.
+
+  use GenServer, restart: :temporary
+
+  alias Tube.Connection.{Operation, Owner, Rings}
+  alias Tube.{Commands, Domain, Handshake, Native}
+
+  defstruct [
+    :role,
+    :module,
+    :machine,
+    :domain,
+    :peer,
+    :tid,
+    :options,
+    # %Tube{} from the moment that the rings exist
+    :tube,
+    # who gets the answer of open/2; who gets the answer of close/1
+    :opener,
+    :closer,
+    # the listener that takes the tube, at the tip
+    :listener,
+    :owner,
+    # why the machine stopped; the rings live on until the owner knows
+    :ended,
+    # why there is no tube, or none any more
+    failed: nil,
+    connected: false,
+    listening: false,
+    drained: false,
+    told: false,
+    closing: false,
+    commands: Commands.new(),
+    timers: %{},
+    store_up: true,
+    state: 1
+  ]
+
+  @type t :: %__MODULE__{}
+  @type reason :: Tube.Error.reason()
+
+  ## Starting
+
+  @doc "A tube that the calling process asks for."
+  @spec open(Tube.domid(), Tube.Options.t()) :: {:ok, Tube.t()} | {:error, reason}
+  def open(peer, options) do
+    with {:ok, domain} <- Domain.attach(),
+         {:ok, pid} <- start({:nock, domain, peer, options, self()}) do
+      call(pid, :await)
+    end
+  end
+
+  @doc "A tube that the listener's service was knocked for."
+  @spec answer(Domain.t(), Handshake.Knock.t(), Tube.Options.t(), pid | nil, term) ::
+          {:ok, pid} | {:error, reason}
+  def answer(domain, knock, options, listener, verdict) do
+    start({:tip, domain, knock, options, listener, verdict})
+  end
+
+  defp start(args) do
+    case DynamicSupervisor.start_child(Tube.Connections, {__MODULE__, args}) do
+      {:error, {:shutdown, reason}} -> {:error, reason}
+      started -> started
+    end
+  end
+
+  def start_link(args), do: GenServer.start_link(__MODULE__, args)
+
+  ## Calls of the owner
+
+  @doc "Hands the tube to `new_owner`, and with it what waits in the caller's mailbox."
+  @spec give(Tube.t(), pid) :: :ok | {:error, reason}
+  def give(tube, new_owner) do
+    with {:ok, mode} <- call(tube.pid, :hold) do
+      # Passive now, so nothing follows what is forwarded here.
+      Owner.forward(tube, new_owner)
+      call(tube.pid, {:give, new_owner, mode})
+    end
+  end
+
+  @doc "Gives a tube that waited to be accepted to who accepts it. Called by its listener."
+  @spec hand_over(Tube.t(), pid) :: :ok | {:error, reason}
+  def hand_over(tube, new_owner), do: call(tube.pid, {:give, new_owner, :initial})
+
+  @spec set_send_timeout(Tube.t(), timeout) :: :ok | {:error, reason}
+  def set_send_timeout(tube, limit), do: call(tube.pid, {:send_timeout, limit})
+
+  @spec close(Tube.t()) :: :ok | {:error, reason}
+  def close(tube), do: call(tube.pid, :close)
+
+  @spec info(Tube.t()) :: {:ok, map} | {:error, reason}
+  def info(tube), do: call(tube.pid, :info)
+
+  @doc "Every wait in here has a limit of its own, so that the caller needs none."
+  @spec call(pid, term) :: term
+  def call(pid, request) do
+    GenServer.call(pid, request, :infinity)
+  catch
+    :exit, _gone -> {:error, :closed}
+  end
+
+  @doc "All connected tubes of this VM."
+  @spec list() :: [Tube.t()]
+  def list do
+    Registry.select(Tube.Registry, [{{{:tube, :_}, :_, :"$1"}, [], [:"$1"]}])
+    |> Enum.map(& &1.tube)
+  end
+
+  @doc "The send limit of a tube. Asked only by who has to wait."
+  @spec send_timeout(non_neg_integer) :: timeout
+  def send_timeout(id) do
+    case Registry.lookup(Tube.Registry, {:tube, id}) do
+      [{_pid, %{send_timeout: limit}}] -> limit
+      [] -> :infinity
+    end
+  end
+
+  ## The process
+
+  @impl true
+  def init(args) do
+    Process.flag(:trap_exit, true)
+    Domain.subscribe()
+
+    case new(args) do
+      {:ok, state, ops} -> {:ok, state, {:continue, ops}}
+      {:error, reason} -> {:stop, {:shutdown, reason}}
+    end
+  end
+
+  @impl true
+  def handle_continue(ops, state), do: settle(run(state, ops))
+
+  defp new({:nock, domain, peer, options, opener}) do
+    with {:ok, tid} <- claim_tid(peer, options.tid) do
+      params = %{
+        me: domain.domid,
+        peer: peer,
+        tid: tid,
+        nonce: nonce(),
+        service: options.service,
+        limits: limits(options)
+      }
+
+      {machine, ops} = Handshake.Nock.new(params)
+
+      state = %__MODULE__{
+        role: :nock,
+        module: Handshake.Nock,
+        machine: machine,
+        domain: domain,
+        peer: peer,
+        tid: tid,
+        options: options,
+        owner: Owner.new(opener, options.mode)
+      }
+
+      {:ok, state, ops}
+    end
+  end
+
+  defp new({:tip, domain, knock, options, listener, verdict}) do
+    case Registry.register(Tube.Registry, {:tip, knock.peer, knock.tid}, nil) do
+      {:ok, _} ->
+        params = %{
+          me: domain.domid,
+          peer: knock.peer,
+          tid: knock.tid,
+          nonce: knock.nonce,
+          verdict: verdict,
+          limits: limits(options)
+        }
+
+        {machine, ops} = Handshake.Tip.new(params)
+
+        state = %__MODULE__{
+          role: :tip,
+          module: Handshake.Tip,
+          machine: machine,
+          domain: domain,
+          peer: knock.peer,
+          tid: knock.tid,
+          options: options,
+          listener: listener,
+          owner: Owner.new(listener, options.mode)
+        }
+
+        {:ok, state, ops}
+
+      {:error, {:already_registered, _pid}} ->
+        {:error, :eexist}
+    end
+  end
+
+  defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
+
+  # The lowest number that no tube of ours to this peer has. Other VMs of the same domain see
+  # each other's directories in the store; on the local platform there are none.
+  defp claim_tid(peer, nil) do
+    Enum.find_value(0..0xFFFF, {:error, :busy}, fn tid ->
+      case claim_tid(peer, tid) do
+        {:ok, tid} -> {:ok, tid}
+        {:error, :eexist} -> nil
+      end
+    end)
+  end
+
+  defp claim_tid(peer, tid) do
+    case Registry.register(Tube.Registry, {:nock, peer, tid}, nil) do
+      {:ok, _} -> {:ok, tid}
+      {:error, {:already_registered, _pid}} -> {:error, :eexist}
+    end
+  end
+
+  defp nonce, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+
+  # Asked once, by who opens. The answer is held back until there is one.
+  @impl true
+  def handle_call(:await, from, state), do: settle(answer(%{state | opener: from}))
+
+  def handle_call(:info, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
+  def handle_call(:info, _from, state), do: {:reply, information(state), state}
+
+  def handle_call(request, {caller, _tag} = from, state) do
+    if Owner.is?(state.owner, caller),
+      do: owner_call(request, from, state),
+      else: {:reply, {:error, :not_owner}, state}
+  end
+
+  defp owner_call(:hold, _from, state) do
+    case Native.info(state.tube.id) do
+      {:ok, %{active: mode}} ->
+        Native.active(state.tube.port, 0)
+        {:reply, {:ok, mode}, state}
+
+      error ->
+        {:reply, error, state}
+    end
+  end
+
+  defp owner_call({:give, pid, mode}, _from, state) do
+    if node(pid) == node() and Process.alive?(pid) do
+      mode = if mode == :initial, do: Rings.mode(state.options.active), else: mode
+      Native.link_owner(state.tube.id, pid)
+
+      {:reply, Native.active(state.tube.port, mode),
+       %{state | owner: Owner.change(state.owner, pid)}}
+    else
+      unless mode == :initial, do: Native.active(state.tube.port, mode)
+      {:reply, {:error, :einval}, state}
+    end
+  end
+
+  defp owner_call({:send_timeout, limit}, _from, state) do
+    Registry.update_value(Tube.Registry, {:tube, state.tube.id}, &%{&1 | send_timeout: limit})
+    {:reply, :ok, state}
+  end
+
+  defp owner_call(:close, from, %{closing: false} = state), do: settle(close(state, from))
+  defp owner_call(:close, _from, state), do: {:reply, {:error, :closed}, state}
+
+  @impl true
+  def handle_info({:xenstore, ref, result}, state), do: tell(state, {:store, ref, result})
+  def handle_info({:xenstore_watch, token, _path}, state), do: tell(state, {:watch, token})
+  def handle_info({:xenstore_lost, _client}, state), do: store_lost(state)
+  def handle_info({:tube_domain, :lost}, state), do: store_lost(state)
+
+  def handle_info({:tube_domain, :attached, domain}, state),
+    do: tell(%{state | domain: domain, store_up: true}, {:store_back, nonce()})
+
+  def handle_info({:timer, name, ref}, state) do
+    case state.timers do
+      %{^name => {_timer, ^ref}} ->
+        tell(%{state | timers: Map.delete(state.timers, name)}, {:timeout, name})
+
+      _cancelled ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({:"$tube", id, event}, %{tube: %{id: id}} = state), do: driver(event, state)
+
+  def handle_info({:"$tube_space", id}, %{tube: %{id: id}} = state),
+    do: settle(commands(state, Commands.resume(state.commands, id)))
+
+  # Somebody closed the port under us: the rings are gone with it.
+  def handle_info({:EXIT, port, _reason}, %{tube: %{port: port}} = state),
+    do: tell(%{state | tube: nil}, :gone)
+
+  def handle_info({:EXIT, pid, _reason}, state) when is_pid(pid), do: owner_down(pid, state)
+  def handle_info({:DOWN, _ref, :process, pid, _reason}, state), do: owner_down(pid, state)
+
+  def handle_info({from, request}, %{listening: true, tube: tube} = state)
+      when is_pid(from) and tube != nil do
+    if Owner.is?(state.owner, from) do
+      port_request(request, from, state)
+    else
+      # As a port answers one who is not its owner.
+      Process.exit(from, :badsig)
+      {:noreply, state}
+    end
+  end
+
+  def handle_info(_late, state), do: {:noreply, state}
+
+  ## The manners of a port
+
+  defp port_request({:command, data}, from, state) do
+    case flatten(data) do
+      {:ok, message} ->
+        settle(commands(state, Commands.push(state.commands, state.tube.id, message)))
+
+      :error ->
+        bad_signal(from, state)
+    end
+  end
+
+  defp port_request({:connect, pid}, from, state) when is_pid(pid) do
+    case owner_call({:give, pid, :initial}, from, state) do
+      {:reply, :ok, state} ->
+        send(from, {self(), :connected})
+        {:noreply, state}
+
+      {:reply, {:error, _reason}, state} ->
+        bad_signal(from, state)
+    end
+  end
+
+  defp port_request(:close, from, state), do: settle(close(state, {:port, from}))
+  defp port_request(_other, from, state), do: bad_signal(from, state)
+
+  defp flatten(data) do
+    {:ok, IO.iodata_to_binary(data)}
+  rescue
+    ArgumentError -> :error
+  end
+
+  defp bad_signal(from, state) do
+    Process.exit(from, :badsig)
+    {:noreply, state}
+  end
+
+  ## What happens to the tube
+
+  defp driver(:drained, state), do: tell(%{state | drained: true}, :drained)
+  defp driver(:told, state), do: settle(%{state | told: true})
+  defp driver(event, state), do: tell(state, event)
+
+  defp store_lost(%{store_up: false} = state), do: {:noreply, state}
+  defp store_lost(state), do: tell(%{state | store_up: false}, :store_lost)
+
+  defp owner_down(pid, state) do
+    if Owner.is?(state.owner, pid) do
+      Rings.shut(state.tube)
+      tell(%{state | owner: nil, closing: true}, :owner_down)
+    else
+      {:noreply, state}
+    end
+  end
+
+  # What was accepted is sent before the end is said.
+  defp close(state, closer) do
+    state = %{state | closer: closer, closing: true}
+    if Commands.empty?(state.commands), do: finish(state), else: state
+  end
+
+  defp finish(state) do
+    Rings.shut(state.tube)
+    event(state, :close)
+  end
+
+  defp commands(state, {:ok, commands}) do
+    state = %{state | commands: commands}
+    if state.closing and Commands.empty?(commands), do: finish(state), else: state
+  end
+
+  # The link has ended, and says so by an event of its own.
+  defp commands(state, {:error, _reason}), do: commands(state, {:ok, Commands.new()})
+
+  ## The machine
+
+  defp tell(state, event), do: settle(event(state, event))
+
+  defp event(%{ended: nil} = state, event) do
+    {machine, ops} = state.module.handle(state.machine, event)
+    run(%{state | machine: machine}, ops)
+  end
+
+  defp event(state, _late), do: state
+
+  # Some operations are answered on the spot; their events follow once all operations are done.
+  defp run(state, ops) do
+    {state, events} = Enum.reduce(ops, {state, []}, &Operation.carry_out/2)
+    events |> Enum.reverse() |> Enum.reduce(state, &event(&2, &1))
+  end
+
+  ## The end
+
+  # The machine may stop before the owner has heard of it: the rings still hold what the peer sent,
+  # and the link its reason. Then this process stays until the owner has taken all and been told,
+  # closes, or ends.
+  defp settle(state) do
+    state = answer(state)
+
+    if state.ended == nil or owner_unaware?(state) do
+      {:noreply, state}
+    else
+      Rings.free(state.tube)
+      Owner.told(state.owner, state.ended, state.closer)
+      {:stop, :normal, state}
+    end
+  end
+
+  defp owner_unaware?(%{tube: nil}), do: false
+  defp owner_unaware?(%{listening: false}), do: false
+  defp owner_unaware?(%{closing: true}), do: false
+  defp owner_unaware?(%{ended: :closed, drained: true}), do: false
+  defp owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
+  defp owner_unaware?(%{told: told}), do: not told
+
+  defp answer(%{opener: nil} = state), do: state
+
+  defp answer(state) do
+    case state do
+      %{failed: reason} when reason != nil -> reply(state, {:error, reason})
+      %{connected: true} -> reply(state, {:ok, state.tube})
+      _not_yet -> state
+    end
+  end
+
+  defp reply(state, answer) do
+    GenServer.reply(state.opener, answer)
+    %{state | opener: nil}
+  end
+
+  defp information(state) do
+    with {:ok, native} <- Native.info(state.tube.id) do
+      {:ok,
+       Map.merge(native, %{
+         role: state.role,
+         peer: state.peer,
+         tid: state.tid,
+         service: state.options.service,
+         state: state.state,
+         owner: state.owner && state.owner.pid
+       })}
+    end
+  end
+end

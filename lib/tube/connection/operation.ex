@@ -1,0 +1,105 @@
+defmodule Tube.Connection.Operation do
+  @moduledoc false
+  # Carries out what `Tube.Handshake` asks for, one operation at a time.
+  #
+  # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
+  # operations were answered by on the spot, newest first.
+
+  alias Tube.Connection.Rings
+  alias Tube.{Handshake, Listener, Native, Xenstore}
+
+  @spec carry_out(Handshake.op(), {Tube.Connection.t(), [Handshake.event()]}) ::
+          {Tube.Connection.t(), [Handshake.event()]}
+  def carry_out({:allocate, spec}, {state, events}) do
+    case Rings.allocate(state.domain.platform, spec, state.options) do
+      {:ok, tube, refs} -> {%{state | tube: tube}, [{:allocated, {:ok, refs}} | events]}
+      error -> {state, [{:allocated, error} | events]}
+    end
+  end
+
+  def carry_out({:map, spec}, {state, events}) do
+    case Rings.map(state.domain.platform, spec, state.options) do
+      {:ok, tube} -> {%{state | tube: tube}, [{:mapped, :ok} | events]}
+      error -> {state, [{:mapped, error} | events]}
+    end
+  end
+
+  # A transaction must be retried as a whole, so it is waited for; it has a limit of its own.
+  def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
+    result =
+      Xenstore.transaction(state.domain.store, fn transaction ->
+        Handshake.run(requests, &Xenstore.in_transaction(transaction, &1))
+      end)
+
+    {state, [{:store, ref, result} | events]}
+  end
+
+  def carry_out({:store, ref, request}, {state, events}) do
+    Xenstore.request(state.domain.store, ref, request)
+    {state, events}
+  end
+
+  def carry_out({:watch, token, path, interest}, {state, events}) do
+    case Xenstore.watch(state.domain.store, path, interest, token) do
+      :ok -> {state, events}
+      {:error, reason} -> {state, [{:watch_failed, token, reason} | events]}
+    end
+  end
+
+  def carry_out(op, {state, events}), do: {change(op, state), events}
+
+  defp change({:unwatch, token}, state) do
+    Xenstore.unwatch(state.domain.store, token)
+    state
+  end
+
+  defp change({:timer, name, ms}, state) do
+    state = change({:cancel, name}, state)
+    ref = make_ref()
+    timer = Process.send_after(self(), {:timer, name, ref}, ms)
+    %{state | timers: Map.put(state.timers, name, {timer, ref})}
+  end
+
+  defp change({:cancel, name}, state) do
+    {timer, timers} = Map.pop(state.timers, name)
+    if timer, do: Process.cancel_timer(elem(timer, 0))
+    %{state | timers: timers}
+  end
+
+  defp change(:listen, state) do
+    :ok = Rings.start(state.tube, state.owner.pid, state.owner.form)
+    %{state | listening: true}
+  end
+
+  defp change(:connected, state) do
+    entry = %{tube: state.tube, send_timeout: state.options.send_timeout}
+    {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, entry)
+
+    # At the tip the listener owns it, passively, until somebody accepts.
+    if state.role == :tip,
+      do: Listener.ready(state.listener, state.tube),
+      else: Native.active(state.tube.port, Rings.mode(state.options.active))
+
+    %{state | connected: true}
+  end
+
+  # The peer takes nothing more: who sends is told so now, not when the rings go.
+  defp change(:closing, state) do
+    Rings.shut(state.tube)
+    state
+  end
+
+  defp change({:state, number}, state), do: %{state | state: number}
+  defp change({:peer_state, _number}, state), do: state
+  defp change({:failed, reason}, state), do: %{state | failed: state.failed || reason}
+
+  # What the owner has not taken yet stays: the connection frees the rings at its end.
+  defp change(:free, %{listening: true} = state), do: state
+
+  defp change(:free, state) do
+    Rings.free(state.tube)
+    %{state | tube: nil}
+  end
+
+  defp change({:stop, reason}, state), do: %{state | ended: reason}
+end

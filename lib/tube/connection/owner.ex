@@ -1,0 +1,74 @@
+defmodule Tube.Connection.Owner do
+  @moduledoc false
+  # Who owns a tube, and what ties it to the tube's process: a monitor, and for a tube with the
+  # manners of a port also a link.
+
+  @enforce_keys [:pid, :monitor, :form]
+  defstruct [:pid, :monitor, :form]
+
+  @type t :: %__MODULE__{pid: pid, monitor: reference, form: :tube | :port}
+
+  @spec new(pid, :tube | :port) :: t
+  def new(pid, form) do
+    if form == :port, do: Process.link(pid)
+    %__MODULE__{pid: pid, monitor: Process.monitor(pid), form: form}
+  end
+
+  @spec change(t, pid) :: t
+  def change(owner, pid) do
+    Process.demonitor(owner.monitor, [:flush])
+    if owner.form == :port, do: Process.unlink(owner.pid)
+    new(pid, owner.form)
+  end
+
+  @spec is?(t | nil, pid) :: boolean
+  def is?(nil, _pid), do: false
+  def is?(owner, pid), do: owner.pid == pid
+
+  @doc """
+  Sends on to `new_owner` what a tube has put into the caller's mailbox. The tube must be passive, so
+  that nothing comes in meanwhile.
+  """
+  @spec forward(Tube.t(), pid) :: :ok
+  def forward(%Tube{pid: pid} = tube, new_owner) do
+    receive do
+      {tag, ^tube, _} = message when tag in [:tube, :tube_error] ->
+        send_on(tube, new_owner, message)
+
+      {tag, ^tube} = message when tag in [:tube_passive, :tube_closed] ->
+        send_on(tube, new_owner, message)
+
+      {^pid, {:data, _}} = message ->
+        send_on(tube, new_owner, message)
+    after
+      0 -> :ok
+    end
+  end
+
+  defp send_on(tube, new_owner, message) do
+    send(new_owner, message)
+    forward(tube, new_owner)
+  end
+
+  @doc """
+  Tells of the end: the answer to who closed, and as a port does, an exit with the reason.
+
+  The exit signal is sent by hand, so that the reason arrives as it is while the process itself ends
+  normally: a peer that went away is no fault of ours to be reported by the supervisor.
+  """
+  @spec told(t | nil, term, GenServer.from() | {:port, pid} | nil) :: :ok
+  def told(owner, reason, closer) do
+    case closer do
+      nil -> :ok
+      {:port, pid} -> send(pid, {self(), :closed})
+      from -> GenServer.reply(from, :ok)
+    end
+
+    if owner != nil and owner.form == :port do
+      Process.unlink(owner.pid)
+      Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
+    end
+
+    :ok
+  end
+end

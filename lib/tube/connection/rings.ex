@@ -1,0 +1,75 @@
+defmodule Tube.Connection.Rings do
+  @moduledoc false
+  # The native side of one tube, from nothing to nothing: made at the tip or mapped at the nock, given
+  # to a driver port, started, shut, freed.
+
+  alias Tube.{Native, Options}
+
+  @doc "The tip's rings: shared with the peer, not yet started."
+  @spec allocate(term, map, Options.t()) :: {:ok, Tube.t(), map} | {:error, atom}
+  def allocate(platform, spec, options) do
+    order = order(options.ring)
+    {nonce, ""} = Integer.parse(spec.nonce, 16)
+
+    with {:ok, id, refs} <-
+           Native.link_share(platform, spec.peer, order, order, nonce, options.max_message),
+         {:ok, tube} <- port(id) do
+      {:ok, tube, Map.take(refs, [:tx_ring_ref, :rx_ring_ref, :event_channel])}
+    end
+  end
+
+  @doc "The nock's view of the tip's rings."
+  @spec map(term, map, Options.t()) :: {:ok, Tube.t()} | {:error, atom}
+  def map(platform, spec, options) do
+    {nonce, ""} = Integer.parse(spec.nonce, 16)
+    %{peer: peer, tx_ring_ref: tx, rx_ring_ref: rx, event_channel: port} = spec
+
+    with {:ok, id} <- Native.link_map(platform, peer, tx, rx, port, nonce, options.max_message),
+         do: port(id)
+  end
+
+  defp port(id) do
+    case Native.driver() do
+      :ok ->
+        {:ok, %Tube{pid: self(), port: Native.link_port(id), id: id}}
+
+      {:error, _reason} ->
+        Native.link_free(id)
+        {:error, :einval}
+    end
+  end
+
+  @spec start(Tube.t(), pid, :tube | :port) :: :ok | {:error, atom}
+  def start(tube, owner, form), do: Native.link_start(tube.id, tube.port, self(), owner, form)
+
+  @doc "Says that no more will be sent."
+  @spec shut(Tube.t() | nil) :: :ok
+  def shut(nil), do: :ok
+
+  def shut(tube) do
+    Native.shutdown(tube.id)
+    :ok
+  end
+
+  @spec free(Tube.t() | nil) :: :ok
+  def free(nil), do: :ok
+
+  def free(tube) do
+    Port.close(tube.port)
+    :ok
+  rescue
+    # Closed by somebody else, which freed them just as well.
+    ArgumentError -> :ok
+  end
+
+  @doc "The driver's word for a mode of delivery."
+  @spec mode(boolean | :once | pos_integer) :: Native.mode()
+  def mode(true), do: -1
+  def mode(false), do: 0
+  def mode(:once), do: -2
+  def mode(count), do: count
+
+  defp order(bytes), do: order(bytes, 0)
+  defp order(4096, order), do: order
+  defp order(bytes, order), do: order(div(bytes, 2), order + 1)
+end

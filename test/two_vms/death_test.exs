@@ -1,0 +1,229 @@
+defmodule Tube.TwoVMs.DeathTest do
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+
+  setup :fresh_run_dir
+
+  setup %{run_dir: run_dir} do
+    %{tip: VM.start!(run_dir: run_dir, domid: 5), nock: VM.start!(run_dir: run_dir, domid: 7)}
+  end
+
+  describe "a VM killed while streaming" do
+    test "the nock hears of the tip", %{tip: tip, nock: nock} do
+      {_ours, theirs} = connect(tip, nock)
+      streaming = VM.async(nock, fn -> send_for_ever(theirs) end, as: :sender)
+      {:ok, _} = VM.run(tip, fn -> accepted() |> Tube.recv(5_000) end)
+      VM.kill9(tip)
+      assert Task.await(streaming, 10_000) in [:peer_down, :peer_domain_gone]
+      assert_clean(nock)
+    end
+
+    test "the tip hears of the nock, and first gets all that was sent", %{tip: tip, nock: nock} do
+      {_ours, theirs} = connect(tip, nock)
+
+      VM.run(nock, fn ->
+        for n <- 1..50, do: :ok = Tube.send(theirs, "#{n}")
+      end)
+
+      VM.kill9(nock)
+
+      VM.run(tip, fn ->
+        tube = accepted()
+        for n <- 1..50, do: {:ok, _} = {Tube.recv(tube, 5_000), n} |> elem(0)
+        {:error, reason} = Tube.recv(tube, 5_000)
+        assert reason in [:peer_down, :peer_domain_gone]
+      end)
+
+      assert_clean(tip)
+    end
+
+    test "an active owner gets the reason, then the end", %{tip: tip, nock: nock} do
+      {_ours, theirs} = connect(tip, nock)
+      VM.run(nock, fn -> :ok = Tube.setopts(theirs, active: true) end)
+      VM.kill9(tip)
+
+      VM.run(nock, fn ->
+        assert_receive {:tube_error, ^theirs, reason}, 5_000
+        assert reason in [:peer_down, :peer_domain_gone]
+        assert_receive {:tube_closed, ^theirs}, 5_000
+      end)
+
+      assert_clean(nock)
+    end
+  end
+
+  describe "a VM killed while connecting" do
+    # The killer waits for the first trace of the handshake in the store, not for a time.
+    test "the tip, at any moment", %{run_dir: run_dir, tip: tip, nock: nock} do
+      VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false) end)
+      knock = "/local/domain/7/data/nock/5"
+      watcher = watch(run_dir, knock)
+      opening = VM.async(nock, fn -> Tube.open(5, timeout: 3_000) end)
+      await_watch(watcher)
+      VM.kill9(tip)
+
+      case Task.await(opening, 10_000) do
+        # It was quicker than the killer: then the tube ends by itself.
+        {:ok, _tube} -> :ok
+        {:error, reason} -> assert reason in [:timeout, :peer_down, :peer_domain_gone]
+      end
+
+      assert_clean(nock)
+      refute tree(run_dir) =~ "/nock/5/"
+    end
+
+    test "the nock, at any moment", %{run_dir: run_dir, tip: tip, nock: nock} do
+      VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false, timeout: 2_000) end)
+      watcher = watch(run_dir, "/local/domain/5/data/tip/7")
+      opener = spawn(fn -> VM.run(nock, fn -> Tube.open(5, timeout: 3_000) end) end)
+      await_watch(watcher)
+      VM.kill9(nock)
+      Process.exit(opener, :kill)
+      assert_clean(tip)
+      refute tree(run_dir) =~ "/tip/7/0"
+    end
+  end
+
+  test "the hub killed and restarted under open tubes", %{run_dir: run_dir, tip: tip, nock: nock} do
+    {ours, theirs} = connect(tip, nock)
+    end_hub(run_dir, "KILL")
+    # No byte passes through the hub: the tube works while there is none.
+    assert_talk(tip, ours, nock, theirs)
+
+    for vm <- [tip, nock], do: VM.run(vm, fn -> await_attached() end, timeout: 20_000)
+    assert [_one] = hub_pids(run_dir)
+    assert_talk(tip, ours, nock, theirs)
+
+    # The new store tells of the old tube, and takes new ones.
+    Tube.Test.Eventually.true!(fn -> tree(run_dir) =~ ~s(/tip/7/0/state = "4") end, 10_000)
+    {more, and_more} = connect(tip, nock, :listening)
+    assert_talk(tip, more, nock, and_more)
+    assert VM.run(nock, fn -> Tube.close(theirs) end) == :ok
+  end
+
+  test "the peer killed while the hub is dead", %{run_dir: run_dir, tip: tip, nock: nock} do
+    {_ours, theirs} = connect(tip, nock)
+    # Nobody may start a new hub meanwhile: its place is taken by a directory of that name.
+    end_hub(run_dir, "KILL")
+    VM.kill9(tip)
+
+    VM.run(nock, fn ->
+      assert {:error, reason} = Tube.recv(theirs, 5_000)
+      assert reason in [:peer_down, :peer_domain_gone]
+    end)
+
+    assert_clean(nock)
+    VM.run(nock, fn -> await_attached() end, timeout: 20_000)
+    refute tree(run_dir) =~ "/nock/5/"
+  end
+
+  test "a tip that died is followed by another of the same domid", %{
+    run_dir: run_dir,
+    tip: tip,
+    nock: nock
+  } do
+    {_ours, _theirs} = connect(tip, nock)
+    VM.kill9(tip)
+    again = VM.start!(run_dir: run_dir, domid: 5)
+    {ours, theirs} = connect(again, nock)
+    assert_talk(again, ours, nock, theirs)
+  end
+
+  test "the owner's death closes the tube", %{tip: tip, nock: nock} do
+    {ours, _theirs} = connect(tip, nock)
+    VM.end_process(nock, :main)
+    assert VM.run(tip, fn -> Tube.recv(ours, 5_000) end) == {:error, :closed}
+    assert_clean(nock)
+    assert_clean(tip)
+  end
+
+  ## What the VMs run
+
+  def accepted, do: Process.get(:accepted)
+
+  def send_for_ever(tube) do
+    case Tube.send(tube, :binary.copy("x", 10_000)) do
+      :ok -> send_for_ever(tube)
+      {:error, reason} -> reason
+    end
+  end
+
+  def await_attached do
+    Tube.Test.Eventually.true!(fn -> match?({:ok, _}, Tube.domid()) end, 15_000)
+  end
+
+  ## What the test does with them
+
+  defp connect(tip, nock, listening \\ nil) do
+    unless listening do
+      VM.run(tip, fn ->
+        {:ok, listener} = Tube.listen(active: false)
+        Process.put(:listener, listener)
+      end)
+    end
+
+    accepting =
+      VM.async(tip, fn ->
+        {:ok, tube} = Tube.accept(Process.get(:listener), 15_000)
+        Process.put(:accepted, tube)
+        tube
+      end)
+
+    {:ok, theirs} = VM.run(nock, fn -> Tube.open(5, active: false, timeout: 15_000) end)
+    {Task.await(accepting, 20_000), theirs}
+  end
+
+  defp assert_talk(one, tube_one, other, tube_other) do
+    VM.run(one, fn -> :ok = Tube.send(tube_one, "ping") end)
+    assert VM.run(other, fn -> Tube.recv(tube_other, 5_000) end) == {:ok, "ping"}
+    VM.run(other, fn -> :ok = Tube.send(tube_other, "pong") end)
+    assert VM.run(one, fn -> Tube.recv(tube_one, 5_000) end) == {:ok, "pong"}
+  end
+
+  # No tube, no ring, no page, no descriptor of a link is left in that VM.
+  defp assert_clean(vm) do
+    VM.run(
+      vm,
+      fn ->
+        Tube.Test.Eventually.true!(
+          fn -> DynamicSupervisor.count_children(Tube.Connections).active == 0 end,
+          10_000
+        )
+
+        Tube.Test.Eventually.true!(
+          fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+          5_000
+        )
+      end,
+      as: :witness
+    )
+  end
+
+  defp store_env(run_dir), do: [{"XENSTORED_PATH", Path.join(run_dir, "dom0/xenstored.sock")}]
+
+  defp tree(run_dir) do
+    {text, 0} = System.cmd("xenstore-ls", ["-fp"], env: store_env(run_dir))
+    text
+  end
+
+  # Debian's xenstore-watch, as an independent witness: one line for the registration, then one
+  # for each change.
+  defp watch(run_dir, path) do
+    [{name, value}] = store_env(run_dir)
+
+    port =
+      Port.open({:spawn_executable, System.find_executable("xenstore-watch")}, [
+        :binary,
+        {:line, 1024},
+        {:args, [path]},
+        {:env, [{to_charlist(name), to_charlist(value)}]}
+      ])
+
+    await_watch(port)
+    port
+  end
+
+  defp await_watch(port), do: assert_receive({^port, {:data, {:eol, _path}}}, 10_000)
+end
