@@ -53,6 +53,26 @@ pub fn receive(
     buffer: &mut [u8],
     most: usize,
 ) -> Result<Option<(usize, Vec<OwnedFd>)>, Errno> {
+    match take(socket, buffer)? {
+        Packet { cut: true, .. } => Err(Errno::MFILE),
+        Packet { fds, .. } if fds.len() > most => Err(Errno::BADMSG),
+        Packet { len: 0, .. } => Ok(None),
+        Packet { len, fds, .. } => Ok(Some((len, fds))),
+    }
+}
+
+/// A packet as it came.
+pub(super) struct Packet {
+    /// Bytes of it; zero at the end of file.
+    pub(super) len: usize,
+    pub(super) fds: Vec<OwnedFd>,
+    /// The system could not give us all of its descriptors.
+    pub(super) cut: bool,
+}
+
+/// As [`receive`], but a packet that lost descriptors is still given, so that
+/// what it says can be undone.
+pub(super) fn take(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno> {
     // Room for all that a packet can carry. So control data cut short means
     // that the system ran out of descriptors, and nothing else.
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
@@ -71,14 +91,12 @@ pub fn receive(
             fds.extend(received);
         }
     }
-    if packet.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(Errno::MFILE);
-    }
     if packet.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE);
     }
-    if fds.len() > most {
-        return Err(Errno::BADMSG);
-    }
-    Ok((packet.bytes > 0).then_some((packet.bytes, fds)))
+    Ok(Packet {
+        len: packet.bytes,
+        fds,
+        cut: packet.flags.contains(ReturnFlags::CTRUNC),
+    })
 }

@@ -142,7 +142,8 @@ pub enum Reply {
         /// The first page's.
         first_ref: Gref,
     },
-    /// To `Map`: runs that cover the references in their order, and the memfds.
+    /// To `Map`: runs that cover the references in their order, and the memfd
+    /// of each share, once, however many runs are in it.
     Map {
         /// Pages that are neighbours in one memfd.
         runs: Vec<Run>,

@@ -1,0 +1,140 @@
+//! Becoming a domain: the run directory, its sockets and HELLO.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::geteuid;
+
+use super::proto::{Reply, Request, VERSION};
+use super::service::{PATIENCE, Service};
+use crate::{Domid, Error, ErrorKind};
+
+/// What attaching gave us.
+pub(super) struct Attached {
+    pub(super) domid: Domid,
+    /// The domain's own directory, absolute.
+    pub(super) dir: PathBuf,
+    /// Open for as long as we are that domain.
+    pub(super) control: OwnedFd,
+}
+
+/// Says HELLO at `<run>/hub.sock` or, where only one domain's directory is to
+/// be seen, at its `control.sock`.
+pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error> {
+    let run = checked(run)?;
+    let (control, own) = if is_there(&run, "hub.sock")? {
+        ("hub.sock", false)
+    } else if is_there(&run, "control.sock")? {
+        ("control.sock", true)
+    } else {
+        let nothing = format_args!("no hub in {}", run.display());
+        return Err(Error::posix(Errno::NOENT, nothing));
+    };
+    let service = Service::new("control", dial(&run, control, SocketType::SEQPACKET)?);
+    let hello = Request::Hello {
+        version: VERSION,
+        domid,
+    };
+    let given = match service.call(&hello, &[])? {
+        (Reply::Welcome { version, .. }, _) if version != VERSION => {
+            let what = format!("the hub speaks version {version}, we speak {VERSION}");
+            return Err(Error::new(ErrorKind::HubVersion, what));
+        }
+        (Reply::Welcome { domid: given, .. }, _) if domid.is_none_or(|d| d == given) => given,
+        _ => return Err(service.nonsense()),
+    };
+    let dir = if own {
+        run
+    } else {
+        run.join(format!("dom{given}"))
+    };
+    Ok(Attached {
+        domid: given,
+        dir,
+        control: service.into_socket(),
+    })
+}
+
+/// Connects to a socket in the domain's directory. It comes non-blocking.
+pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, Error> {
+    let path = dir.join(name);
+    let doing = |errno| match errno {
+        // Another kind of socket listens there.
+        Errno::PROTOTYPE => Error::new(
+            ErrorKind::NotAHub,
+            format!("{} is not a hub's", path.display()),
+        ),
+        // A backlog that stayed full until the time limit.
+        Errno::AGAIN => Error::posix(
+            Errno::TIMEDOUT,
+            format_args!("connecting to {}", path.display()),
+        ),
+        errno => Error::posix(errno, format_args!("connecting to {}", path.display())),
+    };
+    let socket =
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(doing)?;
+    // The limit of a connect, too, on sockets of this family.
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).map_err(doing)?;
+    match SocketAddrUnix::new(&path) {
+        Ok(address) => connect(&socket, &address).map_err(doing)?,
+        Err(Errno::NAMETOOLONG) => {
+            // An address holds 107 bytes; reach a deeper directory through a
+            // descriptor of it.
+            let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(doing)?;
+            let short = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
+            let address = SocketAddrUnix::new(short).map_err(doing)?;
+            connect(&socket, &address).map_err(doing)?;
+        }
+        Err(errno) => return Err(doing(errno)),
+    }
+    fcntl_setfl(&socket, OFlags::NONBLOCK).map_err(doing)?;
+    Ok(socket)
+}
+
+/// The directory, absolute, if nobody but its owner can put sockets there, and
+/// its owner is us or root.
+fn checked(run: &Path) -> Result<PathBuf, Error> {
+    let bad = |why: &str| {
+        let what = format!("run directory {}: {why}", run.display());
+        Err(Error::new(ErrorKind::BadRunDir, what))
+    };
+    let (absolute, meta) = match fs::canonicalize(run).and_then(|p| Ok((fs::metadata(&p)?, p))) {
+        Ok((meta, absolute)) => (absolute, meta),
+        // Missing: perhaps a hub has yet to make it.
+        Err(error) => return Err(os(&error, format_args!("run directory {}", run.display()))),
+    };
+    let us = geteuid().as_raw();
+    if !meta.is_dir() {
+        bad("not a directory")
+    } else if meta.uid() != us && meta.uid() != 0 {
+        bad("belongs to another user")
+    } else if meta.mode() & 0o022 != 0 {
+        bad("others can write to it")
+    } else {
+        Ok(absolute)
+    }
+}
+
+fn is_there(dir: &Path, name: &str) -> Result<bool, Error> {
+    let path = dir.join(name);
+    match fs::metadata(&path) {
+        Ok(meta) if meta.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(Error::new(
+            ErrorKind::NotAHub,
+            format!("{} is not a socket", path.display()),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(os(&error, path.display())),
+    }
+}
+
+fn os(error: &io::Error, doing: impl std::fmt::Display) -> Error {
+    Error::posix(Errno::from_io_error(error).unwrap_or(Errno::IO), doing)
+}

@@ -1,0 +1,204 @@
+//! Event channels made of two pipes, one for each direction.
+//!
+//! A bell is one byte. The hub makes the pipes and sets them non-blocking; each
+//! side holds the only description of its ends, so no peer can make ours block.
+//! (An eventfd would be one description for both sides, and `O_NONBLOCK` is a
+//! property of the description.) That nobody else holds an end is also what
+//! makes a peer's death an end of file.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::io::{Errno, read, retry_on_intr, write};
+
+use super::proto::{Reply, Request};
+use super::service::Service;
+use crate::{Access, Ack, Domid, Error, ErrorKind, EventChannel};
+
+/// Bells taken in one acknowledgement. A peer that rings without end costs us
+/// one system call per wake-up all the same; what is left keeps us readable.
+const BELLS: usize = 1024;
+
+/// Client of the hub's event channel service.
+pub(super) struct Evtchn {
+    service: Service,
+    /// Channels that are open, for whoever is to ring one at its end.
+    open: Mutex<HashMap<u32, Weak<Ends>>>,
+}
+
+impl Evtchn {
+    pub(super) fn new(service: Service) -> Self {
+        Self {
+            service,
+            open: Mutex::default(),
+        }
+    }
+
+    pub(super) fn alloc(self: &Arc<Self>, peer: Domid) -> Result<Channel, Error> {
+        match self.service.call(&Request::Alloc { peer }, &[])? {
+            (Reply::Alloc { port }, fds) => self.channel(port, fds),
+            _ => Err(self.service.nonsense()),
+        }
+    }
+
+    pub(super) fn bind(
+        self: &Arc<Self>,
+        remote: Domid,
+        remote_port: u32,
+    ) -> Result<Channel, Error> {
+        let bind = Request::Bind {
+            remote,
+            remote_port,
+        };
+        match self.service.call(&bind, &[])? {
+            (Reply::Bind { port }, fds) => self.channel(port, fds),
+            _ => Err(self.service.nonsense()),
+        }
+    }
+
+    /// The channel open under this number.
+    pub(super) fn find(&self, port: u32) -> Option<Weak<Ends>> {
+        self.open().get(&port).cloned()
+    }
+
+    fn channel(self: &Arc<Self>, port: u32, fds: Vec<OwnedFd>) -> Result<Channel, Error> {
+        let ends = <[OwnedFd; 2]>::try_from(fds)
+            .ok()
+            .map(|[pending, bell]| Ends {
+                port,
+                pending,
+                bell,
+            })
+            .filter(|ends| {
+                is_pipe_end(&ends.pending, OFlags::RDONLY)
+                    && is_pipe_end(&ends.bell, OFlags::WRONLY)
+            });
+        let Some(ends) = ends else {
+            self.service.tell(Request::Close { port });
+            return Err(self.service.nonsense());
+        };
+        let ends = Arc::new(ends);
+        self.open().insert(port, Arc::downgrade(&ends));
+        Ok(Channel {
+            ends,
+            evtchn: Arc::clone(self),
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u32, Weak<Ends>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Never blocking is the hub's to arrange and ours to rely on: look.
+fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
+    let pipe = fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    let flags = fcntl_getfl(fd).unwrap_or(OFlags::empty());
+    pipe && flags.contains(OFlags::NONBLOCK) && flags & OFlags::RWMODE == mode
+}
+
+/// Our ends of the two pipes.
+pub(super) struct Ends {
+    port: u32,
+    /// Read end: the peer's bells.
+    pending: OwnedFd,
+    /// Write end: ours.
+    bell: OwnedFd,
+}
+
+impl Ends {
+    pub(super) fn notify(&self) -> Result<(), Error> {
+        match retry_on_intr(|| write(&self.bell, &[1])) {
+            // A full pipe is an event pending.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(Errno::PIPE) => Err(Error::new(
+                ErrorKind::PeerGone,
+                format!("event channel {}: the peer has closed", self.port),
+            )),
+            Err(errno) => Err(Error::posix(errno, "ringing")),
+        }
+    }
+
+    fn acknowledge(&self) -> Result<Ack, Error> {
+        let mut bells = [0; BELLS];
+        match retry_on_intr(|| read(&self.pending, &mut bells)) {
+            Ok(0) => Ok(Ack::PeerGone),
+            // Bells first, the end of file at the next call: it stays.
+            Ok(_) | Err(Errno::AGAIN) => Ok(Ack::Open),
+            Err(errno) => Err(Error::posix(errno, "acknowledging")),
+        }
+    }
+}
+
+/// One end of an event channel.
+pub(super) struct Channel {
+    ends: Arc<Ends>,
+    evtchn: Arc<Evtchn>,
+}
+
+impl EventChannel for Channel {
+    fn port(&self) -> u32 {
+        self.ends.port
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.ends.pending.as_fd()
+    }
+
+    fn notify(&self) -> Result<(), Error> {
+        self.ends.notify()
+    }
+
+    fn acknowledge(&self) -> Result<Ack, Error> {
+        self.ends.acknowledge()
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let port = self.ends.port;
+        self.evtchn.open().remove(&port);
+        self.evtchn.service.tell(Request::Close { port });
+    }
+}
+
+/// A byte to zero and a bell to ring when pages go.
+pub(super) struct Farewell {
+    pub(super) offset: usize,
+    /// Weak: a channel closed by then has told the peer by its end of file.
+    ends: Weak<Ends>,
+}
+
+impl Farewell {
+    /// Checks a notify byte against what Xen allows: page 0, a port of ours,
+    /// and a mapping that can be written.
+    pub(super) fn new(
+        notify: crate::Notify,
+        access: Access,
+        evtchn: &Evtchn,
+    ) -> Result<Self, Error> {
+        let invalid = |why: &str| Error::new(ErrorKind::Posix(Errno::INVAL), why);
+        if notify.offset >= crate::PAGE {
+            return Err(invalid("a notify byte has to be in the first page"));
+        }
+        if access == Access::ReadOnly {
+            return Err(invalid("a notify byte has to be writable"));
+        }
+        let ends = evtchn
+            .find(notify.port)
+            .ok_or_else(|| invalid("no such event channel to notify"))?;
+        Ok(Self {
+            offset: notify.offset,
+            ends,
+        })
+    }
+
+    pub(super) fn ring(&self) {
+        if let Some(ends) = self.ends.upgrade() {
+            // A peer that has gone does not need to be told.
+            let _ = ends.notify();
+        }
+    }
+}

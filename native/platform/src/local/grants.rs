@@ -1,0 +1,230 @@
+//! Shared pages: ours to hand out, and a peer's to map.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::evtchn::Farewell;
+use super::mapping::Mapping;
+use super::memfd;
+use super::proto::{
+    self, FDS_MAX, MAP_REFS_MAX, Reply, Request, Run, SHARE_PAGES_MAX, page_of, share_of,
+};
+use super::service::Service;
+use crate::{Access, Domid, Error, ErrorKind, Gref, Pages};
+
+/// Client of the hub's grant service.
+pub(super) struct Grants {
+    service: Service,
+}
+
+impl Grants {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service }
+    }
+
+    pub(super) fn share(
+        self: &Arc<Self>,
+        peer: Domid,
+        pages: usize,
+        access: Access,
+        farewell: Option<Farewell>,
+    ) -> Result<Pages, Error> {
+        let count = u32::try_from(pages)
+            .ok()
+            .filter(|n| (1..=SHARE_PAGES_MAX).contains(n))
+            .ok_or_else(|| invalid(format!("cannot share {pages} pages at once")))?;
+        let (memfd, mapping) = memfd::create(pages, access)?;
+        let share = Request::Share {
+            peer,
+            pages: count,
+            access,
+        };
+        let first_ref = match self.service.call(&share, &[memfd.as_fd()])? {
+            (Reply::Share { first_ref }, _) if page_of(first_ref) == 0 => first_ref,
+            _ => return Err(self.service.nonsense()),
+        };
+        let refs = (0..count).map(|page| first_ref | page).collect();
+        let grant = Grant {
+            grants: Arc::clone(self),
+            first_ref,
+        };
+        Ok(pages_of(mapping, refs, farewell, Some(grant)))
+    }
+
+    pub(super) fn map(
+        &self,
+        granter: Domid,
+        refs: &[Gref],
+        access: Access,
+        farewell: Option<Farewell>,
+    ) -> Result<Pages, Error> {
+        if refs.is_empty() {
+            return Err(invalid("cannot map no pages"));
+        }
+        let doing = |errno| Error::posix(errno, "mapping a peer's pages");
+        let mut mapping = Mapping::reserve(refs.len()).map_err(doing)?;
+        let mut at = 0;
+        while at < refs.len() {
+            let batch = &refs[at..][..batch_len(&refs[at..])];
+            let (runs, memfds) = self.ask(granter, batch)?;
+            for (run, run_refs) in fit(batch, &runs).ok_or_else(|| self.service.nonsense())? {
+                let memfd = memfds
+                    .get(run.fd_index as usize)
+                    .ok_or_else(|| self.service.nonsense())?;
+                if run.access != access {
+                    return Err(Error::posix(
+                        Errno::ACCESS,
+                        format_args!("reference {:#x} was granted otherwise", run_refs[0]),
+                    ));
+                }
+                let (first, pages) = (run.first_page as usize, run.pages as usize);
+                memfd::check(memfd, first + pages, access)?;
+                mapping
+                    .place(at, memfd.as_fd(), first, pages, access)
+                    .map_err(doing)?;
+                at += pages;
+            }
+        }
+        mapping.not_in_children().map_err(doing)?;
+        Ok(pages_of(mapping, refs.to_vec(), farewell, None))
+    }
+
+    fn ask(&self, granter: Domid, batch: &[Gref]) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
+        let map = Request::Map {
+            granter,
+            refs: batch.to_vec(),
+        };
+        match self.service.call(&map, &[])? {
+            (Reply::Map { runs }, memfds) => Ok((runs, memfds)),
+            _ => Err(self.service.nonsense()),
+        }
+    }
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Posix(Errno::INVAL), what)
+}
+
+/// How many references from the first can be asked for at once: a message holds
+/// so many, and its reply only so many memfds.
+fn batch_len(refs: &[Gref]) -> usize {
+    let mut shares = HashSet::new();
+    refs.iter()
+        .take(MAP_REFS_MAX)
+        .take_while(|gref| {
+            shares.insert(share_of(**gref));
+            shares.len() <= FDS_MAX
+        })
+        .count()
+}
+
+/// Each run with the references that it stands for; none if the runs are not
+/// exactly these pages in this order.
+fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
+    let mut fitted = Vec::with_capacity(runs.len());
+    for run in runs {
+        let (these, rest) = refs.split_at_checked(run.pages as usize)?;
+        let share = share_of(*these.first()?);
+        let expected = (run.first_page..).map(|page| proto::gref(share, page));
+        if !these.iter().copied().eq(expected.take(these.len())) {
+            return None;
+        }
+        fitted.push((run, these));
+        refs = rest;
+    }
+    refs.is_empty().then_some(fitted)
+}
+
+fn pages_of(
+    mapping: Mapping,
+    refs: Vec<Gref>,
+    farewell: Option<Farewell>,
+    grant: Option<Grant>,
+) -> Pages {
+    let ptr = mapping.ptr();
+    let keeper = Keeper {
+        mapping,
+        farewell,
+        _grant: grant,
+    };
+    // SAFETY: the mapping holds one page for each reference, all of them placed
+    // and readable, and the keeper owns it until it is dropped.
+    unsafe { Pages::from_raw(ptr, refs, Box::new(keeper)) }
+}
+
+/// Undoes what made the pages, in the order that Xen's kernel does: byte, bell,
+/// mapping (the fields drop in this order), grant.
+struct Keeper {
+    mapping: Mapping,
+    farewell: Option<Farewell>,
+    _grant: Option<Grant>,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(farewell) = &self.farewell {
+            self.mapping.zero_byte(farewell.offset);
+            farewell.ring();
+        }
+    }
+}
+
+/// Ends a grant when dropped.
+struct Grant {
+    grants: Arc<Grants>,
+    first_ref: Gref,
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.grants.service.tell(Request::Unshare {
+            first_ref: self.first_ref,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(first_page: u32, pages: u32) -> Run {
+        Run {
+            fd_index: 0,
+            first_page,
+            pages,
+            access: Access::ReadWrite,
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_what_a_message_holds() {
+        let neighbours: Vec<Gref> = (0..1024).collect();
+        assert_eq!(batch_len(&neighbours), MAP_REFS_MAX);
+        let apart: Vec<Gref> = (0..300).map(|share| proto::gref(share, 0)).collect();
+        assert_eq!(batch_len(&apart), FDS_MAX);
+        assert_eq!(batch_len(&apart[..7]), 7);
+        // One share, seen again and again, comes with one descriptor.
+        assert_eq!(batch_len(&[5; 300]), 300);
+    }
+
+    #[test]
+    fn runs_have_to_be_the_pages_that_were_asked_for() {
+        let refs = [proto::gref(7, 2), proto::gref(7, 3), proto::gref(9, 0)];
+        assert!(fit(&refs, &[run(2, 2), run(0, 1)]).is_some());
+        assert!(fit(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());
+        for wrong in [
+            &[run(2, 2)][..],
+            &[run(2, 3)],
+            &[run(3, 2), run(0, 1)],
+            &[run(2, 2), run(1, 1)],
+            &[run(2, 2), run(0, 2)],
+            &[run(2, 2), run(0, 1), run(0, 1)],
+            &[],
+        ] {
+            assert!(fit(&refs, wrong).is_none(), "{wrong:?}");
+        }
+    }
+}

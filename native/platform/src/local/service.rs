@@ -1,0 +1,241 @@
+//! One connection to the hub: requests and their replies, in bounded time.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::fdpass::{self, Packet};
+use super::proto::{MESSAGE_MAX, Reply, Request};
+use crate::{Error, ErrorKind};
+
+/// How long a hub may take to answer. It answers from memory; a hub that needs
+/// longer is stopped or gone.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection for one kind of request.
+pub(super) struct Service {
+    /// For people: which service this is.
+    name: &'static str,
+    /// Non-blocking; what waits is `poll`, with a limit.
+    socket: OwnedFd,
+    turn: Mutex<Turn>,
+    /// Notices not sent yet. Held for moments only, so that letting go of
+    /// something never waits for a request under way.
+    notices: Mutex<VecDeque<Request>>,
+}
+
+/// State of the conversation, held by whoever's turn it is.
+struct Turn {
+    seq: u32,
+    /// Requests given up on, whose replies may still come.
+    abandoned: Vec<u32>,
+    /// The hub has gone or made no sense: every further call fails like this.
+    broken: Option<ErrorKind>,
+    buffer: Box<[u8]>,
+}
+
+impl Service {
+    /// Takes over a connected, non-blocking socket.
+    pub(super) fn new(name: &'static str, socket: OwnedFd) -> Self {
+        Self {
+            name,
+            socket,
+            turn: Mutex::new(Turn {
+                seq: 0,
+                abandoned: Vec::new(),
+                broken: None,
+                buffer: vec![0; MESSAGE_MAX].into(),
+            }),
+            notices: Mutex::default(),
+        }
+    }
+
+    /// The socket, the conversation being over.
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Sends a request and waits for its reply, [`PATIENCE`] at most, waiting
+    /// for our turn included. An ERROR comes back as the error it carries.
+    pub(super) fn call(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut turn = lock(&self.turn);
+        let answer = match turn.broken {
+            Some(kind) => Err(self.error(kind, "is not usable any more")),
+            None => self.converse(&mut turn, request, fds, deadline),
+        };
+        drop(turn);
+        // What was let go of meanwhile could not be told while we had the turn.
+        self.tell_all();
+        match answer? {
+            (Reply::Error(error), _) => Err(error),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Sends a notice when that can be done without waiting: now, or by
+    /// whoever has the turn, or before the next request.
+    pub(super) fn tell(&self, notice: Request) {
+        debug_assert!(!notice.is_answered());
+        lock(&self.notices).push_back(notice);
+        self.tell_all();
+    }
+
+    /// A reply that does not answer what was asked.
+    pub(super) fn nonsense(&self) -> Error {
+        self.error(
+            ErrorKind::NotAHub,
+            "answered something that was not asked for",
+        )
+    }
+
+    fn converse(
+        &self,
+        turn: &mut Turn,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        self.flush(turn);
+        turn.seq = turn.seq.wrapping_add(1);
+        let seq = turn.seq;
+        let message = request.encode(seq);
+        loop {
+            match fdpass::send(&self.socket, &message, fds) {
+                Ok(()) => break,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
+                Err(errno) => return Err(self.failed(turn, errno)),
+            }
+        }
+        loop {
+            let packet = match fdpass::take(&self.socket, &mut turn.buffer) {
+                Ok(Packet { len: 0, .. }) => return Err(self.failed(turn, Errno::CONNRESET)),
+                Ok(packet) => packet,
+                Err(Errno::AGAIN) => {
+                    if let Err(error) = self.wait(PollFlags::IN, deadline) {
+                        turn.abandoned.push(seq);
+                        return Err(error);
+                    }
+                    continue;
+                }
+                Err(errno) => return Err(self.failed(turn, errno)),
+            };
+            match Reply::decode(&turn.buffer[..packet.len]) {
+                Ok((got, reply)) if got == seq && packet.cut => {
+                    self.give_back(reply);
+                    return Err(self.failed(turn, Errno::MFILE));
+                }
+                Ok((got, reply)) if got == seq => return Ok((reply, packet.fds)),
+                Ok((got, reply)) if turn.abandoned.contains(&got) => {
+                    turn.abandoned.retain(|old| *old != got);
+                    self.give_back(reply);
+                }
+                Ok((got, _)) => {
+                    turn.broken = Some(ErrorKind::NotAHub);
+                    let what = format!("answered request {got}, which was not asked");
+                    return Err(self.error(ErrorKind::NotAHub, what));
+                }
+                Err(malformed) => {
+                    turn.broken = Some(ErrorKind::NotAHub);
+                    let what = format!("does not speak our protocol: {malformed}");
+                    return Err(self.error(ErrorKind::NotAHub, what));
+                }
+            }
+        }
+    }
+
+    /// Nobody will use what this reply has given us: it came too late, or
+    /// without its descriptors.
+    fn give_back(&self, reply: Reply) {
+        let notice = match reply {
+            Reply::Share { first_ref } => Request::Unshare { first_ref },
+            Reply::Alloc { port } | Reply::Bind { port } => Request::Close { port },
+            Reply::Welcome { .. } | Reply::Map { .. } | Reply::Error(_) => return,
+        };
+        lock(&self.notices).push_back(notice);
+    }
+
+    /// Sends notices as long as it is nobody else's turn.
+    fn tell_all(&self) {
+        // Look again after each turn: whoever found it taken has relied on us.
+        while !lock(&self.notices).is_empty() {
+            let Ok(mut turn) = self.turn.try_lock() else {
+                return;
+            };
+            if !self.flush(&mut turn) {
+                return;
+            }
+        }
+    }
+
+    /// Sends notices without waiting. False if some have to stay.
+    fn flush(&self, turn: &mut Turn) -> bool {
+        let mut notices = lock(&self.notices);
+        if turn.broken.is_some() {
+            // Nobody is left who would want to know.
+            notices.clear();
+        }
+        while let Some(notice) = notices.front() {
+            turn.seq = turn.seq.wrapping_add(1);
+            match fdpass::send(&self.socket, &notice.encode(turn.seq), &[]) {
+                Ok(()) => drop(notices.pop_front()),
+                Err(Errno::AGAIN) => return false,
+                Err(_) => {
+                    turn.broken = Some(ErrorKind::HubGone);
+                    notices.clear();
+                }
+            }
+        }
+        true
+    }
+
+    fn wait(&self, what: PollFlags, deadline: Instant) -> Result<(), Error> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(&self.socket, what)];
+        let limit = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match retry_on_intr(|| poll(&mut fds, Some(&limit))) {
+            Ok(0) => Err(self.error(ErrorKind::Posix(Errno::TIMEDOUT), "did not answer in time")),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::posix(errno, "waiting for the hub")),
+        }
+    }
+
+    /// What a failed system call means for the conversation.
+    fn failed(&self, turn: &mut Turn, errno: Errno) -> Error {
+        let (kind, what) = match errno {
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => (ErrorKind::HubGone, "has closed"),
+            Errno::MSGSIZE => (ErrorKind::NotAHub, "sent more than is allowed"),
+            // Out of descriptors or memory: the next request may fare better.
+            errno => return Error::posix(errno, format_args!("asking the hub for {}", self.name)),
+        };
+        turn.broken = Some(kind);
+        self.error(kind, what)
+    }
+
+    fn error(&self, kind: ErrorKind, what: impl AsRef<str>) -> Error {
+        Error::new(kind, format!("the hub's {} {}", self.name, what.as_ref()))
+    }
+}
+
+impl AsFd for Service {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A panic under these locks leaves nothing half done that a later holder could
+/// trip over.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
