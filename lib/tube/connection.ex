@@ -12,7 +12,7 @@ defmodule Tube.Connection do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{Operation, Owner, Rings}
-  alias Tube.{Commands, Domain, Handshake, Native}
+  alias Tube.{Commands, Domain, Handshake, Native, Xenstore}
 
   defstruct [
     :role,
@@ -270,7 +270,13 @@ defmodule Tube.Connection do
 
   @impl true
   def handle_info({:xenstore, ref, result}, state), do: tell(state, {:store, ref, result})
-  def handle_info({:xenstore_watch, token, _path}, state), do: tell(state, {:watch, token})
+
+  # Acknowledged first, so that what changes while we look is told again.
+  def handle_info({:xenstore_watch, token, _path}, state) do
+    Xenstore.ack(state.domain.store, token)
+    tell(state, {:watch, token})
+  end
+
   def handle_info({:xenstore_lost, _client}, state), do: store_lost(state)
   def handle_info({:tube_domain, :lost}, state), do: store_lost(state)
 

@@ -49,7 +49,7 @@ defmodule Tube.Listener do
   def init({owner, options}) do
     Process.flag(:trap_exit, true)
 
-    case Door.add(options) do
+    case Door.add(options, owner) do
       :ok ->
         Process.monitor(owner)
         {:ok, %__MODULE__{owner: owner, options: options}}

@@ -71,6 +71,10 @@ defmodule Tube.Xenstore do
   @spec domain_path(store(), 0..0x7FEF, limit()) :: {:ok, path()} | {:error, reason()}
   def domain_path(store, domid, opts \\ []), do: run(store, {:domain_path, domid}, opts)
 
+  @doc "Does one operation that is given as data."
+  @spec perform(store(), op(), limit()) :: :ok | {:ok, term()} | {:error, reason()}
+  def perform(store, op, opts \\ []), do: run(store, op, opts)
+
   @doc """
   Does several things as one: all or none, and nobody sees half of it.
 

@@ -28,7 +28,7 @@ defmodule Tube.Connection.Operation do
   def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
     result =
       Xenstore.transaction(state.domain.store, fn transaction ->
-        Handshake.run(requests, &Xenstore.in_transaction(transaction, &1))
+        Handshake.run(requests, &Xenstore.perform(transaction, &1))
       end)
 
     {state, [{:store, ref, result} | events]}
