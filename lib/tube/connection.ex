@@ -280,8 +280,11 @@ defmodule Tube.Connection do
   def handle_info({:xenstore_lost, _client}, state), do: store_lost(state)
   def handle_info({:tube_domain, :lost}, state), do: store_lost(state)
 
-  def handle_info({:tube_domain, :attached, domain}, state),
-    do: tell(%{state | domain: domain, store_up: true}, {:store_back, nonce()})
+  def handle_info({:tube_domain, :attached, domain}, state) do
+    # What was lost between our start and our subscription nobody told us.
+    state = if state.store_up, do: event(state, :store_lost), else: state
+    tell(%{state | domain: domain, store_up: true}, {:store_back, nonce()})
+  end
 
   def handle_info({:timer, name, ref}, state) do
     case state.timers do

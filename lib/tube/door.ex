@@ -29,10 +29,7 @@ defmodule Tube.Door do
   def add(options, owner), do: GenServer.call(__MODULE__, {:add, options, owner}, :infinity)
 
   @impl true
-  def init(nil) do
-    Domain.subscribe()
-    {:ok, %__MODULE__{}}
-  end
+  def init(nil), do: {:ok, %__MODULE__{}}
 
   @impl true
   def handle_call({:add, options, owner}, {listener, _tag}, state) do
@@ -42,6 +39,7 @@ defmodule Tube.Door do
          {:ok, domain} <- Domain.attach(),
          :ok <- listed?(domain, options),
          entry = %{listener: listener, owner: owner, options: options},
+         :ok <- Domain.subscribe(),
          state = %{state | domain: domain, services: Map.put(state.services, service, entry)},
          {:ok, state} <- publish(state) do
       Process.monitor(listener)
@@ -122,6 +120,11 @@ defmodule Tube.Door do
     end
   end
 
+  defp close(%{domain: nil, services: none} = state, _service) when none == %{} do
+    Domain.unsubscribe()
+    state
+  end
+
   defp close(%{domain: nil} = state, _service), do: state
 
   defp close(%{services: none} = state, _service) when none == %{} do
@@ -131,7 +134,8 @@ defmodule Tube.Door do
         path,
         do: Xenstore.unwatch(state.domain.store, token, @limit)
 
-    %{state | watched: %{}}
+    Domain.unsubscribe()
+    %{state | watched: %{}, domain: nil}
   end
 
   defp close(state, service) do
