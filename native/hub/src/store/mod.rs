@@ -1,30 +1,48 @@
 //! The store of the virtual domains: a xenstored without input or output.
+//!
+//! Bytes from clients go in, bytes for clients come out; the process around it owns the sockets. The model is C xenstored
+//! 4.17, rule for rule: what a program sees here it sees on a Xen host. Known differences:
+//!
+//! * No limit on the rate of writes while transactions are open (it needs a clock).
+//! * A client that does not read is cut off ([`Kill::Unread`]) where C xenstored drops its events.
+//! * A domain may have several connections. Quotas are per domain; watches and transactions belong to a connection.
+//! * Control commands are refused; a hosted domain cannot be introduced or released by request.
+//! * The memory quota does not count queued output, which has a limit of its own.
+//!
+//! Each file has one noun: a request comes in through [`connection`](self) and `codec`, is performed by `requests` through an
+//! `access` (on behalf of a domain, perhaps in a `transaction`) on the `tree` of `node`s, whose changes reach `watch`es.
 
-#![allow(dead_code)]
-
+mod access;
+mod audit;
+mod codec;
+mod commit;
+mod connection;
+mod domain;
+mod error;
+mod events;
+mod node;
+mod path;
+mod perms;
 mod quota;
+mod requests;
+mod transaction;
+mod tree;
+mod watch;
 
+use std::collections::BTreeMap;
+
+use codec::Header;
+use connection::Connection;
+pub use connection::{ConnId, Kill};
+use domain::{Domains, FIRST_RESERVED, INTRODUCE_DOMAIN, home};
+use node::Node;
+use path::Path;
+use perms::{Domid, Entry, Perms, Rights};
 pub use quota::Quota;
+use tree::Tree;
+use watch::{Reach, Watches};
 
-/// Names one connection to the store for as long as the process runs (never reused).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(u64);
-
-/// Why a connection must be closed. Nothing is sent to the client about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kill {
-    /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any further.
-    Oversized {
-        /// The length in bytes that the header gave.
-        len: u32,
-    },
-    /// The client does not read what is sent to it, and more waits for it than the quota allows.
-    Unread,
-    /// The connection is not, or no longer, known (its domain was released).
-    Unknown,
-}
-
-/// Something that the caller has to do for a connection other than the one it is serving.
+/// Something that the caller has to do for a connection, maybe not the one that it is serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// There is output for this connection.
@@ -34,56 +52,168 @@ pub enum Notice {
 }
 
 /// The store: tree, domains, connections, watches and transactions.
+///
+/// After each call that may have changed something, act on every notice from [`Xenstored::notices`].
 pub struct Xenstored {
     quota: Quota,
+    tree: Tree,
+    domains: Domains,
+    connections: BTreeMap<ConnId, Connection>,
+    connected: u64,
+    watches: Watches,
+    notices: Vec<Notice>,
 }
 
 impl Xenstored {
-    /// An empty store: `/tool/xenstored`, and domain 0 with its `/local/domain/0`.
+    /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and domid.
     pub fn new(quota: Quota) -> Self {
-        Self { quota }
+        let private = Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let mut store = Self {
+            quota,
+            tree: Tree::new(Node::new(private.clone())),
+            domains: Domains::new(),
+            connections: BTreeMap::new(),
+            connected: 0,
+            watches: Watches::default(),
+            notices: Vec::new(),
+        };
+        let root = path::Path::root();
+        store.domains.charge(0, |usage| {
+            usage.nodes = 1;
+            usage.memory = root.bytes().len() + Node::new(private.clone()).size();
+        });
+        access::Access::privileged(&mut store).establish(
+            &Path::own("/tool/xenstored"),
+            b"",
+            &private,
+        );
+        store.furnish(0);
+        store
     }
 
-    /// A new domain: creates what libxl creates for it, then fires `@introduceDomain`.
-    /// False if it is already there, or is not a domid that a domain can have.
-    pub fn introduce(&mut self, _domid: u16) -> bool {
+    /// A new domain: writes what libxl writes for it (`/local/domain/<domid>` with `name`, `domid`, `device`, `control`
+    /// readable to the domain, `control/shutdown` and `data` its own), then fires `@introduceDomain`.
+    ///
+    /// False, and nothing done, if it is there already or no domain can have that number.
+    pub fn introduce(&mut self, domid: u16) -> bool {
+        let domid = Domid::from(domid);
+        if domid >= FIRST_RESERVED || !self.enrol(domid, true) {
+            return false;
+        }
+        self.furnish(domid);
+        self.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
         true
     }
 
-    /// The end of a domain: its connections, watches, transactions and every node that it owns go, then `@releaseDomain` fires,
-    /// then `/local/domain/<domid>` is removed. Unknown domids (and 0) are ignored.
-    pub fn release(&mut self, _domid: u16) {}
+    /// The end of a domain. Its connections with their watches and transactions go, every node that it owns with all that is
+    /// below (watches fire while the permissions can still be seen), its entries in permission lists grant nothing any more,
+    /// `@releaseDomain` fires, and at last `/local/domain/<domid>` is removed as a toolstack does it.
+    ///
+    /// Unknown domids, and 0, are ignored.
+    pub fn release(&mut self, domid: u16) {
+        let domid = Domid::from(domid);
+        if domid == 0 || !self.domains.contains(domid) {
+            return;
+        }
+        self.expel(domid);
+        let path = Path::own(&home(domid));
+        if self.tree.get(path.bytes()).is_some() {
+            access::Access::privileged(self).disown(&path);
+        }
+    }
 
-    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always is, and is privileged.
-    pub fn connect(&mut self, _domid: u16) -> Option<ConnId> {
-        Some(ConnId(0))
+    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always has, and is privileged.
+    pub fn connect(&mut self, domid: u16) -> Option<ConnId> {
+        let domid = Domid::from(domid);
+        if !self.domains.contains(domid) {
+            return None;
+        }
+        self.connected += 1;
+        let id = ConnId(self.connected);
+        self.connections.insert(id, Connection::new(domid));
+        Some(id)
     }
 
     /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are ignored.
-    pub fn disconnect(&mut self, _conn: ConnId) {}
+    pub fn disconnect(&mut self, conn: ConnId) {
+        self.strip(conn);
+        self.connections.remove(&conn);
+    }
 
     /// Takes bytes that a client sent, cut anywhere, and serves every request that is complete by now.
-    pub fn receive(&mut self, _conn: ConnId, _bytes: &[u8]) -> Result<(), Kill> {
-        Ok(())
+    ///
+    /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`]. Pass no more than a few
+    /// KiB at a time and ask [`Xenstored::wants_input`] in between, or a client can fill its output at once.
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), Kill> {
+        let mut rest = bytes;
+        loop {
+            let known = self.connections.get_mut(&conn).ok_or(Kill::Unknown)?;
+            if known.doomed {
+                return Err(Kill::Unread);
+            }
+            match known.input.next(&mut rest) {
+                Ok(Some((header, payload))) => self.serve(conn, header, &payload),
+                Ok(None) => return Ok(()),
+                Err(len) => {
+                    known.doom();
+                    return Err(Kill::Oversized { len });
+                }
+            }
+        }
     }
 
-    /// False while the client has so much unread output that nothing more should be read from it.
-    /// Becomes true again through [`Xenstored::sent`] only.
-    pub fn wants_input(&self, _conn: ConnId) -> bool {
-        true
+    /// False while the client has so many unread answers, or so much unread output, that nothing more should be read from
+    /// it. Only [`Xenstored::sent`] makes it true again.
+    pub fn wants_input(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(|known| {
+            let replies = if known.domid == 0 {
+                usize::MAX
+            } else {
+                self.quota.outstanding
+            };
+            !known.doomed && known.replies() < replies && known.queued() < self.quota.output / 2
+        })
     }
 
-    /// The next bytes to send on a connection; empty if there are none. They stay until [`Xenstored::sent`].
-    pub fn output(&self, _conn: ConnId) -> &[u8] {
-        &[]
+    /// The next bytes to send on a connection, at most one message; empty if there are none. They stay until
+    /// [`Xenstored::sent`].
+    pub fn output(&self, conn: ConnId) -> &[u8] {
+        self.connections.get(&conn).map_or(&[], Connection::output)
     }
 
     /// `bytes` of what [`Xenstored::output`] showed have been sent.
-    pub fn sent(&mut self, _conn: ConnId, _bytes: usize) {}
+    pub fn sent(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(known) = self.connections.get_mut(&conn) {
+            known.sent(bytes);
+        }
+    }
 
-    /// What has come up since the last call, each connection once for output. The caller's loop is:
-    /// `receive` (or any other call), then act on every notice.
+    /// What has come up since the last call. Output is announced once; again only after all of it has been sent.
     pub fn notices(&mut self) -> Vec<Notice> {
-        Vec::new()
+        std::mem::take(&mut self.notices)
+    }
+
+    fn reply(&mut self, conn: ConnId, request: Header, kind: u32, payload: &[u8]) {
+        if let Some(known) = self.connections.get_mut(&conn) {
+            known.reply(kind, request.req_id, request.tx_id, payload);
+            self.announce(conn);
+        }
+    }
+
+    fn announce(&mut self, conn: ConnId) {
+        let Some(known) = self
+            .connections
+            .get_mut(&conn)
+            .filter(|known| !known.doomed)
+        else {
+            return;
+        };
+        if known.queued() > self.quota.output {
+            known.doom();
+            self.notices.push(Notice::Kill(conn, Kill::Unread));
+        } else if !known.announced && known.queued() > 0 {
+            known.announced = true;
+            self.notices.push(Notice::Output(conn));
+        }
     }
 }

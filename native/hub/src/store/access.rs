@@ -1,0 +1,311 @@
+//! Reading and writing nodes on behalf of somebody, inside a transaction or outside.
+//!
+//! Outside, every operation checks all that can fail before it changes anything. Inside, one that fails half-way spoils the
+//! transaction, as in C xenstored.
+
+use std::sync::Arc;
+
+use super::Xenstored;
+use super::error::Error;
+use super::node::Node;
+use super::path::Path;
+use super::perms::{Domid, Perms, Rights, Subject};
+use super::transaction::Transaction;
+use super::watch::Reach;
+
+/// Who works on the store, and in which transaction.
+pub struct Access<'a> {
+    /// The store.
+    pub store: &'a mut Xenstored,
+    /// Who asks.
+    pub subject: Subject,
+    /// The transaction, taken out of its connection for as long as a request in it is served.
+    pub tx: Option<Transaction>,
+}
+
+impl<'a> Access<'a> {
+    /// For the store itself, which may do everything.
+    pub fn privileged(store: &'a mut Xenstored) -> Access<'a> {
+        Access {
+            store,
+            subject: Subject::PRIVILEGED,
+            tx: None,
+        }
+    }
+
+    /// The node, whatever its permissions. A transaction remembers having looked, also for a node that is not there.
+    /// ENOSPC or ENOMEM, which spoil the transaction, if it has looked at too much.
+    pub fn read(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Error> {
+        let committed = self.store.tree.get(path.bytes());
+        let Some(tx) = &mut self.tx else {
+            return Ok(committed.cloned());
+        };
+        if let Some(accessed) = tx.get(path) {
+            return Ok(accessed.now.clone());
+        }
+        let found = committed.cloned();
+        let usage = self.store.domains.usage(self.subject.domid);
+        let size = path.bytes().len() + found.as_ref().map_or(0, |node| node.size());
+        if !self.subject.is_privileged() {
+            let full = tx.count() >= self.store.quota.transaction_nodes;
+            if full || usage.memory + size >= self.store.quota.memory {
+                tx.failed = true;
+                return Err(if full { Error::NoSpace } else { Error::Memory });
+            }
+        }
+        tx.enter(path.clone(), found.clone());
+        tx.charged += size;
+        self.store
+            .domains
+            .charge(self.subject.domid, |usage| usage.memory += size);
+        Ok(found)
+    }
+
+    /// What the subject may do with a node.
+    pub fn rights(&self, node: &Node) -> Rights {
+        let domains = &self.store.domains;
+        node.perms
+            .rights(self.subject, |domid| domains.valid(domid, node.generation))
+    }
+
+    /// The node, if the subject has the rights `needed`.
+    ///
+    /// Who has none of them for the nearest node above that exists is told EACCES in any case, so that nobody learns by
+    /// probing which nodes exist.
+    pub fn node(&mut self, path: &Path, needed: Rights) -> Result<Arc<Node>, Error> {
+        let error = match self.read(path)? {
+            Some(node) if self.rights(&node).include(needed) => return Ok(node),
+            Some(_) => Error::Access,
+            None => Error::NotFound,
+        };
+        let (_, above) = self.nearest_above(path)?;
+        Err(if self.rights(&above).touch(needed) {
+            error
+        } else {
+            Error::Access
+        })
+    }
+
+    /// The nearest node above `path` that exists.
+    fn nearest_above(&mut self, path: &Path) -> Result<(Path, Arc<Node>), Error> {
+        let mut path = path.parent();
+        loop {
+            match self.read(&path)? {
+                Some(node) => return Ok((path, node)),
+                // Nobody can remove the root.
+                None if path.is_root() => return Err(Error::Io),
+                None => path = path.parent(),
+            }
+        }
+    }
+
+    /// A copy of a node to be changed. Entries that grant nothing by now must not come to life through the new generation.
+    pub fn edit(&self, node: &Node) -> Node {
+        let mut copy = node.clone();
+        let domains = &self.store.domains;
+        copy.perms
+            .settle(false, |domid| domains.valid(domid, node.generation));
+        copy
+    }
+
+    /// Creates a node, and those missing above it. Each has the permissions of the one above; an unprivileged creator
+    /// becomes the owner. `path` must not exist.
+    pub fn create(&mut self, path: &Path, data: &[u8]) -> Result<(), Error> {
+        let (ancestor, found) = self.nearest_above(path)?;
+        let mut missing = vec![path.clone()];
+        loop {
+            let above = missing[missing.len() - 1].parent();
+            if above == ancestor {
+                break;
+            }
+            missing.push(above);
+        }
+        if let Some(tx) = &mut self.tx {
+            tx.created = true;
+        }
+        let quota = self.store.quota;
+        if !self.subject.is_privileged() {
+            // Nodes of a transaction count when it commits.
+            let owned = self.store.domains.usage(self.subject.domid).nodes;
+            let new = if self.tx.is_some() { 1 } else { missing.len() };
+            if owned + new > quota.nodes {
+                return Err(Error::NoSpace);
+            }
+        }
+
+        let mut parent = self.edit(&found);
+        let mut perms = parent.perms.clone();
+        if !self.subject.is_privileged() {
+            perms.set_owner(self.subject.domid);
+        }
+        parent.children.push(missing[missing.len() - 1].base());
+        let mut nodes: Vec<(Path, Node)> = Vec::with_capacity(missing.len() + 1);
+        for (at, path) in missing.iter().enumerate() {
+            let mut node = Node::new(perms.clone());
+            match at.checked_sub(1) {
+                Some(below) => node.children.push(missing[below].base()),
+                None => node.data = data.to_vec(),
+            }
+            nodes.push((path.clone(), node));
+        }
+        nodes.push((ancestor, parent));
+        self.write(nodes, true)
+    }
+
+    /// Puts new versions of nodes in place, all or (outside a transaction) none. `sized`: they must keep to the size quota.
+    pub fn write(&mut self, nodes: Vec<(Path, Node)>, sized: bool) -> Result<(), Error> {
+        if let Err(error) = self.room_for(&nodes, sized) {
+            if let Some(tx) = &mut self.tx {
+                tx.failed = true;
+            }
+            return Err(error);
+        }
+        for (path, mut node) in nodes {
+            node.generation = self.store.tree.next_generation();
+            self.put(&path, Some(node));
+        }
+        Ok(())
+    }
+
+    fn room_for(&mut self, nodes: &[(Path, Node)], sized: bool) -> Result<(), Error> {
+        let quota = self.store.quota;
+        if sized
+            && !self.subject.is_privileged()
+            && nodes.iter().any(|(_, node)| node.size() >= quota.node_size)
+        {
+            return Err(Error::NoSpace);
+        }
+        // By how much each domain's memory grows: a transaction's nodes are charged to who opened it.
+        let mut growth: Vec<(Domid, isize)> = Vec::new();
+        for (path, node) in nodes {
+            let before = match &mut self.tx {
+                Some(tx) => tx.get(path).and_then(|accessed| accessed.now.clone()),
+                None => self.store.tree.get(path.bytes()).cloned(),
+            };
+            let payer = |node: &Node| {
+                if self.tx.is_some() {
+                    self.subject.domid
+                } else {
+                    node.perms.owner()
+                }
+            };
+            if let Some(before) = &before {
+                growth.push((payer(before), -(cost(path, before) as isize)));
+            }
+            growth.push((payer(node), cost(path, node) as isize));
+        }
+        growth.sort_unstable();
+        for of_one in growth.chunk_by(|a, b| a.0 == b.0) {
+            let (domid, sum) = (
+                of_one[0].0,
+                of_one.iter().map(|(_, bytes)| bytes).sum::<isize>(),
+            );
+            let used = self.store.domains.usage(domid).memory;
+            if domid != 0 && sum > 0 && used.saturating_add_signed(sum) >= quota.memory {
+                return Err(Error::Memory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a version of a node in place, or takes the node away.
+    fn put(&mut self, path: &Path, node: Option<Node>) {
+        let node = node.map(Arc::new);
+        let Some(tx) = &mut self.tx else {
+            return self.store.commit_node(path, node);
+        };
+        let Some(accessed) = tx.get(path) else {
+            // Whatever is written has been looked at before.
+            tx.failed = true;
+            return;
+        };
+        let (new, old) = (bytes(path, &node), bytes(path, &accessed.now));
+        accessed.now = node;
+        accessed.modified = true;
+        tx.charged = (tx.charged + new).saturating_sub(old);
+        self.store.domains.charge(self.subject.domid, |usage| {
+            usage.memory = (usage.memory + new).saturating_sub(old)
+        });
+    }
+
+    /// Removes a node and all below it. Watches on it and above it get one event; those below, one for each node that they
+    /// are on, children first. EIO if a quota ends it half-way, which only happens in a transaction.
+    pub fn remove(&mut self, path: &Path) -> Result<(), Error> {
+        let parent = self.read(&path.parent())?.ok_or(Error::Invalid)?;
+        self.remove_below(path).map_err(|_| Error::Io)?;
+        let mut parent = self.edit(&parent);
+        parent.children.remove(path.base());
+        self.write(vec![(path.parent(), parent)], false)
+    }
+
+    fn remove_below(&mut self, root: &Path) -> Result<(), Error> {
+        // Parents before children, as C xenstored reads them; then children before parents, as it removes them.
+        let mut pending = vec![(root.clone(), false)];
+        while let Some((path, visited)) = pending.pop() {
+            let Some(node) = self.read(&path)? else {
+                continue;
+            };
+            if !visited {
+                pending.push((path.clone(), true));
+                pending.extend(
+                    node.children
+                        .iter()
+                        .rev()
+                        .map(|name| (path.child(name), false)),
+                );
+                continue;
+            }
+            self.put(&path, None);
+            let reach = if path == *root {
+                Reach::Above
+            } else {
+                Reach::Exact
+            };
+            self.fire(&path, Some(&node), reach, None);
+        }
+        Ok(())
+    }
+
+    /// Fires watches now, or when the transaction commits.
+    pub fn fire(&mut self, path: &Path, node: Option<&Node>, reach: Reach, old: Option<&Node>) {
+        match &mut self.tx {
+            Some(tx) => tx.queue(path, reach),
+            None => self.store.fire(path.bytes(), node, reach, old),
+        }
+    }
+
+    /// Writes a node with given permissions, for the store itself.
+    pub fn establish(&mut self, path: &Path, data: &[u8], perms: &Perms) {
+        if self.store.tree.get(path.bytes()).is_none() {
+            // Nothing limits the store itself, so this cannot fail.
+            let _ = self.create(path, data);
+        }
+        if let Some(node) = self.store.tree.get(path.bytes()).cloned() {
+            let mut new = self.edit(&node);
+            new.data = data.to_vec();
+            new.perms = perms.clone();
+            let _ = self.write(vec![(path.clone(), new)], false);
+            self.fire(path, None, Reach::Above, Some(&node));
+        }
+    }
+
+    /// Removes a node whose owner is gone. The root stays and falls to domain 0.
+    pub fn disown(&mut self, path: &Path) {
+        if !path.is_root() {
+            let _ = self.remove(path);
+        } else if let Some(root) = self.store.tree.get(path.bytes()).cloned() {
+            let mut root = self.edit(&root);
+            root.perms.set_owner(0);
+            let _ = self.write(vec![(path.clone(), root)], false);
+        }
+    }
+}
+
+/// What a node costs its owner in memory, in bytes.
+pub fn cost(path: &Path, node: &Node) -> usize {
+    path.bytes().len() + node.size()
+}
+
+fn bytes(path: &Path, node: &Option<Arc<Node>>) -> usize {
+    node.as_ref().map_or(0, |node| cost(path, node))
+}

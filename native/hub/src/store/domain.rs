@@ -1,0 +1,222 @@
+//! The domains that the store knows, what each uses, and how one comes and goes.
+
+use std::collections::BTreeMap;
+
+use super::access::Access;
+use super::connection::{ConnId, Kill};
+use super::path::Path;
+use super::perms::{Domid, Entry, Perms, Rights, Subject};
+use super::watch::Reach;
+use super::{Notice, Xenstored};
+
+/// The first number that is not a domain (`DOMID_FIRST_RESERVED`).
+pub const FIRST_RESERVED: Domid = 0x7FF0;
+
+/// Fires when a domain comes.
+pub const INTRODUCE_DOMAIN: &[u8] = b"@introduceDomain";
+
+/// Fires when a domain goes.
+pub const RELEASE_DOMAIN: &[u8] = b"@releaseDomain";
+
+/// What a domain has of each thing that a quota limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Nodes owned in the tree.
+    pub nodes: usize,
+    /// Bytes of those nodes with their names, of watches, and of nodes in transactions.
+    pub memory: usize,
+    /// Watches, on all connections.
+    pub watches: usize,
+    /// Open transactions, on all connections.
+    pub transactions: usize,
+}
+
+/// A domain that has been introduced and not released.
+pub struct Domain {
+    /// Generation of the tree when it came: entries in older permission lists are not about this domain.
+    generation: u64,
+    /// It lives and dies with the process that calls [`Xenstored::introduce`], not by INTRODUCE and RELEASE requests.
+    hosted: bool,
+    /// The domain whose rights it shares.
+    pub target: Option<Domid>,
+    /// What it uses.
+    pub usage: Usage,
+}
+
+/// All domains, and who may learn of their coming and going.
+pub struct Domains {
+    known: BTreeMap<Domid, Domain>,
+    introduce: Perms,
+    release: Perms,
+}
+
+impl Domains {
+    /// Domain 0 alone, and only it is told of others.
+    pub fn new() -> Domains {
+        let own = || Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let mut domains = Domains {
+            known: BTreeMap::new(),
+            introduce: own(),
+            release: own(),
+        };
+        domains.add(0, 0, true);
+        domains
+    }
+
+    fn add(&mut self, domid: Domid, generation: u64, hosted: bool) {
+        self.known.insert(
+            domid,
+            Domain {
+                generation,
+                hosted,
+                target: None,
+                usage: Usage::default(),
+            },
+        );
+    }
+
+    /// Whether the domain has been introduced.
+    pub fn contains(&self, domid: Domid) -> bool {
+        self.known.contains_key(&domid)
+    }
+
+    /// Whether the domain ends only when the process that hosts it says so.
+    pub fn is_hosted(&self, domid: Domid) -> bool {
+        self.known.get(&domid).is_some_and(|domain| domain.hosted)
+    }
+
+    /// Whether a permission entry written at `generation` is about the domain that has this number now.
+    pub fn valid(&self, domid: Domid, generation: u64) -> bool {
+        self.known
+            .get(&domid)
+            .is_some_and(|domain| domain.generation <= generation)
+    }
+
+    /// The domain, to change it.
+    pub fn get_mut(&mut self, domid: Domid) -> Option<&mut Domain> {
+        self.known.get_mut(&domid)
+    }
+
+    /// What the domain uses; nothing if it is not known.
+    pub fn usage(&self, domid: Domid) -> Usage {
+        self.known
+            .get(&domid)
+            .map_or_else(Usage::default, |domain| domain.usage)
+    }
+
+    /// What every domain uses.
+    pub fn usages(&self) -> impl Iterator<Item = (Domid, Usage)> {
+        self.known
+            .iter()
+            .map(|(domid, domain)| (*domid, domain.usage))
+    }
+
+    /// Changes what the domain uses, if it is known.
+    pub fn charge(&mut self, domid: Domid, change: impl FnOnce(&mut Usage)) {
+        if let Some(domain) = self.known.get_mut(&domid) {
+            change(&mut domain.usage);
+        }
+    }
+
+    /// What permission lists are asked about for a connection of this domain.
+    pub fn subject(&self, domid: Domid) -> Subject {
+        Subject {
+            domid,
+            target: self.known.get(&domid).and_then(|domain| domain.target),
+        }
+    }
+
+    /// The permissions of a special node.
+    pub fn special(&mut self, name: &[u8]) -> Option<&mut Perms> {
+        match name {
+            INTRODUCE_DOMAIN => Some(&mut self.introduce),
+            RELEASE_DOMAIN => Some(&mut self.release),
+            _ => None,
+        }
+    }
+
+    /// What a special node allows; its entries are settled when they are written and removed with the domain.
+    pub fn special_rights(&mut self, name: &[u8], subject: Subject) -> Option<Rights> {
+        self.special(name)
+            .map(|perms| perms.rights(subject, |_| true))
+    }
+}
+
+/// Where the nodes of a domain are.
+pub fn home(domid: Domid) -> String {
+    format!("/local/domain/{domid}")
+}
+
+impl Xenstored {
+    /// Puts a domain on record; false if it is known already.
+    pub(super) fn enrol(&mut self, domid: Domid, hosted: bool) -> bool {
+        if self.domains.contains(domid) {
+            return false;
+        }
+        self.domains.add(domid, self.tree.generation(), hosted);
+        true
+    }
+
+    /// What libxl writes for a new domain, as far as anybody could miss it here.
+    pub(super) fn furnish(&mut self, domid: Domid) {
+        let number = domid.to_string();
+        let name = if domid == 0 {
+            "Domain-0".to_owned()
+        } else {
+            format!("dom{domid}")
+        };
+        let readable = Perms::new(
+            Entry::new(Rights::NONE, 0),
+            &[Entry::new(Rights::READ, domid)],
+        );
+        let private = Perms::new(Entry::new(Rights::NONE, domid), &[]);
+        let own = [
+            ("", "", &readable),
+            ("/name", name.as_str(), &readable),
+            ("/domid", number.as_str(), &readable),
+            ("/device", "", &readable),
+            ("/control", "", &readable),
+            ("/control/shutdown", "", &private),
+            ("/data", "", &private),
+        ];
+        // xen-init-dom0 writes no more than these for domain 0, and leaves them private.
+        let dom0 = [
+            ("/name", name.as_str(), &private),
+            ("/domid", number.as_str(), &private),
+        ];
+        let nodes = if domid == 0 { dom0.as_slice() } else { &own };
+        let mut access = Access::privileged(self);
+        for (below, value, perms) in nodes {
+            access.establish(&Path::own(&(home(domid) + below)), value.as_bytes(), perms);
+        }
+    }
+
+    /// Takes a domain off the record. C xenstored's order: its connections; every node that it owns, wherever it is, with
+    /// all that is below, watches firing while the permissions still tell who may know; then `@releaseDomain`.
+    pub(super) fn expel(&mut self, domid: Domid) {
+        let conns: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|(_, conn)| conn.domid == domid)
+            .map(|(id, _)| *id)
+            .collect();
+        for conn in conns {
+            self.disconnect(conn);
+            self.notices.push(Notice::Kill(conn, Kill::Unknown));
+        }
+        let owned = self
+            .tree
+            .select(&Path::root(), |node| node.perms.owner() == domid);
+        let mut access = Access::privileged(self);
+        for path in owned {
+            access.disown(&path);
+        }
+        self.domains.introduce.remove(domid);
+        self.domains.release.remove(domid);
+        self.domains.known.remove(&domid);
+        for domain in self.domains.known.values_mut() {
+            domain.target = domain.target.filter(|target| *target != domid);
+        }
+        self.fire(RELEASE_DOMAIN, None, Reach::Exact, None);
+    }
+}

@@ -1,0 +1,53 @@
+//! The errors that a client can be told, by the names that the protocol uses for them.
+
+/// An error answer. The wire carries its name, not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// `EINVAL`: a malformed request, path or permission list.
+    Invalid,
+    /// `EACCES`: not permitted, or not permitted to know that the node does not exist.
+    Access,
+    /// `EEXIST`: this connection already has this watch.
+    Exists,
+    /// `ENOENT`: no such node, watch, transaction or domain.
+    NotFound,
+    /// `ENOMEM`: the memory of the domain is used up, or a transaction had failed before it was to be committed.
+    Memory,
+    /// `ENOSPC`: a quota other than watches or memory.
+    NoSpace,
+    /// `EIO`: a subtree could not be removed as a whole.
+    Io,
+    /// `ENOSYS`: no such operation.
+    NoSuchOperation,
+    /// `EBUSY`: a transaction inside a transaction; a domain that does not end by request.
+    Busy,
+    /// `EAGAIN`: a transaction lost against another change.
+    Again,
+    /// `EISCONN`: the domain is connected already.
+    Connected,
+    /// `E2BIG`: the answer exceeds 4096 bytes, or too many watches.
+    TooBig,
+    /// `EPERM`: only a privileged domain may change an owner.
+    Owner,
+}
+
+impl Error {
+    /// The name on the wire, without its NUL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Error::Invalid => "EINVAL",
+            Error::Access => "EACCES",
+            Error::Exists => "EEXIST",
+            Error::NotFound => "ENOENT",
+            Error::Memory => "ENOMEM",
+            Error::NoSpace => "ENOSPC",
+            Error::Io => "EIO",
+            Error::NoSuchOperation => "ENOSYS",
+            Error::Busy => "EBUSY",
+            Error::Again => "EAGAIN",
+            Error::Connected => "EISCONN",
+            Error::TooBig => "E2BIG",
+            Error::Owner => "EPERM",
+        }
+    }
+}

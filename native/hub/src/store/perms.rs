@@ -1,0 +1,267 @@
+//! Permission lists, and what they let a connection do.
+//!
+//! The first entry names the owner, who may do everything; its letter is what everyone not listed may do.
+//! Only the list of the node itself counts, never those of the nodes above it.
+
+use super::codec::strtol;
+use super::error::Error;
+
+/// A domain as permission lists name it: any 32-bit number can be written there, whether or not such a domain exists.
+pub type Domid = u32;
+
+/// What may be done, or is asked for: a set of [`Rights::READ`], [`Rights::WRITE`] and [`Rights::OWNER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Nothing.
+    pub const NONE: Rights = Rights(0);
+    /// Read the value, the children and the list itself.
+    pub const READ: Rights = Rights(1);
+    /// Write the value, create nodes below, remove the node.
+    pub const WRITE: Rights = Rights(2);
+    /// Change the list.
+    pub const OWNER: Rights = Rights(4);
+    /// Everything.
+    pub const ALL: Rights = Rights(7);
+
+    /// Both sets together.
+    pub const fn and(self, other: Rights) -> Rights {
+        Rights(self.0 | other.0)
+    }
+
+    /// Whether every right of `other` is in this set.
+    pub fn include(self, other: Rights) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any right of `other` is in this set.
+    pub fn touch(self, other: Rights) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The domain of the connection.
+    pub domid: Domid,
+    /// A domain whose rights it has as well (SET_TARGET), as a device model has those of its guest.
+    pub target: Option<Domid>,
+}
+
+impl Subject {
+    /// Domain 0, and the store itself.
+    pub const PRIVILEGED: Subject = Subject {
+        domid: 0,
+        target: None,
+    };
+
+    /// Whether permissions and quotas do not apply.
+    pub fn is_privileged(self) -> bool {
+        self.domid == 0
+    }
+
+    fn is(self, domid: Domid) -> bool {
+        self.domid == domid || self.target == Some(domid)
+    }
+}
+
+/// One entry of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whom it is about.
+    pub domid: Domid,
+    /// What its letter says: READ, WRITE, both or none.
+    pub rights: Rights,
+    /// The domain did not exist when the entry was written, or is gone: the entry is still shown, but grants nothing,
+    /// also not to a later domain with that number.
+    pub void: bool,
+}
+
+impl Entry {
+    /// An entry for a domain that exists.
+    pub const fn new(rights: Rights, domid: Domid) -> Entry {
+        Entry {
+            domid,
+            rights,
+            void: false,
+        }
+    }
+
+    fn parse(text: &[u8]) -> Option<Entry> {
+        let (letter, number) = text.split_first()?;
+        let rights = match letter {
+            b'n' => Rights::NONE,
+            b'r' => Rights::READ,
+            b'w' => Rights::WRITE,
+            b'b' => Rights::READ.and(Rights::WRITE),
+            _ => return None,
+        };
+        Some(Entry::new(rights, strtol(number)?))
+    }
+
+    fn letter(self) -> char {
+        match (
+            self.rights.include(Rights::READ),
+            self.rights.include(Rights::WRITE),
+        ) {
+            (false, false) => 'n',
+            (true, false) => 'r',
+            (false, true) => 'w',
+            (true, true) => 'b',
+        }
+    }
+}
+
+/// A permission list: never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Perms(Vec<Entry>);
+
+impl Perms {
+    /// A list of the owner (whose letter is everyone's) and further entries.
+    pub fn new(owner: Entry, others: &[Entry]) -> Perms {
+        Perms([&[owner], others].concat())
+    }
+
+    /// Reads the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
+    pub fn parse<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
+        let entries: Option<Vec<Entry>> = entries.map(Entry::parse).collect();
+        match entries {
+            Some(entries) if !entries.is_empty() => Ok(Perms(entries)),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The list as GET_PERMS answers it. A number above `i32::MAX` comes out negative, as it does from C xenstored.
+    pub fn encode(&self) -> Vec<u8> {
+        let strings = self
+            .0
+            .iter()
+            .map(|entry| format!("{}{}\0", entry.letter(), entry.domid as i32));
+        strings.collect::<String>().into_bytes()
+    }
+
+    /// Number of entries.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The owner.
+    pub fn owner(&self) -> Domid {
+        self.0[0].domid
+    }
+
+    /// Makes `domid` the owner; its letter stays.
+    pub fn set_owner(&mut self, domid: Domid) {
+        self.0[0].domid = domid;
+    }
+
+    /// Whether the owner did not exist when the list was written.
+    pub fn owner_is_void(&self) -> bool {
+        self.0[0].void
+    }
+
+    /// Voids every entry whose domain is not `valid`; the owner's entry too if `owner` is set.
+    pub fn settle(&mut self, owner: bool, valid: impl Fn(Domid) -> bool) {
+        for entry in self.0.iter_mut().skip(usize::from(!owner)) {
+            entry.void |= !valid(entry.domid);
+        }
+    }
+
+    /// Takes a domain out of the list altogether; what it owned belongs to domain 0.
+    pub fn remove(&mut self, domid: Domid) {
+        if self.owner() == domid {
+            self.set_owner(0);
+        }
+        let owner = self.0[0];
+        self.0.retain(|entry| entry.domid != domid);
+        if self.0.first() != Some(&owner) {
+            self.0.insert(0, owner);
+        }
+    }
+
+    /// What `subject` may do. Entries other than the owner's count only if their domain is `valid`.
+    pub fn rights(&self, subject: Subject, valid: impl Fn(Domid) -> bool) -> Rights {
+        if subject.is_privileged() || subject.is(self.owner()) {
+            return Rights::ALL;
+        }
+        let listed = |entry: &&Entry| !entry.void && subject.is(entry.domid) && valid(entry.domid);
+        self.0[1..].iter().find(listed).unwrap_or(&self.0[0]).rights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn perms(text: &str) -> Perms {
+        Perms::parse(text.split(' ').map(str::as_bytes)).unwrap()
+    }
+
+    fn guest(domid: Domid) -> Subject {
+        Subject {
+            domid,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn the_first_entry_is_owner_and_default() {
+        let list = perms("r1 n2 b3 w4");
+        let rights = |domid| list.rights(guest(domid), |_| true);
+        assert_eq!(rights(1), Rights::ALL);
+        assert_eq!(rights(2), Rights::NONE);
+        assert_eq!(rights(3), Rights::READ.and(Rights::WRITE));
+        assert_eq!(rights(4), Rights::WRITE);
+        assert_eq!(rights(5), Rights::READ);
+        assert_eq!(rights(0), Rights::ALL);
+    }
+
+    #[test]
+    fn the_first_entry_for_a_domain_counts() {
+        assert_eq!(perms("n1 r2 w2").rights(guest(2), |_| true), Rights::READ);
+    }
+
+    #[test]
+    fn entries_for_domains_that_are_not_there_grant_nothing() {
+        assert_eq!(
+            perms("n1 b2").rights(guest(2), |domid| domid != 2),
+            Rights::NONE
+        );
+        let mut list = perms("n1 b2 r3");
+        list.settle(false, |domid| domid == 3);
+        assert_eq!(list.rights(guest(2), |_| true), Rights::NONE);
+        assert_eq!(list.rights(guest(3), |_| true), Rights::READ);
+        assert!(!list.owner_is_void());
+        assert_eq!(list.encode(), b"n1\0b2\0r3\0");
+    }
+
+    #[test]
+    fn a_device_model_has_the_rights_of_its_target() {
+        let model = Subject {
+            domid: 5,
+            target: Some(1),
+        };
+        assert_eq!(perms("n1").rights(model, |_| true), Rights::ALL);
+        assert_eq!(perms("n2 r1").rights(model, |_| true), Rights::READ);
+    }
+
+    #[test]
+    fn lists_are_read_and_written_as_in_c() {
+        assert_eq!(perms("n0x10 b010 w-1").encode(), b"n16\0b8\0w-1\0");
+        for bad in [b"".as_slice(), b"n", b"x1", b"N1", b"r1 ", b"rr1"] {
+            assert_eq!(Perms::parse([bad].into_iter()), Err(Error::Invalid));
+        }
+        assert_eq!(Perms::parse(std::iter::empty()), Err(Error::Invalid));
+    }
+
+    #[test]
+    fn a_removed_domain_leaves_the_list() {
+        let mut list = perms("r1 b2 w1 n3");
+        list.remove(1);
+        assert_eq!(list.encode(), b"r0\0b2\0n3\0");
+        list.remove(0);
+        assert_eq!(list.encode(), b"r0\0b2\0n3\0");
+    }
+}

@@ -1,0 +1,428 @@
+//! The operations of the protocol, each as C xenstored 4.17 performs it.
+
+use super::Xenstored;
+use super::access::Access;
+use super::codec::{self, Header, Op, PAYLOAD_MAX, atoi, one_string, split_string, strings};
+use super::connection::ConnId;
+use super::domain::{FIRST_RESERVED, INTRODUCE_DOMAIN, home};
+use super::error::Error;
+use super::node::Node;
+use super::path::Path;
+use super::perms::{Domid, Perms, Rights};
+use super::transaction::Transaction;
+use super::watch::{Reach, Token};
+
+/// A domain's name for itself (`DOMID_SELF`).
+const DOMID_SELF: Domid = 0x7FF0;
+
+/// What an operation answers when there is nothing to tell.
+const OK: &[u8] = b"OK\0";
+
+/// An answer's payload.
+type Answer = Result<Vec<u8>, Error>;
+
+impl Xenstored {
+    /// Serves one request: its answer, and all events that it causes, are queued when this returns.
+    pub(super) fn serve(&mut self, conn: ConnId, header: Header, payload: &[u8]) {
+        let mut confirmation = None;
+        let answer = self.answer(conn, header, payload, &mut confirmation);
+        match answer {
+            Ok(answer) if answer.len() <= PAYLOAD_MAX => {
+                self.reply(conn, header, header.kind, &answer)
+            }
+            Ok(_) => self.refuse(conn, header, Error::TooBig),
+            Err(error) => self.refuse(conn, header, error),
+        }
+        if let Some(event) = confirmation {
+            self.send_event(conn, &event);
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, header: Header, error: Error) {
+        let name = [error.name().as_bytes(), b"\0"].concat();
+        self.reply(conn, header, codec::ERROR, &name);
+    }
+
+    /// `confirmation`: an event that belongs after the answer; those caused by changes are sent before it.
+    fn answer(
+        &mut self,
+        id: ConnId,
+        header: Header,
+        payload: &[u8],
+        confirmation: &mut Option<Vec<u8>>,
+    ) -> Answer {
+        let op = Op::from_wire(header.kind).ok_or(Error::NoSuchOperation)?;
+        let conn = self.connections.get_mut(&id).ok_or(Error::Invalid)?;
+        let subject = self.domains.subject(conn.domid);
+        if op.is_privileged() && !subject.is_privileged() {
+            return Err(Error::Access);
+        }
+        let tx = match header.tx_id {
+            0 => None,
+            _ if op.ignores_transaction() => None,
+            tx_id => Some(conn.transactions.remove(&tx_id).ok_or(Error::NotFound)?),
+        };
+        let mut access = Access {
+            store: self,
+            subject,
+            tx,
+        };
+        let answer = match op {
+            Op::Directory => access.directory(payload),
+            Op::DirectoryPart => access.directory_part(payload),
+            Op::Read => access.value(payload),
+            Op::Write => access.set_value(payload),
+            Op::Mkdir => access.mkdir(payload),
+            Op::Rm => access.rm(payload),
+            Op::GetPerms => access.perms(payload),
+            Op::SetPerms => access.set_perms(payload),
+            Op::Watch => access.watch(id, payload, confirmation),
+            Op::Unwatch => access.unwatch(id, payload),
+            Op::ResetWatches => access.reset_watches(id),
+            Op::TransactionStart => access.transaction_start(id),
+            Op::TransactionEnd => access.transaction_end(payload),
+            Op::GetDomainPath => domain_path(payload),
+            Op::IsDomainIntroduced => access.is_introduced(payload),
+            Op::Introduce => access.introduce(payload),
+            Op::Release => access.release(payload),
+            Op::Resume => access.existing(one_string(payload)).map(|_| OK.to_vec()),
+            Op::SetTarget => access.set_target(payload),
+            // C xenstored answers the same to a command that it does not know; none is known here.
+            Op::Control => Err(Error::Invalid),
+        };
+        if let Some(tx) = access.tx
+            && let Some(conn) = self.connections.get_mut(&id)
+        {
+            conn.transactions.insert(header.tx_id, tx);
+        }
+        answer
+    }
+
+    /// Frees what an ended transaction was charged for.
+    pub(super) fn close(&mut self, domid: Domid, tx: &Transaction) {
+        self.domains.charge(domid, |usage| {
+            usage.transactions = usage.transactions.saturating_sub(1);
+            usage.memory = usage.memory.saturating_sub(tx.charged);
+        });
+    }
+
+    /// Takes all watches away from a connection and ends its transactions.
+    pub(super) fn strip(&mut self, id: ConnId) {
+        let Some(conn) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let domid = conn.domid;
+        for tx in std::mem::take(&mut conn.transactions).into_values() {
+            self.close(domid, &tx);
+        }
+        for (path, token) in self.watches.of(id) {
+            self.drop_watch(id, domid, &path, &token);
+        }
+    }
+
+    fn drop_watch(&mut self, id: ConnId, domid: Domid, path: &Path, token: &[u8]) -> bool {
+        let removed = self.watches.remove(id, path, token);
+        if removed {
+            self.domains.charge(domid, |usage| {
+                usage.watches = usage.watches.saturating_sub(1);
+                usage.memory = usage
+                    .memory
+                    .saturating_sub(path.bytes().len() + token.len());
+            });
+        }
+        removed
+    }
+}
+
+impl Access<'_> {
+    fn resolve(&self, name: Option<&[u8]>) -> Result<Path, Error> {
+        Path::resolve(
+            &home(self.subject.domid),
+            name.ok_or(Error::Invalid)?,
+            self.store.quota.path,
+        )
+    }
+
+    fn directory(&mut self, payload: &[u8]) -> Answer {
+        let path = self.resolve(one_string(payload))?;
+        Ok(self.node(&path, Rights::READ)?.children.bytes().to_vec())
+    }
+
+    fn directory_part(&mut self, payload: &[u8]) -> Answer {
+        let parts: Vec<&[u8]> = strings(payload).collect();
+        let [name, offset] = parts[..] else {
+            return Err(Error::Invalid);
+        };
+        let path = self.resolve(Some(name))?;
+        let node = self.node(&path, Rights::READ)?;
+        Ok(node.children.part(node.generation, atoi(offset) as usize))
+    }
+
+    fn value(&mut self, payload: &[u8]) -> Answer {
+        let path = self.resolve(one_string(payload))?;
+        Ok(self.node(&path, Rights::READ)?.data.clone())
+    }
+
+    fn set_value(&mut self, payload: &[u8]) -> Answer {
+        let (name, value) = split_string(payload).ok_or(Error::Invalid)?;
+        let path = self.resolve(Some(name))?;
+        match self.node(&path, Rights::WRITE) {
+            Ok(node) => {
+                let node = Node {
+                    data: value.to_vec(),
+                    ..self.edit(&node)
+                };
+                self.write(vec![(path.clone(), node)], true)?;
+            }
+            Err(Error::NotFound) => self.create(&path, value)?,
+            Err(error) => return Err(error),
+        }
+        self.fire(&path, None, Reach::Above, None);
+        Ok(OK.to_vec())
+    }
+
+    /// A node that exists is left alone, and no watch fires.
+    fn mkdir(&mut self, payload: &[u8]) -> Answer {
+        let path = self.resolve(one_string(payload))?;
+        match self.node(&path, Rights::WRITE) {
+            Ok(_) => {}
+            Err(Error::NotFound) => {
+                self.create(&path, b"")?;
+                self.fire(&path, None, Reach::Above, None);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(OK.to_vec())
+    }
+
+    /// Needs write permission on the node itself, not on its parent nor on what is below. A node that is not there counts as
+    /// removed if its parent is there.
+    fn rm(&mut self, payload: &[u8]) -> Answer {
+        let path = self.resolve(one_string(payload))?;
+        match self.node(&path, Rights::WRITE) {
+            Ok(_) if path.is_root() => return Err(Error::Invalid),
+            Ok(_) => self.remove(&path)?,
+            Err(Error::NotFound) if self.read(&path.parent())?.is_some() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(OK.to_vec())
+    }
+
+    fn perms(&mut self, payload: &[u8]) -> Answer {
+        let path = self.resolve(one_string(payload))?;
+        Ok(self.node(&path, Rights::READ)?.perms.encode())
+    }
+
+    /// For the owner and the privileged. Entries for domains that do not exist are kept but grant nothing; an owner that
+    /// does not exist is ENOENT.
+    fn set_perms(&mut self, payload: &[u8]) -> Answer {
+        let mut parts = strings(payload);
+        let name = parts.next().ok_or(Error::Invalid)?;
+        let entries: Vec<&[u8]> = parts.collect();
+        if !self.subject.is_privileged() && entries.len() > self.store.quota.perms {
+            return Err(Error::NoSpace);
+        }
+        let mut perms = Perms::parse(entries.into_iter())?;
+        perms.settle(true, |domid| self.store.domains.contains(domid));
+        if perms.owner_is_void() {
+            return Err(Error::NotFound);
+        }
+        let needed = Rights::WRITE.and(Rights::OWNER);
+        if name.starts_with(b"@") {
+            let rights = self
+                .store
+                .domains
+                .special_rights(name, self.subject)
+                .ok_or(Error::Invalid)?;
+            let special = self
+                .store
+                .domains
+                .special(name)
+                .filter(|_| rights.include(needed));
+            *special.ok_or(Error::Access)? = perms;
+            return Ok(OK.to_vec());
+        }
+        let path = self.resolve(Some(name))?;
+        let old = self.node(&path, needed)?;
+        if !self.subject.is_privileged() && perms.owner() != old.perms.owner() {
+            return Err(Error::Owner);
+        }
+        let node = Node {
+            perms,
+            ..(*old).clone()
+        };
+        self.write(vec![(path.clone(), node)], true)?;
+        self.fire(&path, None, Reach::Above, Some(&old));
+        Ok(OK.to_vec())
+    }
+
+    /// Fires once right away, after the answer, whether or not there is such a node and whoever may read it.
+    fn watch(
+        &mut self,
+        conn: ConnId,
+        payload: &[u8],
+        confirmation: &mut Option<Vec<u8>>,
+    ) -> Answer {
+        let parts: Vec<&[u8]> = strings(payload).collect();
+        let [name, token] = parts[..] else {
+            return Err(Error::Invalid);
+        };
+        let home = home(self.subject.domid);
+        let path = Path::resolve_watch(&home, name, self.store.quota.path)?;
+        if self.store.watches.contains(conn, &path, token) {
+            return Err(Error::Exists);
+        }
+        let size = path.bytes().len() + token.len();
+        let usage = self.store.domains.usage(self.subject.domid);
+        if !self.subject.is_privileged() {
+            if usage.watches > self.store.quota.watches {
+                return Err(Error::TooBig);
+            }
+            if usage.memory + size >= self.store.quota.memory {
+                return Err(Error::Memory);
+            }
+        }
+        self.store.domains.charge(self.subject.domid, |usage| {
+            usage.watches += 1;
+            usage.memory += size;
+        });
+        let relative = (!name.starts_with(b"/") && !name.starts_with(b"@")).then_some(home.len());
+        *confirmation = Some(
+            self.store
+                .watches
+                .add(conn, path, Token::from(token), relative),
+        );
+        Ok(OK.to_vec())
+    }
+
+    fn unwatch(&mut self, conn: ConnId, payload: &[u8]) -> Answer {
+        let parts: Vec<&[u8]> = strings(payload).collect();
+        let [name, token] = parts[..] else {
+            return Err(Error::Invalid);
+        };
+        let path = Path::absolute(&home(self.subject.domid), name);
+        let removed = self
+            .store
+            .drop_watch(conn, self.subject.domid, &path, token);
+        if removed {
+            Ok(OK.to_vec())
+        } else {
+            Err(Error::NotFound)
+        }
+    }
+
+    /// Also ends all transactions of the connection, the one that the request is made in as well.
+    fn reset_watches(&mut self, conn: ConnId) -> Answer {
+        if let Some(tx) = self.tx.take() {
+            self.store.close(self.subject.domid, &tx);
+        }
+        self.store.strip(conn);
+        Ok(OK.to_vec())
+    }
+
+    fn transaction_start(&mut self, conn: ConnId) -> Answer {
+        if self.tx.is_some() {
+            return Err(Error::Busy);
+        }
+        let open = self.store.domains.usage(self.subject.domid).transactions;
+        if !self.subject.is_privileged() && open > self.store.quota.transactions {
+            return Err(Error::NoSpace);
+        }
+        let conn = self
+            .store
+            .connections
+            .get_mut(&conn)
+            .ok_or(Error::Invalid)?;
+        let id = conn.open(Transaction::default());
+        self.store
+            .domains
+            .charge(self.subject.domid, |usage| usage.transactions += 1);
+        Ok(format!("{id}\0").into_bytes())
+    }
+
+    /// Ends the transaction, whatever the answer, unless the request is malformed.
+    fn transaction_end(&mut self, payload: &[u8]) -> Answer {
+        let commit = match one_string(payload) {
+            Some(b"T") => true,
+            Some(b"F") => false,
+            _ => return Err(Error::Invalid),
+        };
+        let tx = self.tx.take().ok_or(Error::NotFound)?;
+        self.store.close(self.subject.domid, &tx);
+        if commit {
+            self.commit(&tx)?;
+        }
+        Ok(OK.to_vec())
+    }
+
+    fn is_introduced(&mut self, payload: &[u8]) -> Answer {
+        let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
+        let known = domid == DOMID_SELF || self.store.domains.contains(domid);
+        Ok(if known {
+            b"T\0".to_vec()
+        } else {
+            b"F\0".to_vec()
+        })
+    }
+
+    /// Domid, frame number, event channel: only the domid matters here. A domain introduced in this way has no process that
+    /// hosts it and no nodes; one that has is connected already.
+    fn introduce(&mut self, payload: &[u8]) -> Answer {
+        let parts: Vec<&[u8]> = strings(payload).collect();
+        let [domid, _, port, ..] = parts[..] else {
+            return Err(Error::Invalid);
+        };
+        let (domid, port) = (atoi(domid), atoi(port).cast_signed());
+        if port <= 0 || domid >= FIRST_RESERVED {
+            return Err(Error::Invalid);
+        }
+        if self.store.domains.is_hosted(domid) {
+            return Err(Error::Connected);
+        }
+        if self.store.enrol(domid, false) {
+            self.store.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
+        }
+        Ok(OK.to_vec())
+    }
+
+    /// The domain that a string names: EINVAL for 0, ENOENT for one that is not there.
+    fn existing(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
+        match atoi(name.ok_or(Error::Invalid)?) {
+            0 => Err(Error::Invalid),
+            domid if self.store.domains.contains(domid) => Ok(domid),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// A domain that is hosted ends with its process only.
+    fn release(&mut self, payload: &[u8]) -> Answer {
+        let domid = self.existing(one_string(payload))?;
+        if self.store.domains.is_hosted(domid) {
+            return Err(Error::Busy);
+        }
+        self.store.expel(domid);
+        Ok(OK.to_vec())
+    }
+
+    fn set_target(&mut self, payload: &[u8]) -> Answer {
+        let mut parts = strings(payload).map(atoi);
+        let (Some(domid), Some(target)) = (parts.next(), parts.next()) else {
+            return Err(Error::Invalid);
+        };
+        if !self.store.domains.contains(target) {
+            return Err(Error::NotFound);
+        }
+        self.store
+            .domains
+            .get_mut(domid)
+            .ok_or(Error::NotFound)?
+            .target = Some(target);
+        Ok(OK.to_vec())
+    }
+}
+
+/// Answers for any number, whether or not there is such a domain.
+fn domain_path(payload: &[u8]) -> Answer {
+    let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
+    Ok(format!("{}\0", home(domid)).into_bytes())
+}

@@ -1,0 +1,101 @@
+//! The committed nodes, by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::node::Node;
+use super::path::Path;
+
+/// All nodes, flat as in C xenstored: an access is one look-up, however deep the name. Each node lists its children,
+/// so the tree can be walked; the root is always there. Nodes are shared with transactions, never copied for them.
+pub struct Tree {
+    nodes: HashMap<Path, Arc<Node>>,
+    generation: u64,
+}
+
+impl Tree {
+    /// A tree of the root alone.
+    pub fn new(root: Node) -> Tree {
+        Tree {
+            nodes: HashMap::from([(Path::root(), Arc::new(root))]),
+            generation: 0,
+        }
+    }
+
+    /// The node with this name.
+    pub fn get(&self, path: &[u8]) -> Option<&Arc<Node>> {
+        self.nodes.get(path)
+    }
+
+    /// Puts a version of a node in place of the one before, which is returned.
+    pub fn insert(&mut self, path: Path, node: Arc<Node>) -> Option<Arc<Node>> {
+        self.nodes.insert(path, node)
+    }
+
+    /// Takes a node out. Its parent's list of children is the caller's business.
+    pub fn remove(&mut self, path: &Path) -> Option<Arc<Node>> {
+        self.nodes.remove(path)
+    }
+
+    /// The generation of the latest change.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A generation for the next change.
+    pub fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// The names at and below `root` that `wanted` picks, parents first, children in their order. Nothing below a picked
+    /// node is looked at.
+    pub fn select(&self, root: &Path, wanted: impl Fn(&Node) -> bool) -> Vec<Path> {
+        let mut picked = Vec::new();
+        let mut pending = vec![root.clone()];
+        while let Some(path) = pending.pop() {
+            match self.nodes.get(&path) {
+                Some(node) if wanted(node) => picked.push(path),
+                Some(node) => {
+                    pending.extend(node.children.iter().rev().map(|name| path.child(name)))
+                }
+                None => {}
+            }
+        }
+        picked
+    }
+
+    /// Every node, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Arc<Node>)> {
+        self.nodes.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::perms::{Entry, Perms, Rights};
+
+    #[test]
+    fn selection_goes_down_in_order_and_stops_at_what_it_picks() {
+        let node = |owner, children: &[&str]| {
+            let mut node = Node::new(Perms::new(Entry::new(Rights::NONE, owner), &[]));
+            children
+                .iter()
+                .for_each(|name| node.children.push(name.as_bytes()));
+            node
+        };
+        let mut tree = Tree::new(node(0, &["b", "a"]));
+        for (name, owner, children) in [
+            ("/b", 0, ["x", "y"].as_slice()),
+            ("/b/x", 1, &["z"]),
+            ("/b/x/z", 1, &[]),
+            ("/b/y", 0, &[]),
+            ("/a", 1, &[]),
+        ] {
+            tree.insert(Path::own(name), Arc::new(node(owner, children)));
+        }
+        let picked = tree.select(&Path::root(), |node| node.perms.owner() == 1);
+        assert_eq!(picked, [Path::own("/b/x"), Path::own("/a")]);
+    }
+}
