@@ -1,2 +1,34 @@
-//! Under construction.
-fn main() {}
+//! `tube-hub`: see the library of the same name.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use tube_hub::args::{self, Command};
+use tube_hub::{daemon, fault::Fault};
+use tube_platform::local::proto::VERSION;
+
+fn main() -> ExitCode {
+    let command = args::parse(std::env::args_os().skip(1), |name| std::env::var_os(name));
+    let done = command.and_then(|command| match command {
+        Command::Run(settings) => daemon::run(settings),
+        Command::Version => print(&format!(
+            "tube-hub {} (protocol {VERSION})\n",
+            env!("CARGO_PKG_VERSION")
+        )),
+        Command::Help => print(args::HELP),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            // Not eprintln!: a closed stderr is no reason to panic.
+            let _ = std::io::stderr().write_all(format!("tube-hub: {fault}\n").as_bytes());
+            ExitCode::from(fault.status())
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Fault> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Fault::new(format!("stdout: {error}")))
+}

@@ -1,0 +1,427 @@
+//! The event loop: who is connected, and what is ready.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use tube_platform::Domid;
+
+use crate::domains::Domains;
+use crate::evtchn::Channels;
+use crate::fault::Fault;
+use crate::grants::Grants;
+use crate::listener::{self, Door};
+use crate::log::Log;
+use crate::owner::{Owner, admit};
+use crate::packet::Packets;
+use crate::poller::{Interest, Poller, Ready, Token};
+use crate::rundir::RunDir;
+use crate::store::{ConnId, Quota, Xenstored};
+
+/// How long clients may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the HELLO of a new connection.
+    pub hello: Duration,
+    /// For a client to read any of what is sent to it.
+    pub reading: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            hello: Duration::from_secs(10),
+            reading: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a hub is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its directory; the lock on it is held.
+    pub run: RunDir,
+    /// Leave after that long without a domain.
+    pub idle: Option<Duration>,
+    /// The domains kept for somebody.
+    pub domains: Vec<(Domid, Owner)>,
+    /// Descriptors that the process can have.
+    pub descriptors: usize,
+    /// See [`Patience`].
+    pub patience: Patience,
+    /// Where it says what happened.
+    pub log: Log,
+}
+
+/// Everything the hub knows. One thread; no call on it blocks.
+pub struct Hub {
+    pub(crate) run: RunDir,
+    pub(crate) poller: Poller,
+    pub(crate) sources: HashMap<Token, Source>,
+    /// Connections to `hub.sock` that have not said who they are.
+    pub(crate) strangers: usize,
+    pub(crate) doors: BTreeMap<(Domid, Door), Token>,
+    pub(crate) domains: Domains,
+    pub(crate) grants: Grants,
+    pub(crate) channels: Channels,
+    pub(crate) store: Xenstored,
+    pub(crate) streams: HashMap<ConnId, Token>,
+    pub(crate) packets: Packets,
+    pub(crate) patience: Patience,
+    pub(crate) log: Log,
+    idle: Option<Duration>,
+    /// Since when there has been no domain.
+    alone: Option<Instant>,
+    leaving: bool,
+}
+
+/// A descriptor in the event loop.
+pub(crate) enum Source {
+    /// Readable when the hub is to leave.
+    Stop(OwnedFd),
+    /// A listening socket.
+    Door {
+        socket: OwnedFd,
+        door: Door,
+        domid: Domid,
+    },
+    /// A connection that speaks the hub's own protocol.
+    Client { socket: OwnedFd, standing: Standing },
+    /// A connection to the store.
+    Stream {
+        socket: OwnedFd,
+        conn: ConnId,
+        domid: Domid,
+    },
+}
+
+/// What a client is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has to say HELLO; the domid if it came by that domain's own door.
+    Stranger(Option<Domid>),
+    /// Its connection is the life of that domain.
+    Life(Domid),
+    /// That domain asks for pages.
+    Grants(Domid),
+    /// That domain asks for channels.
+    Evtchn(Domid),
+}
+
+impl Hub {
+    /// Cleans up after a predecessor and opens all doors, `hub.sock` as the last. `stop`
+    /// becomes readable when the hub is to leave.
+    ///
+    /// # Errors
+    /// One line about what could not be set up.
+    pub fn open(setup: Setup, stop: OwnedFd) -> Result<Hub, Fault> {
+        let Setup {
+            run,
+            idle,
+            domains,
+            descriptors,
+            patience,
+            mut log,
+        } = setup;
+        let bad = |what: &str, errno: Errno| Fault::new(format!("{what}: {errno}"));
+        let domains = Domains::new(&domains, descriptors);
+        run.sweep(
+            |domid| domains.kept(domid),
+            |domid| {
+                log.note(format_args!(
+                    "dom{domid} stays: somebody put things into it"
+                ))
+            },
+        )
+        .map_err(|errno| bad("cannot clean the run directory", errno))?;
+        let mut poller = Poller::new().map_err(|errno| bad("epoll", errno))?;
+        let token = poller
+            .add(&stop, Interest::Read)
+            .map_err(|errno| bad("epoll", errno))?;
+        let mut hub = Hub {
+            run,
+            poller,
+            sources: HashMap::from([(token, Source::Stop(stop))]),
+            strangers: 0,
+            doors: BTreeMap::new(),
+            domains,
+            grants: Grants::default(),
+            channels: Channels::default(),
+            store: Xenstored::new(Quota::default()),
+            streams: HashMap::new(),
+            packets: Packets::default(),
+            patience,
+            log,
+            idle,
+            alone: Some(Instant::now()),
+            leaving: false,
+        };
+        for domid in hub.domains.all_kept() {
+            let owner = hub.domains.owner(domid);
+            let unusable = |errno| bad(&format!("cannot set up dom{domid}"), errno);
+            hub.run.make_domain(domid, owner).map_err(unusable)?;
+            if owner.is_some() {
+                hub.open_door(Door::Control, domid).map_err(unusable)?;
+            }
+            if domid == 0 {
+                hub.open_door(Door::Store, domid).map_err(unusable)?;
+            }
+        }
+        hub.open_door(Door::Hub, 0)
+            .map_err(|errno| bad("cannot open hub.sock", errno))?;
+        Ok(hub)
+    }
+
+    /// Serves until told to leave, or alone for too long; then takes the sockets away.
+    ///
+    /// # Errors
+    /// One line, if the system does not let us wait for events any more.
+    pub fn serve(mut self) -> Result<(), Fault> {
+        self.log
+            .note(format_args!("serving {}", self.run.path("").display()));
+        while !self.leaving {
+            let idle_at = self.idle_at();
+            let ready = self
+                .poller
+                .wait(idle_at)
+                .map_err(|errno| Fault::new(format!("epoll_wait: {errno}")))?;
+            let quiet = ready.is_empty();
+            for event in ready {
+                self.dispatch(event);
+                self.act_on_notices();
+            }
+            let now = Instant::now();
+            while let Some(token) = self.poller.due(now) {
+                self.drop_source(token, "it kept us waiting");
+                self.act_on_notices();
+            }
+            // Only when nothing was ready: whoever is at the door comes first.
+            if quiet && self.idle_at().is_some_and(|at| at <= now) {
+                self.log.note(format_args!(
+                    "no domain for {:?}",
+                    self.idle.unwrap_or_default()
+                ));
+                self.leaving = true;
+            }
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// When to leave if nothing happens until then.
+    fn idle_at(&self) -> Option<Instant> {
+        let busy = self.domains.living() > 0 || self.strangers > 0;
+        self.idle
+            .zip(self.alone)
+            .filter(|_| !busy)
+            .map(|(idle, alone)| alone + idle)
+    }
+
+    /// The number of domains has changed.
+    pub(crate) fn count_domains(&mut self) {
+        self.alone = if self.domains.living() == 0 {
+            Some(Instant::now())
+        } else {
+            None
+        };
+    }
+
+    fn leave(&mut self) {
+        // First the door by which claimants come: they find no hub and start one, which then
+        // waits for the lock that goes with this process.
+        let _ = self.run.remove_socket(Door::Hub.name());
+        let doors: Vec<_> = self.doors.keys().copied().collect();
+        for (domid, door) in doors {
+            let _ = self.run.remove_socket(&door.below(domid));
+            if !self.domains.kept(domid) || self.domains.owner(domid).is_none() {
+                // Fails until the last socket is gone.
+                let _ = self.run.remove_domain(domid);
+            }
+        }
+        self.log.note(format_args!("leaving"));
+    }
+
+    fn dispatch(&mut self, ready: Ready) {
+        match self.sources.get(&ready.token) {
+            // Gone by what was done for another one in this round.
+            None => {}
+            Some(Source::Stop(_)) => {
+                self.log.note(format_args!("told to leave"));
+                self.leaving = true;
+            }
+            Some(Source::Door { .. }) => self.accept(ready.token),
+            Some(Source::Client { .. }) => self.serve_client(ready),
+            Some(Source::Stream { .. }) => self.serve_stream(ready),
+        }
+    }
+
+    /// Opens a door, charged to its domain.
+    pub(crate) fn open_door(&mut self, door: Door, domid: Domid) -> Result<(), Errno> {
+        let charged = door != Door::Hub;
+        if charged && !self.domains.charge(domid, 1) {
+            return Err(Errno::NOSPC);
+        }
+        let opened = listener::open(&self.run, door, domid, self.domains.owner(domid))
+            .and_then(|socket| Ok((self.poller.add(&socket, Interest::Read)?, socket)));
+        match opened {
+            Ok((token, socket)) => {
+                self.sources.insert(
+                    token,
+                    Source::Door {
+                        socket,
+                        door,
+                        domid,
+                    },
+                );
+                self.doors.insert((domid, door), token);
+                Ok(())
+            }
+            Err(errno) => {
+                if charged {
+                    self.domains.refund(domid, 1);
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    /// Closes a door and removes its socket.
+    pub(crate) fn close_door(&mut self, door: Door, domid: Domid) {
+        if let Some(token) = self.doors.remove(&(domid, door)) {
+            let _ = self.run.remove_socket(&door.below(domid));
+            self.take_source(token);
+            self.domains.refund(domid, 1);
+        }
+    }
+
+    /// Takes one connection; level-triggered readiness brings us back for the next.
+    fn accept(&mut self, at: Token) {
+        let Some(Source::Door {
+            socket,
+            door,
+            domid,
+        }) = self.sources.get(&at)
+        else {
+            return;
+        };
+        let (door, domid) = (*door, *domid);
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = match rustix::net::accept_with(socket, flags) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return,
+            Err(errno) => {
+                // Descriptors are counted, so this is the host running out of something.
+                self.log
+                    .note(format_args!("accept on {}: {errno}", door.below(domid)));
+                return;
+            }
+        };
+        let place = door.below(domid);
+        if let Err(uid) = admit(
+            &socket,
+            if door == Door::Hub {
+                None
+            } else {
+                self.domains.owner(domid)
+            },
+        ) {
+            self.log.note(format_args!("{place}: user {uid} may not"));
+            return;
+        }
+        let room = match door {
+            Door::Hub => self.strangers < door.connections(),
+            _ => self.domains.connect(domid, door),
+        };
+        if !room {
+            self.log.note(format_args!("{place}: too many connections"));
+            return;
+        }
+        if let Err(errno) = self.welcome(socket, door, domid) {
+            self.log.note(format_args!("{place}: {errno}"));
+            if door != Door::Hub {
+                self.domains.disconnect(domid, door);
+            }
+        }
+    }
+
+    /// Puts a new connection, already counted, into the event loop.
+    fn welcome(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), Errno> {
+        let standing = match door {
+            Door::Store => return self.open_stream(socket, domid),
+            Door::Hub => Standing::Stranger(None),
+            Door::Control => Standing::Stranger(Some(domid)),
+            Door::Grants => Standing::Grants(domid),
+            Door::Evtchn => Standing::Evtchn(domid),
+        };
+        Packets::prepare(&socket)?;
+        let token = self.poller.add(&socket, Interest::Read)?;
+        if let Standing::Stranger(_) = standing {
+            self.poller
+                .set_deadline(token, Some(Instant::now() + self.patience.hello));
+        }
+        if door == Door::Hub {
+            self.strangers += 1;
+        }
+        self.sources
+            .insert(token, Source::Client { socket, standing });
+        Ok(())
+    }
+
+    /// Takes a source out of the event loop; dropping it closes it.
+    pub(crate) fn take_source(&mut self, token: Token) -> Option<Source> {
+        let source = self.sources.remove(&token)?;
+        match &source {
+            Source::Stop(fd) => self.poller.remove(token, fd),
+            Source::Door { socket, .. }
+            | Source::Client { socket, .. }
+            | Source::Stream { socket, .. } => {
+                self.poller.remove(token, socket.as_fd());
+            }
+        }
+        Some(source)
+    }
+
+    /// Drops a client for a reason that is worth a line.
+    pub(crate) fn drop_source(&mut self, token: Token, why: &str) {
+        let who = match self.sources.get(&token) {
+            Some(Source::Client { standing, .. }) => standing.to_string(),
+            Some(Source::Stream { domid, .. }) => format!("a store connection of domain {domid}"),
+            _ => return,
+        };
+        self.log.note(format_args!("dropped {who}: {why}"));
+        self.close_source(token);
+    }
+
+    /// Closes a connection and undoes what it stood for.
+    pub(crate) fn close_source(&mut self, token: Token) {
+        match self.take_source(token) {
+            Some(Source::Client { standing, .. }) => match standing {
+                Standing::Stranger(None) => self.strangers -= 1,
+                Standing::Stranger(Some(domid)) => self.domains.disconnect(domid, Door::Control),
+                Standing::Grants(domid) => self.domains.disconnect(domid, Door::Grants),
+                Standing::Evtchn(domid) => self.domains.disconnect(domid, Door::Evtchn),
+                Standing::Life(domid) => self.end_domain(domid),
+            },
+            Some(Source::Stream { conn, domid, .. }) => {
+                self.streams.remove(&conn);
+                self.store.disconnect(conn);
+                self.domains.disconnect(domid, Door::Store);
+            }
+            Some(Source::Stop(_) | Source::Door { .. }) | None => {}
+        }
+    }
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Standing::Stranger(None) => f.write_str("a newcomer"),
+            Standing::Stranger(Some(domid)) => write!(f, "a newcomer at domain {domid}'s door"),
+            Standing::Life(domid) => write!(f, "domain {domid}"),
+            Standing::Grants(domid) => write!(f, "a grants connection of domain {domid}"),
+            Standing::Evtchn(domid) => write!(f, "an event channel connection of domain {domid}"),
+        }
+    }
+}
