@@ -31,11 +31,13 @@ defmodule Tube.Handshake do
   #
   # ## Requests
   #
-  # A request is one xenstore request. Inside `{:transaction, list}` there are four more words,
+  # A request is one xenstore request. Inside `{:transaction, list}` there are more words,
   # for what a transaction must decide on the spot:
   #
   # - `{:guard, path, values}`: READ; go on only if the value is one of `values`, where `nil` stands
   #   for a node that is absent or cannot be read. Else abort: `{:error, :guard}`.
+  # - `{:ensure, path, perms}`: the directory exists and has these permissions. Nothing is written
+  #   if so already: a write to a parent would wake the watches of all tubes below it.
   # - `{:try, request}`: an error of this request does not abort the transaction.
   # - `{:prune, path}`, `{:prune, path, but}`: RM the node if it has no children (other than those
   #   named in `but`). Never an error: what is absent, occupied or forbidden stays as it is.
@@ -56,12 +58,14 @@ defmodule Tube.Handshake do
           | {:mkdir, Paths.t()}
           | {:rm, Paths.t()}
           | {:directory, Paths.t()}
+          | {:get_perms, Paths.t()}
           | {:set_perms, Paths.t(), perms}
 
   @type in_transaction ::
           plain
           | {:try, plain}
           | {:guard, Paths.t(), [binary | nil, ...]}
+          | {:ensure, Paths.t(), perms}
           | {:prune, Paths.t()}
           | {:prune, Paths.t(), but :: [String.t()]}
 
@@ -71,7 +75,7 @@ defmodule Tube.Handshake do
   @opaque ref :: {atom, non_neg_integer}
 
   @typedoc "READ gives `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, all others `:ok`."
-  @type result :: :ok | {:ok, binary | [String.t()] | [result]} | {:error, term}
+  @type result :: :ok | {:ok, binary | [String.t()] | perms | [result]} | {:error, term}
 
   @typedoc "Grant references of the control pages, the port, and nothing else: sizes are in the page."
   @type refs :: %{
@@ -198,6 +202,50 @@ defmodule Tube.Handshake do
   @spec version() :: 1
   def version, do: @version
 
+  @doc "Domain 0 has no `data` until somebody makes it; the toolstack makes everyone else's."
+  @spec home(Paths.domid()) :: [in_transaction]
+  def home(0), do: [{:ensure, Paths.data(0), n: 0}]
+  def home(_domid), do: []
+
+  @doc "The parents of an entry at the tip `me`: who may write there is `peer`, and nobody else."
+  @spec inbox(me :: Paths.domid(), peer :: Paths.domid()) :: [in_transaction]
+  def inbox(me, peer) do
+    # The tip is in the list twice: what the nock makes there belongs to the nock, under C
+    # xenstored, with the rest of this list.
+    perms = Enum.uniq([{:n, me}, {:b, me}, {:b, peer}])
+    home(me) ++ [{:ensure, Paths.tip_root(me), n: me}, {:ensure, Paths.inbox(me, peer), perms}]
+  end
+
+  @doc """
+  Opens the door of domain `me` for `service`: says that `instance` answers for it.
+
+  To be sent once all watches for knocks are set. Fails with `:guard` if another instance answers
+  already, unless that one is in `dead`: instances that are known to have ended.
+  """
+  @spec open_door(Paths.domid(), service :: binary, instance :: binary, dead :: [binary]) ::
+          request
+  def open_door(me, service, instance, dead \\ []) do
+    {:transaction,
+     home(me) ++
+       [
+         {:guard, Paths.service(me, service), [nil, instance | dead]},
+         {:ensure, Paths.door(me), r: me},
+         {:write, Paths.door_version(me), Integer.to_string(@version)},
+         {:write, Paths.service(me, service), instance}
+       ]}
+  end
+
+  @doc "Takes back what `open_door/4` did; the door goes with its last service."
+  @spec close_door(Paths.domid(), service :: binary, instance :: binary) :: request
+  def close_door(me, service, instance) do
+    {:transaction,
+     [
+       {:guard, Paths.service(me, service), [instance]},
+       {:rm, Paths.service(me, service)},
+       {:prune, Paths.door(me), ["version", "watch"]}
+     ]}
+  end
+
   @doc """
   The body of a transaction: carries out `requests` in order through `call`, which takes one
   plain request within the transaction and gives its result.
@@ -226,6 +274,15 @@ defmodule Tube.Handshake do
     end
   end
 
+  defp step({:ensure, path, perms}, call) do
+    case call.({:get_perms, path}) do
+      {:ok, ^perms} -> :ok
+      {:ok, _other} -> tighten(path, perms, call)
+      {:error, :enoent} -> with :ok <- step({:mkdir, path}, call), do: tighten(path, perms, call)
+      {:error, reason} -> {:abort, reason}
+    end
+  end
+
   defp step({:try, request}, call), do: call.(request)
   defp step({:prune, path}, call), do: step({:prune, path, []}, call)
 
@@ -238,6 +295,15 @@ defmodule Tube.Handshake do
     case call.(request) do
       {:error, reason} -> {:abort, reason}
       result -> result
+    end
+  end
+
+  # Under oxenstored a new node belongs to the owner of its parent, who may be somebody else.
+  defp tighten(path, perms, call) do
+    case call.({:set_perms, path, perms}) do
+      {:error, reason} when reason in [:eacces, :eperm] -> :ok
+      {:error, reason} -> {:abort, reason}
+      :ok -> :ok
     end
   end
 
