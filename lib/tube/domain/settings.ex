@@ -1,0 +1,150 @@
+defmodule Tube.Domain.Settings do
+  @moduledoc false
+  # Where this VM finds its hypervisor and which domain it wants to be. Each setting is looked for
+  # in turn in the options, the application's environment, and the process's environment.
+  #
+  #     run_dir   :run_dir, config :tube, :run_dir, $TUBE_RUN_DIR, $XDG_RUNTIME_DIR/tube, /run/tube
+  #     domid     :domid,   config :tube, :domid,   $TUBE_DOMID, else the lowest that is free
+  #
+  # A mistake is told with the place where it was made: it is often not where one looks for it.
+
+  import Bitwise
+
+  @domid_max 0x7FEF
+
+  # A unix socket address takes 107 bytes; the longest name below the run directory has 25.
+  @run_dir_bytes 82
+
+  @enforce_keys [:run_dir, :domid]
+  defstruct [:run_dir, :domid]
+
+  @type t :: %__MODULE__{run_dir: Path.t(), domid: 0..0x7FEF | nil}
+  @type error :: {:error, {:bad_run_dir | :einval, String.t()}}
+
+  @doc "Finds and checks the settings. Raises ArgumentError for an option that does not exist."
+  @spec resolve(keyword()) :: {:ok, t()} | error()
+  def resolve(opts) do
+    opts = Keyword.validate!(opts, [:run_dir, :domid])
+
+    with {:ok, run_dir} <- opts |> find(:run_dir, "TUBE_RUN_DIR") |> run_dir(),
+         {:ok, domid} <- opts |> find(:domid, "TUBE_DOMID") |> domid(),
+         do: {:ok, %__MODULE__{run_dir: run_dir, domid: domid}}
+  end
+
+  defp find(opts, key, variable) do
+    with nil <- named(opts[key], "the option #{inspect(key)}"),
+         nil <- named(Application.get_env(:tube, key), "config :tube, #{inspect(key)}"),
+         do: named(variable(variable), variable)
+  end
+
+  defp named(nil, _where), do: nil
+  defp named(value, where), do: {value, where}
+
+  # Set to nothing is how one unsets a variable for one command.
+  defp variable(name) do
+    with "" <- System.get_env(name), do: nil
+  end
+
+  defp domid(nil), do: {:ok, nil}
+  defp domid({domid, _where}) when domid in 0..@domid_max, do: {:ok, domid}
+
+  defp domid({text, where}) when is_binary(text) do
+    case Integer.parse(text) do
+      {domid, ""} when domid in 0..@domid_max -> {:ok, domid}
+      _other -> bad_domid(text, where)
+    end
+  end
+
+  defp domid({other, where}), do: bad_domid(other, where)
+
+  defp bad_domid(value, where),
+    do:
+      {:error,
+       {:einval, "#{where} is #{inspect(value)}: a domid is a number from 0 to #{@domid_max}"}}
+
+  defp run_dir(nil) do
+    case variable("XDG_RUNTIME_DIR") do
+      nil ->
+        run_dir(
+          {"/run/tube",
+           "the default run directory (TUBE_RUN_DIR and XDG_RUNTIME_DIR are not set)"}
+        )
+
+      dir ->
+        run_dir({Path.join(dir, "tube"), "$XDG_RUNTIME_DIR/tube"})
+    end
+  end
+
+  defp run_dir({path, where}) when is_binary(path) do
+    cond do
+      Path.type(path) != :absolute or String.contains?(path, <<0>>) ->
+        bad_run_dir(path, where, "an absolute path is needed")
+
+      byte_size(path) > @run_dir_bytes ->
+        bad_run_dir(
+          path,
+          where,
+          "it is longer than #{@run_dir_bytes} bytes, no socket could be named below it"
+        )
+
+      true ->
+        path |> Path.expand() |> check(where)
+    end
+  end
+
+  defp run_dir({other, where}), do: bad_run_dir(other, where, "a path (a string) is needed")
+
+  # Who may write to the directory can put a socket of his own where we look for the hub's.
+  defp check(path, where) do
+    with {:ok, stat} <- File.stat(path),
+         {:ok, %{uid: me}} <- File.stat("/proc/self") do
+      cond do
+        stat.type != :directory ->
+          bad_run_dir(path, where, "it is not a directory")
+
+        stat.uid not in [0, me] ->
+          bad_run_dir(
+            path,
+            where,
+            "it belongs to user #{stat.uid}; it must be ours (user #{me}) or root's"
+          )
+
+        (stat.mode &&& 0o022) != 0 ->
+          mode = stat.mode |> band(0o7777) |> Integer.to_string(8)
+
+          bad_run_dir(
+            path,
+            where,
+            "its group or others may write to it (mode #{mode}); it must be 0700, or 0711 for domains with owners"
+          )
+
+        true ->
+          {:ok, path}
+      end
+    else
+      # The hub makes it, if there is something to make it in.
+      {:error, :enoent} -> parent(path, where)
+      {:error, reason} -> bad_run_dir(path, where, posix(reason))
+    end
+  end
+
+  defp parent(path, where) do
+    parent = Path.dirname(path)
+
+    case File.stat(parent) do
+      {:ok, %{type: :directory}} ->
+        {:ok, path}
+
+      {:ok, _other} ->
+        bad_run_dir(path, where, "#{parent} is not a directory")
+
+      {:error, reason} ->
+        bad_run_dir(path, where, "it cannot be made, #{parent}: #{posix(reason)}")
+    end
+  end
+
+  defp posix(reason), do: to_string(:file.format_error(reason))
+
+  defp bad_run_dir(value, where, why),
+    do: {:error, {:bad_run_dir, "#{where} is #{inspect(value)}: #{why}"}}
+end

@@ -1,0 +1,90 @@
+defmodule Tube.Hub do
+  @moduledoc false
+  # The local platform's hypervisor and store is a program of its own, tube-hub, that any VM may
+  # start. A lock file decides between those that start one at the same time, so nobody has to ask
+  # first; and one that was started so leaves by itself when it has had no domain for a while.
+
+  # How long a hub without domains stays.
+  @idle_s 30
+
+  # `tube-hub --daemon` ends as soon as a hub answers.
+  @limit_ms 10_000
+
+  # What is kept of its complaints.
+  @output_bytes 4_096
+
+  @type error :: {:error, {:no_hub, String.t()}}
+
+  @doc "Where the program is."
+  @spec executable() :: Path.t()
+  def executable, do: Path.join([:code.priv_dir(:tube), "native", "tube-hub"])
+
+  @doc """
+  Makes sure that a hub serves `run_dir`: ours or one that was faster. Waits until it answers.
+  """
+  @spec start(Path.t()) :: :ok | error()
+  def start(run_dir) do
+    if guest?(run_dir),
+      do:
+        no_hub(
+          "#{run_dir} holds the directories of single domains only: its hub runs elsewhere and has to be started there"
+        ),
+      else: execute(executable(), ["--run", run_dir, "--daemon", "--idle", "#{@idle_s}"])
+  end
+
+  # A container gets its dom<N>/ mounted and nothing else. A hub started there would be another
+  # world: nobody outside could be reached through it. Where a hub has ever been, its lock is.
+  defp guest?(run_dir) do
+    case File.ls(run_dir) do
+      {:ok, names} -> "hub.lock" not in names and Enum.any?(names, &(&1 =~ ~r/\Adom\d+\z/))
+      {:error, _none} -> false
+    end
+  end
+
+  defp execute(program, args) do
+    options = [:binary, :exit_status, :stderr_to_stdout, :hide, args: args]
+    port = Port.open({:spawn_executable, program}, options)
+    timer = :erlang.start_timer(@limit_ms, self(), port)
+
+    case await(port, timer, "") do
+      {0, _output} ->
+        :ok
+
+      {:timeout, _output} ->
+        no_hub("#{program} did not get a hub to answer within #{div(@limit_ms, 1000)} s")
+
+      {status, output} ->
+        no_hub("#{program} ended with status #{status}: #{line(output)}")
+    end
+  rescue
+    error in ErlangError ->
+      no_hub("#{program} cannot be started: #{:file.format_error(error.original)}")
+  end
+
+  defp await(port, timer, output) do
+    receive do
+      {^port, {:data, more}} ->
+        output = output <> more
+        await(port, timer, binary_part(output, 0, min(byte_size(output), @output_bytes)))
+
+      {^port, {:exit_status, status}} ->
+        :erlang.cancel_timer(timer)
+        {status, output}
+
+      {:timeout, ^timer, ^port} ->
+        # It is left to itself: a hub that it may have started would be no worse for being late.
+        Port.close(port)
+        {:timeout, output}
+    end
+  end
+
+  # Its complaint is one line; should there be more, the last one is what ended it.
+  defp line(output) do
+    case output |> String.split("\n", trim: true) |> List.last() do
+      nil -> "it said nothing"
+      line -> if String.valid?(line), do: String.trim(line), else: inspect(line)
+    end
+  end
+
+  defp no_hub(text), do: {:error, {:no_hub, text}}
+end
