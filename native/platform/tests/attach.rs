@@ -1,0 +1,207 @@
+//! Attaching: to what is there, to what is not, and to what is not a hub.
+
+mod broker;
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use broker::{Broker, DOMID, listener, run_dir, set_mode, welcome};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketType;
+use rustix::pipe::pipe;
+use tube_platform::local::Local;
+use tube_platform::local::proto::{Reply, Request, VERSION};
+use tube_platform::{DOMID_MAX, Error, ErrorKind, Platform};
+
+fn refusal(run: &Path) -> Error {
+    match Local::attach(run, None) {
+        Ok(_) => panic!("attached"),
+        Err(error) => error,
+    }
+}
+
+/// The error that one answer to HELLO leads to.
+fn answered(answer: fn(u32) -> Vec<u8>) -> Error {
+    let broker = Broker::start(move |seq, _| Some(vec![(answer(seq), Vec::new())]));
+    refusal(broker.run())
+}
+
+#[test]
+fn a_domain_is_given_or_asked_for() {
+    let broker = Broker::start(|_, _| Some(Vec::new()));
+    for asked in [None, Some(DOMID)] {
+        let local = Local::attach(broker.run(), asked).unwrap();
+        assert_eq!((local.name(), local.domid()), ("local", DOMID));
+        let hello = broker.seen.recv().unwrap();
+        assert_eq!(
+            hello,
+            Request::Hello {
+                version: VERSION,
+                domid: asked
+            }
+        );
+    }
+    assert_eq!(
+        Local::attach(broker.run(), Some(DOMID + 1))
+            .err()
+            .unwrap()
+            .kind,
+        ErrorKind::NotAHub,
+        "a hub that gives another domain than was asked for"
+    );
+    assert_eq!(
+        Local::attach(broker.run(), Some(DOMID_MAX + 1))
+            .err()
+            .unwrap()
+            .atom(),
+        "einval"
+    );
+}
+
+#[test]
+fn a_process_may_see_its_own_directory_only() {
+    let broker = Broker::start(|_, _| Some(Vec::new()));
+    let own = broker.run().join(format!("dom{DOMID}"));
+    set_mode(&own, 0o700);
+    fs::rename(broker.run().join("hub.sock"), own.join("control.sock")).unwrap();
+    assert_eq!(Local::attach(&own, None).unwrap().domid(), DOMID);
+    assert_eq!(refusal(broker.run()).atom(), "enoent");
+}
+
+#[test]
+fn a_path_longer_than_an_address_is_reached() {
+    let broker = Broker::start(|_, _| Some(Vec::new()));
+    let deep = broker.run().join("d".repeat(100)).join("d".repeat(100));
+    fs::create_dir_all(&deep).unwrap();
+    set_mode(&deep, 0o700);
+    for name in ["hub.sock", "dom5"] {
+        fs::rename(broker.run().join(name), deep.join(name)).unwrap();
+    }
+    assert_eq!(Local::attach(&deep, None).unwrap().domid(), DOMID);
+}
+
+#[test]
+fn nobody_at_home_is_told_from_a_bad_directory() {
+    let dir = run_dir();
+    assert_eq!(refusal(&dir.path().join("missing")).atom(), "enoent");
+    assert_eq!(refusal(dir.path()).atom(), "enoent");
+    // A socket that a killed hub has left behind.
+    drop(listener(
+        &dir.path().join("hub.sock"),
+        SocketType::SEQPACKET,
+    ));
+    assert_eq!(refusal(dir.path()).atom(), "econnrefused");
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_eq!(refusal(&file).kind, ErrorKind::BadRunDir);
+    for mode in [0o770, 0o707] {
+        set_mode(dir.path(), mode);
+        assert_eq!(refusal(dir.path()).kind, ErrorKind::BadRunDir, "{mode:o}");
+    }
+    set_mode(dir.path(), 0o711);
+    assert_eq!(refusal(dir.path()).atom(), "econnrefused");
+    // Only root can give a directory away.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(4242), None).unwrap();
+        let error = refusal(dir.path());
+        assert_eq!(error.kind, ErrorKind::BadRunDir);
+        assert!(error.what.contains("another user"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_a_hubs_socket_is_not_a_hub() {
+    let dir = run_dir();
+    let path = dir.path().join("hub.sock");
+    fs::write(&path, "").unwrap();
+    assert_eq!(refusal(dir.path()).kind, ErrorKind::NotAHub);
+    fs::remove_file(&path).unwrap();
+    let _stream = listener(&path, SocketType::STREAM);
+    assert_eq!(refusal(dir.path()).kind, ErrorKind::NotAHub);
+}
+
+#[test]
+fn answers_that_no_hub_gives() {
+    let garbage = answered(|_| vec![0xa5; 300]);
+    assert_eq!(garbage.kind, ErrorKind::NotAHub, "{garbage}");
+    let short = answered(|seq| welcome().encode(seq)[..13].to_vec());
+    assert_eq!(short.kind, ErrorKind::NotAHub, "{short}");
+    let long = answered(|_| vec![0; 100_000]);
+    assert_eq!(long.kind, ErrorKind::NotAHub, "{long}");
+    let wrong_seq = answered(|seq| welcome().encode(seq + 1));
+    assert_eq!(wrong_seq.kind, ErrorKind::NotAHub, "{wrong_seq}");
+    let other_reply = answered(|seq| Reply::Alloc { port: 1 }.encode(seq));
+    assert_eq!(other_reply.kind, ErrorKind::NotAHub, "{other_reply}");
+}
+
+#[test]
+fn refusals_come_with_the_hubs_own_words() {
+    let taken = answered(|seq| {
+        Reply::Error(Error::new(ErrorKind::DomidTaken, "domain 5 is taken")).encode(seq)
+    });
+    assert_eq!(
+        taken,
+        Error::new(ErrorKind::DomidTaken, "domain 5 is taken")
+    );
+    let newer = answered(|seq| {
+        let welcome = Reply::Welcome {
+            version: VERSION + 1,
+            domid: DOMID,
+        };
+        welcome.encode(seq)
+    });
+    assert_eq!(newer.kind, ErrorKind::HubVersion);
+    assert!(newer.what.contains(&format!("{}", VERSION + 1)), "{newer}");
+    assert!(newer.what.contains(&format!("{VERSION}")), "{newer}");
+}
+
+#[test]
+fn a_hub_that_closes_has_gone() {
+    let broker = Broker::start(|_, _| None);
+    assert_eq!(refusal(broker.run()).kind, ErrorKind::HubGone);
+}
+
+#[test]
+fn a_hub_that_does_not_answer_is_given_up() {
+    let dir = run_dir();
+    let _silent = listener(&dir.path().join("hub.sock"), SocketType::SEQPACKET);
+    let start = Instant::now();
+    assert_eq!(refusal(dir.path()).atom(), "etimedout");
+    assert!(start.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_are_closed() {
+    let (read_end, write_end) = pipe().unwrap();
+    let surplus = std::sync::Mutex::new(Some(write_end));
+    let broker = Broker::start(move |seq, _| {
+        let end = surplus.lock().unwrap().take().unwrap();
+        let copies = (0..253).map(|_| end.try_clone().unwrap()).collect();
+        Some(vec![(welcome().encode(seq), copies)])
+    });
+    let local = Local::attach(broker.run(), None).unwrap();
+    // The end of file says that the last copy is gone.
+    let mut fds = [PollFd::new(&read_end, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: 5,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1));
+    assert!(fds[0].revents().contains(PollFlags::HUP));
+    drop(local);
+}
+
+#[test]
+fn leaving_ends_the_domain_whatever_copies_there_are() {
+    let broker = Broker::start(|_, _| Some(Vec::new()));
+    let local = broker.attach();
+    let life = local.life().unwrap();
+    drop(local);
+    let mut fds = [PollFd::new(&life, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&Timespec::default())), Ok(1));
+    assert!(fds[0].revents().contains(PollFlags::HUP));
+    assert_eq!(rustix::io::read(life.as_fd(), &mut [0; 1]), Ok(0));
+}

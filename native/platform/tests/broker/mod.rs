@@ -1,0 +1,136 @@
+//! A hub that answers what a test tells it to.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
+    shutdown, socket_with,
+};
+use tempfile::TempDir;
+use tube_platform::Domid;
+use tube_platform::local::proto::{FDS_MAX, MESSAGE_MAX, Reply, Request, VERSION};
+use tube_platform::local::{Local, fdpass};
+
+/// The domain that everybody is.
+pub const DOMID: Domid = 5;
+
+/// A packet to send, with its descriptors.
+pub type Packet = (Vec<u8>, Vec<OwnedFd>);
+
+/// What to do about a request: packets in order; `None` closes the connection.
+pub type Script = dyn Fn(u32, &Request) -> Option<Vec<Packet>> + Send + Sync;
+
+/// A run directory, and a thread behind each of its sockets.
+pub struct Broker {
+    dir: TempDir,
+    listeners: Vec<Arc<OwnedFd>>,
+    /// Requests that the script saw, in order per connection.
+    pub seen: mpsc::Receiver<Request>,
+}
+
+impl Broker {
+    /// Runs `script` for every request. HELLO is answered properly if the
+    /// script has no packets for it.
+    pub fn start(
+        script: impl Fn(u32, &Request) -> Option<Vec<Packet>> + Send + Sync + 'static,
+    ) -> Self {
+        let dir = run_dir();
+        let home = dir.path().join(format!("dom{DOMID}"));
+        std::fs::create_dir(&home).unwrap();
+        let script: Arc<Script> = Arc::new(script);
+        let (sender, seen) = mpsc::channel();
+        let sockets = [
+            dir.path().join("hub.sock"),
+            home.join("grants.sock"),
+            home.join("evtchn.sock"),
+        ];
+        let listeners = sockets
+            .iter()
+            .map(|path| {
+                let listener = Arc::new(listener(path, SocketType::SEQPACKET));
+                let (script, sender) = (Arc::clone(&script), sender.clone());
+                let socket = Arc::clone(&listener);
+                thread::spawn(move || {
+                    while let Ok(connection) = accept_with(&*socket, SocketFlags::CLOEXEC) {
+                        serve(&connection, &*script, &sender);
+                    }
+                });
+                listener
+            })
+            .collect();
+        Self {
+            dir,
+            listeners,
+            seen,
+        }
+    }
+
+    /// Where it runs.
+    pub fn run(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A process that has attached to it.
+    pub fn attach(&self) -> Local {
+        Local::attach(self.run(), None).unwrap()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            // Ends the accept in the listener's thread.
+            let _ = shutdown(&**listener, Shutdown::Both);
+        }
+    }
+}
+
+fn serve(connection: &OwnedFd, script: &Script, seen: &mpsc::Sender<Request>) {
+    let mut buffer = vec![0; MESSAGE_MAX];
+    while let Ok(Some((len, _))) = fdpass::receive(connection, &mut buffer, FDS_MAX) {
+        let (seq, request) = Request::decode(&buffer[..len]).unwrap();
+        let Some(mut packets) = script(seq, &request) else {
+            return;
+        };
+        if packets.is_empty() && matches!(request, Request::Hello { .. }) {
+            packets.push((welcome().encode(seq), Vec::new()));
+        }
+        let _ = seen.send(request);
+        for (bytes, fds) in packets {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            fdpass::send(connection, &bytes, &fds).unwrap();
+        }
+    }
+}
+
+/// A proper answer to HELLO.
+pub fn welcome() -> Reply {
+    Reply::Welcome {
+        version: VERSION,
+        domid: DOMID,
+    }
+}
+
+/// A directory that may be a run directory.
+pub fn run_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    set_mode(dir.path(), 0o700);
+    dir
+}
+
+/// Sets permissions.
+pub fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A listening socket.
+pub fn listener(path: &PathBuf, kind: SocketType) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    listen(&socket, 16).unwrap();
+    socket
+}
