@@ -1,0 +1,70 @@
+defmodule Tube.DependenciesTest do
+  @moduledoc false
+  # docs/dependencies.md against the manifests: nobody adds a crate without a word about it.
+  use ExUnit.Case, async: true
+
+  @root Path.expand("../..", __DIR__)
+  @native Path.join(@root, "native")
+  # A crate may be had under any one of these.
+  @allowed ["MIT", "Apache-2.0", "ISC"]
+  # A character table within a crate that runs at compile time only.
+  @tables ["Unicode-3.0"]
+
+  test "every crate that a manifest names has its line" do
+    page = File.read!(Path.join(@root, "docs/dependencies.md"))
+    names = Enum.flat_map([@native | Path.wildcard(@native <> "/*")], &named/1) |> Enum.uniq()
+    assert "rustler" in names
+
+    for name <- names, not String.starts_with?(name, "tube-") do
+      assert page =~ ~r/^\| `#{Regex.escape(name)}` \|/m,
+             "docs/dependencies.md says nothing of #{name}"
+    end
+  end
+
+  test "every crate that goes into library or hub has a licence that they can take" do
+    {out, 0} =
+      System.cmd("cargo", ~w(tree --locked --offline --workspace --edges normal,build
+         --prefix none --format {p}|{l}),
+        cd: @native,
+        stderr_to_stdout: true
+      )
+
+    lines =
+      for line <- String.split(out, "\n"),
+          [crate, licence] <- [String.split(line, "|")],
+          do: {crate, licence}
+
+    assert length(lines) > 10
+
+    for {crate, licence} <- lines do
+      # Each part of an AND must hold; within a part one of the ORs is enough.
+      for part <- licence |> String.trim_trailing(" (*)") |> String.split(" AND ") do
+        choices = part |> String.replace(~r/[()]/, "") |> String.split(~r{ OR |/})
+        assert Enum.any?(choices, &(&1 in @allowed or &1 in @tables)), "#{crate}: #{licence}"
+      end
+    end
+  end
+
+  # Names in the dependency tables of one manifest, by TOML as it is written here: a table
+  # header, then a name at the start of each line.
+  defp named(dir) do
+    case File.read(Path.join(dir, "Cargo.toml")) do
+      {:ok, manifest} ->
+        for [_header | lines] <- tables(manifest),
+            [_all, name] <-
+              Enum.map(lines, &Regex.run(~r/^([a-z][a-z0-9_-]*)[ .=]/, &1))
+              |> Enum.reject(&is_nil/1),
+            do: name
+
+      {:error, _no_manifest} ->
+        []
+    end
+  end
+
+  defp tables(manifest) do
+    for table <- String.split(manifest, ~r/^\[/m),
+        [header | _] = lines = String.split(table, "\n"),
+        header =~ ~r/dependencies\]$/,
+        do: lines
+  end
+end
