@@ -1,5 +1,8 @@
 //! A hub that answers what a test tells it to.
 
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ pub const DOMID: Domid = 5;
 pub type Packet = (Vec<u8>, Vec<OwnedFd>);
 
 /// What to do about a request: packets in order; `None` closes the connection.
-pub type Script = dyn Fn(u32, &Request) -> Option<Vec<Packet>> + Send + Sync;
+pub type Script = dyn Fn(u32, &Request, Vec<OwnedFd>) -> Option<Vec<Packet>> + Send + Sync;
 
 /// A run directory, and a thread behind each of its sockets.
 pub struct Broker {
@@ -37,6 +40,13 @@ impl Broker {
     /// script has no packets for it.
     pub fn start(
         script: impl Fn(u32, &Request) -> Option<Vec<Packet>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_descriptors(move |seq, request, _| script(seq, request))
+    }
+
+    /// The same, for a script that wants the descriptors of requests.
+    pub fn with_descriptors(
+        script: impl Fn(u32, &Request, Vec<OwnedFd>) -> Option<Vec<Packet>> + Send + Sync + 'static,
     ) -> Self {
         let dir = run_dir();
         let home = dir.path().join(format!("dom{DOMID}"));
@@ -91,9 +101,9 @@ impl Drop for Broker {
 
 fn serve(connection: &OwnedFd, script: &Script, seen: &mpsc::Sender<Request>) {
     let mut buffer = vec![0; MESSAGE_MAX];
-    while let Ok(Some((len, _))) = fdpass::receive(connection, &mut buffer, FDS_MAX) {
+    while let Ok(Some((len, fds))) = fdpass::receive(connection, &mut buffer, FDS_MAX) {
         let (seq, request) = Request::decode(&buffer[..len]).unwrap();
-        let Some(mut packets) = script(seq, &request) else {
+        let Some(mut packets) = script(seq, &request, fds) else {
             return;
         };
         if packets.is_empty() && matches!(request, Request::Hello { .. }) {

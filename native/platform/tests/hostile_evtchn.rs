@@ -1,0 +1,185 @@
+//! Event channels from a hub that has lost its wits, and conversations that go wrong.
+
+mod broker;
+
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use broker::Broker;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tube_platform::local::proto::{Reply, Request};
+use tube_platform::{Ack, ErrorKind, Notify, Platform};
+
+const PORT: u32 = 9;
+
+fn pipe(flags: PipeFlags) -> [OwnedFd; 2] {
+    pipe_with(flags | PipeFlags::CLOEXEC).unwrap().into()
+}
+
+/// A hub that answers ALLOC with these, once.
+fn hub(fds: Vec<OwnedFd>) -> Broker {
+    let fds = Mutex::new(Some(fds));
+    Broker::start(move |seq, request| {
+        Some(match request {
+            Request::Alloc { .. } => {
+                let fds = fds.lock().unwrap().take().unwrap_or_default();
+                vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
+            }
+            _ => Vec::new(),
+        })
+    })
+}
+
+fn notice(broker: &Broker) -> Option<Request> {
+    broker.seen.iter().find(|request| !request.is_answered())
+}
+
+#[test]
+fn only_pipe_ends_that_never_block_are_taken() {
+    let [here, there] = pipe(PipeFlags::NONBLOCK);
+    let [_far, bell] = pipe(PipeFlags::NONBLOCK);
+    let again = |fd: &OwnedFd| fd.try_clone().unwrap();
+    let [blocking_read, blocking_write] = pipe(PipeFlags::empty());
+    let (socket, _other) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .unwrap();
+    for (why, fds) in [
+        ("none", vec![]),
+        ("one", vec![again(&here)]),
+        ("three", vec![again(&here), again(&bell), again(&there)]),
+        ("the wrong way round", vec![again(&bell), again(&here)]),
+        ("two to read", vec![again(&here), again(&here)]),
+        ("blocking read", vec![blocking_read, again(&bell)]),
+        ("blocking write", vec![again(&here), blocking_write]),
+        ("no pipes", vec![again(&socket), again(&socket)]),
+    ] {
+        let broker = hub(fds);
+        let local = broker.attach();
+        let error = local.evtchn_unbound(3).err().expect(why);
+        assert_eq!(error.kind, ErrorKind::NotAHub, "{why}");
+        // The port that came with it is given back.
+        assert_eq!(
+            notice(&broker),
+            Some(Request::Close { port: PORT }),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_channel_rings_acknowledges_and_is_given_back() {
+    let [pending, theirs] = pipe(PipeFlags::NONBLOCK);
+    let [heard, bell] = pipe(PipeFlags::NONBLOCK);
+    let broker = hub(vec![pending, bell]);
+    let local = broker.attach();
+    let channel = local.evtchn_unbound(3).unwrap();
+    assert_eq!(channel.port(), PORT);
+    // More than the pipe holds: an event pending is an event pending.
+    for _ in 0..70_000 {
+        channel.notify().unwrap();
+    }
+    assert!(rustix::io::read(&heard, &mut [0; 8]).unwrap() > 0);
+    // A peer that rings without end costs a bounded amount per wake-up.
+    while rustix::io::write(&theirs, &[1; 512]).is_ok() {}
+    assert_eq!(channel.acknowledge(), Ok(Ack::Open));
+    assert!(rustix::io::read(&channel.fd(), &mut [0; 1]) == Ok(1));
+    drop(theirs);
+    // What was rung before the end comes before the end.
+    let mut rounds = 0;
+    while channel.acknowledge() == Ok(Ack::Open) {
+        rounds += 1;
+        assert!(rounds < 1000, "no end");
+    }
+    assert_eq!(channel.acknowledge(), Ok(Ack::PeerGone));
+    drop(heard);
+    assert_eq!(channel.notify().unwrap_err().kind, ErrorKind::PeerGone);
+    let late = Some(Notify {
+        offset: 0,
+        port: PORT,
+    });
+    drop(channel);
+    assert_eq!(notice(&broker), Some(Request::Close { port: PORT }));
+    // Nor can a closed channel be named any more.
+    let error = local.share(3, 1, tube_platform::Access::ReadWrite, late);
+    assert_eq!(error.unwrap_err().atom(), "einval");
+}
+
+#[test]
+fn a_reply_that_comes_too_late_is_given_back() {
+    let held = Mutex::new(None);
+    let broker = Broker::start(move |seq, request| {
+        Some(match request {
+            Request::Alloc { .. } => {
+                let [read, write] = pipe(PipeFlags::NONBLOCK);
+                let reply = |seq, port| Reply::Alloc { port }.encode(seq);
+                let mut held = held.lock().unwrap();
+                match held.take() {
+                    // The first is kept back until the second is asked for.
+                    None => {
+                        *held = Some(reply(seq, 1));
+                        Vec::new()
+                    }
+                    Some(late) => vec![(late, Vec::new()), (reply(seq, 2), vec![read, write])],
+                }
+            }
+            _ => Vec::new(),
+        })
+    });
+    let local = broker.attach();
+    let error = local.evtchn_unbound(3).err().unwrap();
+    assert_eq!(error.atom(), "etimedout");
+    let channel = local.evtchn_unbound(3).unwrap();
+    assert_eq!(channel.port(), 2);
+    assert_eq!(notice(&broker), Some(Request::Close { port: 1 }));
+}
+
+#[test]
+fn after_nonsense_a_conversation_is_over() {
+    let sane = AtomicBool::new(false);
+    let broker = Broker::start(move |seq, request| {
+        Some(match request {
+            Request::Alloc { .. } if sane.swap(true, Ordering::Relaxed) => {
+                let fds = pipe(PipeFlags::NONBLOCK).into();
+                vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
+            }
+            Request::Alloc { .. } => vec![(vec![1, 2, 3], Vec::new())],
+            _ => Vec::new(),
+        })
+    });
+    let local = broker.attach();
+    for _ in 0..2 {
+        let error = local.evtchn_unbound(3).err().unwrap();
+        assert_eq!(error.kind, ErrorKind::NotAHub);
+    }
+}
+
+#[test]
+fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
+    let [read, write] = pipe(PipeFlags::NONBLOCK);
+    let fds = Mutex::new(Some(vec![read, write]));
+    let broker = Broker::start(move |seq, request| match request {
+        Request::Alloc { .. } => {
+            let fds = fds.lock().unwrap().take().unwrap_or_default();
+            Some(vec![(Reply::Alloc { port: PORT }.encode(seq), fds)])
+        }
+        Request::Bind { .. } => None,
+        _ => Some(Vec::new()),
+    });
+    let local = broker.attach();
+    let channel = local.evtchn_unbound(3).unwrap();
+    for _ in 0..2 {
+        let error = local.evtchn_bind(3, 1).err().unwrap();
+        assert_eq!(error.kind, ErrorKind::HubGone);
+    }
+    drop(local);
+    // What is set up needs no hub.
+    channel.notify().unwrap();
+    assert_eq!(channel.acknowledge(), Ok(Ack::Open));
+    drop(channel);
+}
