@@ -36,7 +36,8 @@ defmodule Tube.Handshake.Nock do
   end
 
   @impl true
-  def watch_peer(m), do: Machine.watch(m, :peer, Paths.inbox(m.peer, m.me), theirs(m))
+  # Step 6. The inbox and the entry are above `state`: their coming and going is told too.
+  def watch_peer(m), do: Machine.watch(m, :peer, Paths.inbox(m.peer, m.me), theirs(m) <> "/state")
 
   @impl true
   def heeds(:door), do: [:door]

@@ -30,7 +30,7 @@ defmodule Tube.Handshake.Tip do
 
     m
     |> start(:limit)
-    |> Machine.watch(:entry, Paths.tip_root(m.me), ours(m))
+    |> Machine.watch(:entry, Paths.tip_root(m.me), nock(m))
     |> make_inbox()
     |> Machine.flush()
   end
@@ -39,7 +39,8 @@ defmodule Tube.Handshake.Tip do
   defdelegate handle(machine, event), to: Machine
 
   @impl true
-  def watch_peer(m), do: Machine.watch(m, :peer, Paths.knocks(m.peer, m.me), theirs(m))
+  def watch_peer(m),
+    do: Machine.watch(m, :peer, Paths.knocks(m.peer, m.me), theirs(m) <> "/state")
 
   @impl true
   def heeds(:await), do: [:entry]
