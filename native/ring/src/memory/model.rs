@@ -156,11 +156,13 @@ impl Fragment<'_> {
     }
 
     /// Copies the bytes into `target`.
-    pub fn copy_to(self, target: &mut [MaybeUninit<u8>]) {
+    pub fn copy_to(self, target: &mut [MaybeUninit<u8>]) -> &mut [u8] {
         assert_eq!(target.len(), self.length);
         for (to, byte) in target.iter_mut().zip(self.bytes()) {
             to.write(byte);
         }
+        // SAFETY: as long as the fragment, and every byte was written above.
+        unsafe { std::slice::from_raw_parts_mut(target.as_mut_ptr().cast(), target.len()) }
     }
 
     /// Appends the bytes to `target`.

@@ -1,0 +1,243 @@
+//! Random honest ends against a plain queue: what goes in comes out, whole and in order, whatever
+//! the sizes, budgets and interleaving; and a run driven by bells alone always ends.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use support::{Pages, message};
+use tube_ring::{Consumer, MESSAGE_MAX, Producer, Progress, Pull, Push};
+
+/// One step of one end.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Push the message in progress, or begin the next one.
+    Push {
+        budget: usize,
+    },
+    Publish,
+    /// Give up the message in progress.
+    Abort,
+    Pull {
+        budget: usize,
+    },
+    Release,
+    ReleaseBatch,
+    ArmWriter,
+    ArmReader,
+    Disarm,
+}
+
+fn step(size: usize) -> impl Strategy<Value = Step> {
+    let budget = prop_oneof![0..64usize, 1..=2 * size, Just(usize::MAX)];
+    prop_oneof![
+        8 => budget.clone().prop_map(|budget| Step::Push { budget }),
+        4 => Just(Step::Publish),
+        1 => Just(Step::Abort),
+        8 => budget.prop_map(|budget| Step::Pull { budget }),
+        2 => Just(Step::Release),
+        4 => Just(Step::ReleaseBatch),
+        1 => Just(Step::ArmWriter),
+        2 => Just(Step::ArmReader),
+        1 => Just(Step::Disarm),
+    ]
+}
+
+fn length(size: usize) -> impl Strategy<Value = usize> {
+    prop_oneof![
+        Just(0),
+        0..64usize,
+        size / 2 - 16..size / 2 + 16,
+        size - 24..size + 24,
+        0..=4 * size,
+    ]
+}
+
+/// Starts on both sides of every wrap that matters.
+fn start() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        Just(0),
+        (0u32..4096).prop_map(|eights| 0u32.wrapping_sub(8 * eights)),
+        (0u32..4096).prop_map(|eights| (1u32 << 31).wrapping_sub(8 * eights)),
+    ]
+}
+
+/// Both ends, the queue between them, and who sleeps.
+struct World {
+    producer: Producer,
+    consumer: Consumer,
+    /// Lengths still to be sent; the front one may be in progress.
+    to_send: VecDeque<usize>,
+    number: u64,
+    done: Progress,
+    /// Whole in the ring and not yet received.
+    queue: VecDeque<Vec<u8>>,
+    buffer: Vec<u8>,
+    writer_sleeps: bool,
+    reader_sleeps: bool,
+}
+
+impl World {
+    fn push(&mut self, budget: usize) -> Push {
+        let Some(&length) = self.to_send.front() else {
+            return Push::Whole;
+        };
+        let before = self.done.sent();
+        let bytes = message(self.number, length);
+        let (front, back) = bytes.split_at(length / 3);
+        let answer = self
+            .producer
+            .push_parts(&[front, back], &mut self.done, budget)
+            .unwrap();
+        assert!((self.done.sent() - before) as usize <= budget);
+        match answer {
+            Push::Whole => {
+                assert_eq!(self.done.sent() as usize, length);
+                self.queue.push_back(bytes);
+                self.next();
+            }
+            Push::Budget | Push::Full => assert!((self.done.sent() as usize) < length.max(1)),
+            other => panic!("{other:?}"),
+        }
+        answer
+    }
+
+    fn next(&mut self) {
+        self.to_send.pop_front();
+        self.number += 1;
+        self.done = Progress::default();
+    }
+
+    fn pull(&mut self, budget: usize) -> Pull {
+        let answer = self.consumer.pull(&mut self.buffer, budget).unwrap();
+        match answer {
+            Pull::Message(length) => {
+                assert_eq!(self.buffer.len(), length);
+                assert_eq!(Some(&self.buffer), self.queue.pop_front().as_ref());
+            }
+            Pull::Partial(bytes) => assert!(bytes <= budget),
+            Pull::Aborted | Pull::Empty => {}
+            other => panic!("{other:?}"),
+        }
+        answer
+    }
+
+    fn publish(&mut self) {
+        if self.producer.publish().unwrap() {
+            self.reader_sleeps = false;
+        }
+    }
+
+    fn arm_writer(&mut self) {
+        let armed = self.producer.arm().unwrap();
+        self.reader_sleeps &= !armed.notify;
+        self.writer_sleeps = !armed.ready;
+    }
+
+    fn arm_reader(&mut self) {
+        let armed = self.consumer.arm().unwrap();
+        self.writer_sleeps &= !armed.notify;
+        self.reader_sleeps = !armed.ready;
+    }
+
+    fn random(&mut self, step: &Step) {
+        match *step {
+            Step::Push { budget } => {
+                let _ = self.push(budget);
+            }
+            Step::Publish => self.publish(),
+            Step::Abort => {
+                let begun = self.producer.in_progress();
+                assert_eq!(begun, self.done.sent() > 0);
+                self.producer.abort();
+                if begun {
+                    self.next();
+                }
+            }
+            Step::Pull { budget } => {
+                let _ = self.pull(budget);
+            }
+            Step::Release => {
+                self.writer_sleeps &= !self.consumer.release().unwrap();
+            }
+            Step::ReleaseBatch => {
+                self.writer_sleeps &= !self.consumer.release_batch().unwrap();
+            }
+            Step::ArmWriter => self.arm_writer(),
+            Step::ArmReader => self.arm_reader(),
+            // Whoever is awake on its own account withdraws its mark.
+            Step::Disarm => {
+                self.producer.disarm();
+                self.consumer.disarm();
+                (self.writer_sleeps, self.reader_sleeps) = (false, false);
+            }
+        }
+    }
+
+    /// Lets both ends run as they do in earnest: each until it cannot go on, then asleep until rung.
+    fn run_to_the_end(&mut self) {
+        (self.writer_sleeps, self.reader_sleeps) = (false, false);
+        loop {
+            if !self.writer_sleeps {
+                match self.push(10_000) {
+                    Push::Full => self.arm_writer(),
+                    _ => self.publish(),
+                }
+            }
+            if self.to_send.is_empty() && self.queue.is_empty() && !self.producer.in_progress() {
+                return;
+            }
+            if !self.reader_sleeps {
+                match self.pull(5_000) {
+                    Pull::Empty => self.arm_reader(),
+                    _ => self.writer_sleeps &= !self.consumer.release_batch().unwrap(),
+                }
+            }
+            assert!(
+                !(self.writer_sleeps && self.reader_sleeps),
+                "both sleep: a lost wake-up"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_ring_is_a_queue(
+        (order, lengths, steps) in (0u32..=3).prop_flat_map(|order| {
+            let size = 4096usize << order;
+            (
+                Just(order),
+                prop::collection::vec(length(size), 1..24),
+                prop::collection::vec(step(size), 0..200),
+            )
+        }),
+        start in start(),
+    ) {
+        let pages = Pages::new(order);
+        let (producer, consumer) = pages.ends(start, MESSAGE_MAX);
+        let mut world = World {
+            producer,
+            consumer,
+            to_send: lengths.into(),
+            number: 0,
+            done: Progress::default(),
+            queue: VecDeque::new(),
+            buffer: Vec::new(),
+            writer_sleeps: false,
+            reader_sleeps: false,
+        };
+        for step in &steps {
+            world.random(step);
+        }
+        world.run_to_the_end();
+        world.publish();
+        let (sent, got) = (world.producer.counters(), world.consumer.counters());
+        prop_assert_eq!((sent.messages, sent.bytes), (got.messages, got.bytes));
+        prop_assert!(pages.canaries_sing());
+    }
+}

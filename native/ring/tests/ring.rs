@@ -1,0 +1,477 @@
+//! What honest ends see: whole messages, fragments, budgets, marks, close, counters.
+#![cfg(not(loom))]
+
+mod support;
+
+use support::{NONCE, Pages, message, push};
+use tube_ring::wire::{CONSUMER, INDEX, MARK, PRODUCER};
+use tube_ring::{
+    Armed, Counters, Direction, Fragment, Live, MESSAGE_MAX, ORDER_MAX, Progress, Pull, Push, Role,
+    Sink,
+};
+
+const LIMIT: u32 = MESSAGE_MAX;
+const ASLEEP: Armed = Armed {
+    ready: false,
+    notify: false,
+};
+
+#[test]
+fn the_mapper_reads_what_the_owner_wrote() {
+    for order in 0..=ORDER_MAX {
+        let pages = Pages::new(order);
+        let geometry = pages.control().check(Direction::Tx, NONCE).unwrap();
+        assert_eq!(geometry.order, order);
+        assert_eq!(geometry.features, 0);
+        assert_eq!(
+            geometry.grefs,
+            (100..100 + (1 << order)).collect::<Vec<u32>>()
+        );
+        assert!(pages.canaries_sing());
+    }
+}
+
+#[test]
+fn live_bytes_belong_to_the_tx_page() {
+    let pages = Pages::new(0);
+    let control = pages.control();
+    assert_eq!(control.live(Role::Tip), Ok(Live::Here));
+    assert_eq!(control.live(Role::Nock), Ok(Live::Awaited));
+    control.set_live(Role::Nock, Live::Here);
+    assert_eq!(control.live(Role::Nock), Ok(Live::Here));
+    // What the kernel's unmap-notify does.
+    pages
+        .control_byte(tube_ring::LIVE_TIP)
+        .store(0, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(control.live(Role::Tip), Ok(Live::Gone));
+}
+
+#[test]
+fn nothing_is_seen_before_publish_and_all_of_it_after() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let mut got = Vec::new();
+    for number in 0..3 {
+        push(&mut producer, &message(number, 20));
+    }
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Empty));
+    assert_eq!(producer.publish(), Ok(false));
+    for number in 0..3 {
+        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(20)));
+        assert_eq!(got, message(number, 20));
+    }
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Empty));
+}
+
+#[test]
+fn messages_of_no_bytes_are_messages() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    assert_eq!(
+        producer.push(b"", &mut Progress::default(), 0),
+        Ok(Push::Whole)
+    );
+    assert_eq!(producer.publish(), Ok(false));
+    let mut got = vec![1, 2, 3];
+    assert_eq!(consumer.pull(&mut got, 0), Ok(Pull::Message(0)));
+    assert!(got.is_empty());
+}
+
+#[test]
+fn parts_become_one_message() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(u32::MAX - 71, LIMIT);
+    let whole = message(7, 10_000);
+    let parts = [
+        &whole[..1],
+        &[],
+        &whole[1..5000],
+        &whole[5000..9999],
+        &whole[9999..],
+        &[],
+    ];
+    let (mut done, mut got) = (Progress::default(), Vec::new());
+    loop {
+        let answer = producer.push_parts(&parts, &mut done, 777).unwrap();
+        assert_eq!(producer.publish(), Ok(false));
+        match consumer.pull(&mut got, usize::MAX).unwrap() {
+            Pull::Message(10_000) => break,
+            Pull::Partial(_) | Pull::Empty => {}
+            other => panic!("{other:?} after {answer:?}"),
+        }
+        assert_eq!(consumer.release(), Ok(false));
+    }
+    assert_eq!(got, whole);
+}
+
+#[test]
+fn a_message_fills_a_ring_to_the_last_byte_and_larger_ones_stream() {
+    for order in [0, 1, 4] {
+        let pages = Pages::new(order);
+        let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+        let size = pages.size() as usize;
+        for length in [
+            size / 2 - 9,
+            size / 2 - 8,
+            size / 2 - 7,
+            size - 8,
+            size,
+            3 * size + 1,
+        ] {
+            let (sent, mut got) = (message(length as u64, length), Vec::new());
+            let (mut done, mut pulled) = (Progress::default(), Pull::Empty);
+            let mut steps = 0;
+            while pulled != Pull::Message(length) {
+                if done.sent() < length as u32 {
+                    let answer = producer.push(&sent, &mut done, usize::MAX).unwrap();
+                    assert!(matches!(answer, Push::Whole | Push::Full));
+                }
+                let _ = producer.publish().unwrap();
+                pulled = consumer.pull(&mut got, usize::MAX).unwrap();
+                let _ = consumer.release().unwrap();
+                steps += 1;
+                assert!(steps < 100, "{length} bytes through {size} do not arrive");
+            }
+            assert_eq!(got, sent);
+        }
+    }
+}
+
+#[test]
+fn budgets_bound_each_call() {
+    let pages = Pages::new(4);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let sent = message(1, 1000);
+    let mut done = Progress::default();
+    assert_eq!(producer.push(&sent, &mut done, 0), Ok(Push::Budget));
+    assert_eq!(done.sent(), 0);
+    assert!(!producer.in_progress());
+    for step in 1..=3 {
+        assert_eq!(producer.push(&sent, &mut done, 300), Ok(Push::Budget));
+        assert_eq!(done.sent(), 300 * step);
+        assert!(producer.in_progress());
+    }
+    // Another message has to wait; this one goes on from a number alone.
+    assert_eq!(
+        producer.push(b"x", &mut Progress::default(), 300),
+        Ok(Push::Busy)
+    );
+    let mut done = Progress::at(done.sent());
+    assert_eq!(producer.push(&sent, &mut done, 300), Ok(Push::Whole));
+    let _ = producer.publish().unwrap();
+
+    let (mut got, mut taken) = (Vec::new(), 0);
+    loop {
+        match consumer.pull(&mut got, 7).unwrap() {
+            Pull::Partial(bytes) => {
+                assert!(bytes <= 7);
+                taken += bytes;
+            }
+            answer => break assert_eq!(answer, Pull::Message(1000)),
+        }
+    }
+    assert!(1000 - taken <= 7);
+    assert_eq!(got, sent);
+}
+
+#[test]
+fn an_abandoned_message_is_ended_and_told_even_when_the_ring_is_full() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let mut got = Vec::new();
+    // Sized so that the fragments leave exactly the header that ABORT needs.
+    push(&mut producer, &[0; 2016]);
+    let mut done = Progress::default();
+    let answer = producer.push(&[0; 9000], &mut done, usize::MAX);
+    assert_eq!((answer, done.sent()), (Ok(Push::Full), 1024 + 1016));
+    assert_eq!(producer.backlog(), 4096 - 8);
+    producer.abort();
+    producer.abort();
+    assert_eq!(
+        producer.push(&[0; 9000], &mut done, usize::MAX),
+        Ok(Push::Aborted)
+    );
+    assert_eq!(
+        producer.push(&[1; 9], &mut Progress::default(), usize::MAX),
+        Ok(Push::Full)
+    );
+    let _ = producer.publish().unwrap();
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(2016)));
+    let mut pulled = Pull::Partial(0);
+    while matches!(pulled, Pull::Partial(_)) {
+        pulled = consumer.pull(&mut got, usize::MAX).unwrap();
+    }
+    assert_eq!(pulled, Pull::Aborted);
+    assert!(got.is_empty());
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Empty));
+    assert_eq!(consumer.counters().messages, 1);
+}
+
+#[test]
+fn the_receivers_limit_is_told_to_the_sender() {
+    let pages = Pages::new(0);
+    let (mut producer, _consumer) = pages.ends(0, 500);
+    assert_eq!(producer.limit(), Ok(500));
+    let answer = producer.push(&[0; 501], &mut Progress::default(), usize::MAX);
+    assert_eq!(answer, Ok(Push::TooLong { limit: 500 }));
+    push(&mut producer, &[0; 500]);
+    let (mut producer, _consumer) = pages.ends(0, u32::MAX);
+    assert_eq!(producer.limit(), Ok(MESSAGE_MAX));
+    let parts = vec![vec![0u8; 1 << 20]; 65];
+    let answer = producer.push_parts(&parts, &mut Progress::default(), usize::MAX);
+    assert_eq!(answer, Ok(Push::TooLong { limit: MESSAGE_MAX }));
+}
+
+/// A sink without memory, until it has some.
+struct Scarce(Option<Vec<u8>>);
+
+impl Sink for Scarce {
+    fn begin(&mut self, total: usize) -> bool {
+        self.0.as_mut().is_some_and(|room| room.begin(total))
+    }
+
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>) {
+        self.0.as_mut().expect("room").put(offset, bytes);
+    }
+
+    fn discard(&mut self) {
+        self.0.as_mut().expect("room").discard();
+    }
+}
+
+#[test]
+fn a_refused_message_stays_and_can_be_had_later() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let small = message(1, 100);
+    let large = message(2, 2500);
+    push(&mut producer, &small);
+    push(&mut producer, &large);
+    let _ = producer.publish().unwrap();
+    let mut sink = Scarce(None);
+    for sent in [&small, &large] {
+        for _ in 0..3 {
+            assert_eq!(consumer.pull(&mut sink, usize::MAX), Ok(Pull::Refused));
+        }
+        sink.0 = Some(Vec::new());
+        while !matches!(
+            consumer.pull(&mut sink, usize::MAX).unwrap(),
+            Pull::Message(_)
+        ) {}
+        assert_eq!(sink.0.take().as_ref(), Some(sent));
+    }
+}
+
+#[test]
+fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
+    for start in [0, u32::MAX - 39] {
+        let pages = Pages::new(0);
+        let (mut producer, mut consumer) = pages.ends(start, LIMIT);
+        let mut got = Vec::new();
+        assert_eq!(consumer.arm(), Ok(ASLEEP));
+        push(&mut producer, b"wake");
+        assert_eq!(producer.publish(), Ok(true));
+        push(&mut producer, b"awake already");
+        assert_eq!(producer.publish(), Ok(false));
+        assert_eq!(producer.publish(), Ok(false), "nothing new");
+        // Something came before the reader slept: it does not, and is not rung for what follows.
+        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(4)));
+        assert_eq!(
+            consumer.arm(),
+            Ok(Armed {
+                ready: true,
+                notify: false
+            })
+        );
+        push(&mut producer, b"third");
+        assert_eq!(producer.publish(), Ok(false));
+        for length in [13, 5] {
+            assert_eq!(
+                consumer.pull(&mut got, usize::MAX),
+                Ok(Pull::Message(length))
+            );
+        }
+        assert_eq!(consumer.arm(), Ok(ASLEEP));
+        consumer.disarm();
+        push(&mut producer, b"unheard");
+        assert_eq!(producer.publish(), Ok(false));
+    }
+}
+
+#[test]
+fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
+    for start in [0, u32::MAX - 2047] {
+        let pages = Pages::new(0);
+        let (mut producer, mut consumer) = pages.ends(start, LIMIT);
+        let mut got = Vec::new();
+        for _ in 0..32 {
+            push(&mut producer, &[0; 120]);
+        }
+        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
+        assert_eq!(answer, Ok(Push::Full));
+        assert_eq!(producer.arm(), Ok(ASLEEP));
+        for taken in 1..=32 {
+            assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(120)));
+            assert_eq!(consumer.release(), Ok(taken == 16), "after {taken}");
+        }
+        push(&mut producer, &[0; 2000]);
+        push(&mut producer, &[0; 2032]);
+        push(&mut producer, &[0; 40]);
+        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
+        assert_eq!(answer, Ok(Push::Full));
+        let _ = producer.publish().unwrap();
+        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(2000)));
+        assert_eq!(consumer.release(), Ok(false));
+        assert_eq!(
+            producer.arm(),
+            Ok(Armed {
+                ready: true,
+                notify: false
+            })
+        );
+    }
+}
+
+#[test]
+fn what_a_reader_holds_back_never_starves_a_writer() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let (mut got, mut rung) = (Vec::new(), 0);
+    while producer
+        .push(&[0; 40], &mut Progress::default(), usize::MAX)
+        .unwrap()
+        == Push::Whole
+    {}
+    assert_eq!(producer.arm(), Ok(ASLEEP));
+    // The reader goes away after the last message, without a final release.
+    while consumer.pull(&mut got, usize::MAX).unwrap() != Pull::Empty {
+        rung += usize::from(consumer.release_batch().unwrap());
+    }
+    assert_eq!(rung, 1);
+    push(&mut producer, &[0; 2040]);
+}
+
+#[test]
+fn arming_publishes_and_releases() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let mut got = Vec::new();
+    assert_eq!(consumer.arm(), Ok(ASLEEP));
+    let mut done = Progress::default();
+    assert_eq!(
+        producer.push(&[3; 8000], &mut done, usize::MAX),
+        Ok(Push::Full)
+    );
+    assert_eq!(
+        producer.arm(),
+        Ok(Armed {
+            ready: false,
+            notify: true
+        })
+    );
+    while matches!(
+        consumer.pull(&mut got, usize::MAX).unwrap(),
+        Pull::Partial(_)
+    ) {}
+    assert_eq!(
+        consumer.arm(),
+        Ok(Armed {
+            ready: false,
+            notify: true
+        })
+    );
+    assert_eq!(pages.get(PRODUCER + INDEX), pages.get(CONSUMER + INDEX));
+    assert_eq!(pages.get(CONSUMER + MARK), pages.get(CONSUMER + INDEX) + 8);
+}
+
+#[test]
+fn the_end_of_data_comes_after_the_data() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let mut got = Vec::new();
+    push(&mut producer, b"last words");
+    assert_eq!(consumer.peer_finished(), Ok(false));
+    let mut done = Progress::default();
+    assert_eq!(producer.push(&[0; 3000], &mut done, 1000), Ok(Push::Budget));
+    producer.finish();
+    producer.finish();
+    assert_eq!(
+        producer.push(b"", &mut Progress::default(), 0),
+        Ok(Push::Finished)
+    );
+    assert_eq!(consumer.peer_finished(), Ok(true));
+    assert_eq!(
+        consumer.arm(),
+        Ok(Armed {
+            ready: true,
+            notify: false
+        })
+    );
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(10)));
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Partial(1000)));
+    assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Aborted));
+    for _ in 0..2 {
+        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Finished));
+    }
+}
+
+#[test]
+fn a_writer_learns_that_the_reader_has_left() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    assert_eq!(producer.peer_gone(), Ok(false));
+    consumer.leave();
+    assert_eq!(
+        producer.arm(),
+        Ok(Armed {
+            ready: true,
+            notify: false
+        })
+    );
+    assert_eq!(producer.peer_gone(), Ok(true));
+    assert_eq!(
+        producer.push(b"", &mut Progress::default(), 0),
+        Ok(Push::Gone)
+    );
+}
+
+#[test]
+fn both_ends_show_both_counters() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    let mut got = Vec::new();
+    assert_eq!(consumer.arm(), Ok(ASLEEP));
+    push(&mut producer, &[0; 10]);
+    assert_eq!(producer.publish(), Ok(true));
+    push(&mut producer, &[0; 20]);
+    assert_eq!(producer.publish(), Ok(false));
+    for length in [10, 20] {
+        assert_eq!(
+            consumer.pull(&mut got, usize::MAX),
+            Ok(Pull::Message(length))
+        );
+    }
+    assert_eq!(consumer.release(), Ok(false));
+    let written = Counters {
+        messages: 2,
+        bytes: 30,
+        waits: 0,
+        rung: 1,
+        spared: 1,
+    };
+    let read = Counters {
+        messages: 2,
+        bytes: 30,
+        waits: 1,
+        rung: 0,
+        spared: 1,
+    };
+    assert_eq!(
+        (producer.counters(), producer.peer_counters()),
+        (written, read)
+    );
+    assert_eq!(
+        (consumer.counters(), consumer.peer_counters()),
+        (read, written)
+    );
+}
