@@ -167,6 +167,12 @@ impl RunDir {
     }
 }
 
+impl std::fmt::Display for RunDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
 impl AsFd for RunDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()

@@ -11,9 +11,10 @@ use crate::poller::{Interest, Ready, Token};
 use crate::server::{Hub, Source};
 use crate::store::{Kill, Notice};
 
-/// Bytes taken from one connection before the others get their turn: a few requests of the
-/// largest size.
-const TURN: usize = 16 * 1024;
+/// Bytes taken from one connection before the others get their turn and its answers go out.
+/// At most 256 requests, so that the answers to those who ask many at once stay within what
+/// the store keeps for a connection.
+const TURN: usize = 4096;
 
 /// What libxl removes of a domain that it destroys, for the one that is never destroyed:
 /// what the process that was domain 0 put where its tubes are found.

@@ -1,0 +1,328 @@
+//! A hub as its own process in a directory of its own, and clients for it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tempfile::TempDir;
+use tube_hub::probe::wait_readable;
+use tube_platform::local::fdpass;
+use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
+use tube_platform::{Domid, ErrorKind};
+
+/// Limit of every wait; nothing that works comes near it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// The program under test.
+pub fn hub_command(run: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tube-hub"));
+    command.arg("--run").arg(run).stdin(Stdio::null());
+    command
+}
+
+/// A temporary run directory, and the hubs started in it end with it.
+pub struct Rig {
+    temp: TempDir,
+    children: Vec<Child>,
+}
+
+impl Rig {
+    /// No hub yet.
+    pub fn new() -> Rig {
+        let temp = tempfile::Builder::new().prefix("hub").tempdir().expect("a temporary directory");
+        Rig { temp, children: Vec::new() }
+    }
+
+    /// With a hub that serves.
+    pub fn with_hub(args: &[&str]) -> Rig {
+        let mut rig = Rig::new();
+        rig.start(args);
+        rig
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.temp.path().join("run")
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.run().join(below)
+    }
+
+    /// What the hub wrote to its stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.temp.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// Starts a hub in front and waits until it says that it is ready, as it tells systemd.
+    pub fn start(&mut self, args: &[&str]) -> &mut Child {
+        let place = self.temp.path().join("notify");
+        let _ = std::fs::remove_file(&place);
+        let notify = UnixDatagram::bind(&place).expect("a socket");
+        let log = self.temp.path().join("stderr");
+        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+        let child = hub_command(&self.run())
+            .args(args)
+            .env("NOTIFY_SOCKET", &place)
+            .stderr(log)
+            .spawn()
+            .expect("a hub");
+        assert!(wait_readable(&notify, deadline()).expect("poll"), "no hub: {}", self.log());
+        let mut word = [0; 16];
+        let length = notify.recv(&mut word).expect("a word");
+        assert_eq!(&word[..length], b"READY=1");
+        self.children.push(child);
+        self.children.last_mut().expect("just pushed")
+    }
+
+    /// The hub started last.
+    pub fn hub(&mut self) -> &mut Child {
+        self.children.last_mut().expect("a hub was started")
+    }
+
+    pub fn client(&self, below: &str) -> Client {
+        Client::connect(&self.path(below)).expect("connected")
+    }
+
+    /// A claimed domain.
+    pub fn domain(&self, domid: Option<Domid>) -> Domain {
+        let mut control = self.client("hub.sock");
+        match control.ask(Request::Hello { version: VERSION, domid }) {
+            Reply::Welcome { version: VERSION, domid } => Domain { run: self.run(), domid, control },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Runs one of Debian's xenstore tools and gives what it printed.
+    pub fn tool(&self, socket: &str, program: &str, args: &[&str]) -> Result<String, String> {
+        let output = Command::new(program)
+            .args(args)
+            .env("XENSTORED_PATH", self.path(socket))
+            .stdin(Stdio::null())
+            .output()
+            .expect("xenstore-utils is installed");
+        let out = String::from_utf8(output.stdout).expect("text");
+        if output.status.success() { Ok(out) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// The names in the run directory, or below it.
+    pub fn names(&self, below: &str) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.path(below))
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("hub said:\n{}", self.log());
+        }
+    }
+}
+
+/// Waits for the end of a process that may be nobody's child.
+pub fn wait_for_end(pid: Pid) {
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => assert!(wait_readable(process, deadline()).expect("poll"), "it does not end"),
+        Err(errno) => assert_eq!(errno, rustix::io::Errno::SRCH),
+    }
+}
+
+/// The process that listens on a hub's socket.
+pub fn hub_pid(run: &Path) -> Pid {
+    let client = Client::connect(&run.join("hub.sock")).expect("connected");
+    rustix::net::sockopt::socket_peercred(&client.socket).expect("credentials").pid
+}
+
+/// Ends a detached hub and waits until it has gone.
+pub fn end_hub(run: &Path) {
+    let pid = hub_pid(run);
+    kill_process(pid, Signal::TERM).expect("signalled");
+    wait_for_end(pid);
+}
+
+/// A connection that speaks the hub's own protocol, or anything else.
+#[derive(Debug)]
+pub struct Client {
+    pub socket: OwnedFd,
+    seq: u32,
+}
+
+impl Client {
+    pub fn connect(path: &Path) -> rustix::io::Result<Client> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Client { socket, seq: 0 })
+    }
+
+    pub fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        fdpass::send(&self.socket, bytes, fds).expect("sent");
+    }
+
+    pub fn ask(&mut self, request: Request) -> Reply {
+        self.ask_with(request, &[]).0
+    }
+
+    pub fn ask_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
+        self.seq += 1;
+        self.send(&request.encode(self.seq), fds);
+        let (seq, reply, fds) = self.receive().expect("an answer");
+        assert_eq!(seq, self.seq);
+        (reply, fds)
+    }
+
+    /// The next reply; none at the end of file.
+    pub fn receive(&mut self) -> Option<(u32, Reply, Vec<OwnedFd>)> {
+        assert!(wait_readable(&self.socket, deadline()).expect("poll"), "no answer");
+        let mut buffer = [0; MESSAGE_MAX];
+        match fdpass::receive(&self.socket, &mut buffer, 253) {
+            Ok(None) | Err(rustix::io::Errno::CONNRESET) => None,
+            Ok(Some((length, fds))) => {
+                let (seq, reply) = Reply::decode(&buffer[..length]).expect("a reply");
+                Some((seq, reply, fds))
+            }
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+
+    /// Waits until the hub has closed the connection, whatever it says before.
+    pub fn expect_end(mut self) {
+        while self.receive().is_some() {}
+    }
+}
+
+/// What kind of error a reply is.
+pub fn refusal(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Error(error) => error.atom(),
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+pub fn is_kind(reply: &Reply, kind: ErrorKind) -> bool {
+    matches!(reply, Reply::Error(error) if error.kind == kind)
+}
+
+/// A living domain; dropping it ends it.
+pub struct Domain {
+    run: PathBuf,
+    pub domid: Domid,
+    pub control: Client,
+}
+
+impl Domain {
+    pub fn client(&self, name: &str) -> Client {
+        Client::connect(&self.run.join(format!("dom{}", self.domid)).join(name)).expect("connected")
+    }
+
+    pub fn store(&self) -> Store {
+        Store::connect(&self.run.join(format!("dom{}/xenstored.sock", self.domid)))
+    }
+}
+
+/// A sealed memfd.
+pub fn memory(pages: u64) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create("test", flags).expect("a memfd");
+    rustix::fs::ftruncate(&fd, pages * 4096).expect("sized");
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("sealed");
+    fd
+}
+
+/// What is ready on a descriptor at this moment.
+pub fn ready(fd: impl AsFd) -> PollFlags {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN | PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
+    fds[0].revents()
+}
+
+/// Operations of the store's protocol that tests use.
+pub mod op {
+    pub const DIRECTORY: u32 = 1;
+    pub const READ: u32 = 2;
+    pub const WATCH: u32 = 4;
+    pub const WRITE: u32 = 11;
+    pub const SET_PERMS: u32 = 14;
+    pub const WATCH_EVENT: u32 = 15;
+    pub const ERROR: u32 = 16;
+}
+
+/// A connection to the store.
+pub struct Store(pub UnixStream);
+
+impl Store {
+    pub fn connect(path: &Path) -> Store {
+        let stream = UnixStream::connect(path).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        Store(stream)
+    }
+
+    pub fn message(op: u32, payload: &[u8]) -> Vec<u8> {
+        let header: Vec<u8> = [op, 1, 0, payload.len() as u32].into_iter().flat_map(u32::to_ne_bytes).collect();
+        [&header, payload].concat()
+    }
+
+    pub fn send(&mut self, op: u32, payload: &[u8]) {
+        use std::io::Write;
+        self.0.write_all(&Store::message(op, payload)).expect("sent");
+    }
+
+    /// The next message: operation and payload.
+    pub fn receive(&mut self) -> std::io::Result<(u32, Vec<u8>)> {
+        use std::io::Read;
+        let mut header = [0; 16];
+        self.0.read_exact(&mut header)?;
+        let field = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let mut payload = vec![0; field(12) as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok((field(0), payload))
+    }
+
+    /// An answer; events on the way are let pass.
+    pub fn ask(&mut self, op: u32, payload: &[u8]) -> (u32, Vec<u8>) {
+        self.send(op, payload);
+        loop {
+            let (got, payload) = self.receive().expect("an answer");
+            if got != op::WATCH_EVENT {
+                return (got, payload);
+            }
+        }
+    }
+
+    pub fn must(&mut self, op: u32, payload: &[u8]) -> Vec<u8> {
+        let (got, answer) = self.ask(op, payload);
+        assert_eq!(got, op, "{}", String::from_utf8_lossy(&answer));
+        answer
+    }
+
+    /// Waits for the event of a watch on exactly that path.
+    pub fn await_event(&mut self, path: &str) {
+        let wanted = format!("{path}\0");
+        loop {
+            let (op, payload) = self.receive().expect("an event");
+            if op == op::WATCH_EVENT && payload.starts_with(wanted.as_bytes()) {
+                return;
+            }
+        }
+    }
+}
