@@ -21,7 +21,7 @@ defmodule Tube.MixProject do
   end
 
   def application do
-    [mod: {Tube.Application, []}, extra_applications: [:logger]]
+    [mod: {Tube.Application, []}, extra_applications: [:crypto, :logger]]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

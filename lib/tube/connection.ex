@@ -236,6 +236,8 @@ defmodule Tube.Connection do
       else: {:reply, {:error, :not_owner}, state}
   end
 
+  defp owner_call(_request, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
+
   defp owner_call(:hold, _from, state) do
     case Native.info(state.tube.id) do
       {:ok, %{active: mode}} ->
@@ -414,6 +416,17 @@ defmodule Tube.Connection do
 
   ## The end
 
+  @doc "Frees the rings, unless the owner has still to hear something through them. For `Operation`."
+  @spec let_go(t) :: t
+  def let_go(state) do
+    if owner_unaware?(state) do
+      state
+    else
+      Rings.free(state.tube)
+      %{state | tube: nil}
+    end
+  end
+
   # The machine may stop before the owner has heard of it: the rings still hold what the peer sent,
   # and the link its reason. Then this process stays until the owner has taken all and been told,
   # closes, or ends.
@@ -432,7 +445,9 @@ defmodule Tube.Connection do
   defp owner_unaware?(%{tube: nil}), do: false
   defp owner_unaware?(%{listening: false}), do: false
   defp owner_unaware?(%{closing: true}), do: false
-  defp owner_unaware?(%{ended: :closed, drained: true}), do: false
+  # An orderly end needs no word beyond the last message: a tube that is gone is closed.
+  defp owner_unaware?(%{failed: nil, drained: true}), do: false
+  # A port's owner is told by its exit.
   defp owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
   defp owner_unaware?(%{told: told}), do: not told
 

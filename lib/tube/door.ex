@@ -14,8 +14,11 @@ defmodule Tube.Door do
   use GenServer
 
   alias Tube.{Connection, Domain, Handshake, Listener, Options, Paths, Xenstore}
+  alias Tube.Handshake.Knock
 
-  defstruct domain: nil, services: %{}, watched: %{}, knocks: %{}
+  # `instance` names this VM among those of its domain.
+  @enforce_keys [:instance]
+  defstruct [:instance, domain: nil, services: %{}, watched: %{}, knocks: %{}]
 
   @type reason :: Tube.Error.reason()
 
@@ -29,7 +32,8 @@ defmodule Tube.Door do
   def add(options, owner), do: GenServer.call(__MODULE__, {:add, options, owner}, :infinity)
 
   @impl true
-  def init(nil), do: {:ok, %__MODULE__{}}
+  def init(nil),
+    do: {:ok, %__MODULE__{instance: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)}}
 
   @impl true
   def handle_call({:add, options, owner}, {listener, _tag}, state) do
@@ -37,7 +41,7 @@ defmodule Tube.Door do
 
     with :ok <- free?(state, service),
          {:ok, domain} <- Domain.attach(),
-         :ok <- listed?(domain, options),
+         :ok <- listable?(domain, options),
          entry = %{listener: listener, owner: owner, options: options},
          :ok <- Domain.subscribe(),
          state = %{state | domain: domain, services: Map.put(state.services, service, entry)},
@@ -57,18 +61,18 @@ defmodule Tube.Door do
     end
   end
 
-  defp listed?(%{domid: 0}, %{peers: :any}) do
+  defp listable?(%{domid: 0}, %{peers: :any}) do
     {:error,
      {:einval,
       "domain 0 may read everything in the store, so it must list its peers: peers: [domid, ...]"}}
   end
 
-  defp listed?(_domain, _options), do: :ok
+  defp listable?(_domain, _options), do: :ok
 
   @impl true
   def handle_info({:xenstore_watch, token, path}, state) do
     if state.domain, do: Xenstore.ack(state.domain.store, token)
-    {:noreply, look(state, Paths.parse(path))}
+    {:noreply, look(state, path)}
   end
 
   # A tip's process has ended: what knocked meanwhile at its place is looked at now.
@@ -99,13 +103,19 @@ defmodule Tube.Door do
   ## The door in the store
 
   defp publish(state) do
-    with {:ok, state} <- watch(state),
-         {:ok, _} <-
-           transaction(
-             state,
-             Handshake.Door.open(state.domain.domid, peers(state), Map.keys(state.services))
-           ) do
+    with {:ok, state} <- watch(state), :ok <- write_all(state, Map.keys(state.services)) do
       {:ok, state}
+    end
+  end
+
+  defp write_all(_state, []), do: :ok
+
+  defp write_all(state, [service | rest]) do
+    case transaction(state, Handshake.open_door(state.domain.domid, service, state.instance)) do
+      {:ok, _results} -> write_all(state, rest)
+      # Another VM of this domain answers for it.
+      {:error, :guard} -> {:error, :eexist}
+      error -> error
     end
   end
 
@@ -115,35 +125,28 @@ defmodule Tube.Door do
         state
 
       {service, _entry} ->
-        state = %{state | services: Map.delete(state.services, service)}
-        close(state, service)
+        close(%{state | services: Map.delete(state.services, service)}, service)
     end
   end
 
-  defp close(%{domain: nil, services: none} = state, _service) when none == %{} do
-    Domain.unsubscribe()
-    state
-  end
-
-  defp close(%{domain: nil} = state, _service), do: state
-
-  defp close(%{services: none} = state, _service) when none == %{} do
-    transaction(state, Handshake.Door.close(state.domain.domid))
-
-    for {path, token} <- state.watched,
-        path,
-        do: Xenstore.unwatch(state.domain.store, token, @limit)
-
-    Domain.unsubscribe()
-    %{state | watched: %{}, domain: nil}
-  end
-
   defp close(state, service) do
-    transaction(state, Handshake.Door.remove(state.domain.domid, service))
-    state
+    if state.domain,
+      do: transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
+
+    if state.services == %{}, do: leave(state), else: state
   end
 
-  defp transaction(state, requests) do
+  # Nobody listens any more: no watch of ours costs the store anything, and the domain may go.
+  defp leave(state) do
+    if state.domain do
+      for {_path, token} <- state.watched, do: Xenstore.unwatch(state.domain.store, token, @limit)
+    end
+
+    Domain.unsubscribe()
+    %{state | domain: nil, watched: %{}}
+  end
+
+  defp transaction(state, {:transaction, requests}) do
     Xenstore.transaction(
       state.domain.store,
       fn transaction -> Handshake.run(requests, &Xenstore.perform(transaction, &1)) end,
@@ -178,41 +181,32 @@ defmodule Tube.Door do
 
   ## Knocks
 
-  # The nock writes its state last, so nothing before it is worth a look. A path above that says
-  # that something below may have changed: then all that this domain asks of us is looked at.
   defp look(%{domain: nil} = state, _path), do: state
 
   defp look(%{domain: %{domid: me}} = state, path) do
-    case path do
-      {:knock, peer, ^me, tid, key} when key in [nil, "state"] -> knock(state, peer, tid)
-      {:knocks, peer, ^me} -> look_at_all(state, peer)
-      {:domain, peer} -> look_at_all(state, peer)
-      _nothing_of_ours -> state
+    case Knock.changed(path, me) do
+      {:look, peer, tid} -> knock(state, peer, tid)
+      {:list, peer} -> look_at_all(state, peer)
+      :ignore -> state
     end
   end
 
   defp look_at_all(state, peer) do
     case Xenstore.directory(state.domain.store, Paths.knocks(peer, state.domain.domid), @limit) do
-      {:ok, names} ->
-        for name <- names, {:ok, tid} <- [Paths.tid(name)], reduce: state do
-          state -> knock(state, peer, tid)
-        end
-
-      {:error, _not_ours_to_read} ->
-        state
+      {:ok, names} -> Enum.reduce(Knock.tids(names), state, &knock(&2, peer, &1))
+      {:error, _not_ours_to_read} -> state
     end
   end
 
-  defp knock(%{domain: nil} = state, _peer, _tid), do: state
+  # A tube of this number may be under way: its own process watches the nock, and when it ends this
+  # is looked at again.
+  defp knock(%{domain: domain} = state, peer, tid) do
+    if domain != nil and Registry.lookup(Tube.Registry, {:tip, peer, tid}) == [] do
+      requests = Knock.requests(peer, domain.domid, tid)
 
-  defp knock(state, peer, tid) do
-    # A tube of this number is under way: its own process watches the nock, and when it ends
-    # this is looked at again.
-    if Registry.lookup(Tube.Registry, {:tip, peer, tid}) == [] do
-      read = &Xenstore.read(state.domain.store, &1, @limit)
-
-      case Handshake.Knock.read(state.domain.domid, peer, tid, read) do
-        {:ok, knock} -> answer(state, knock)
+      case Knock.judge(answers(domain.store, requests), peer, domain.domid, tid) do
+        {:knock, knock} -> answer(state, knock, admit(state, knock))
+        {:refuse, knock, word} -> answer(state, knock, refuse(state, knock, word))
         :ignore -> state
       end
     else
@@ -220,16 +214,23 @@ defmodule Tube.Door do
     end
   end
 
-  defp answer(state, knock) do
-    case admit(state, knock) do
-      :ignore ->
-        state
+  # The first answer says whether the others matter.
+  defp answers(store, [state | rest]) do
+    case Xenstore.perform(store, state, @limit) do
+      {:ok, "2"} = knocking -> [knocking | Enum.map(rest, &Xenstore.perform(store, &1, @limit))]
+      other -> [other]
+    end
+  end
 
-      {verdict, entry} ->
-        case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
-          {:ok, pid} -> remember(state, pid, knock)
-          {:error, _reason} -> state
-        end
+  defp answer(state, _knock, :ignore), do: state
+
+  defp answer(state, knock, {verdict, entry}) do
+    case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
+      {:ok, pid} ->
+        %{state | knocks: Map.put(state.knocks, Process.monitor(pid), {knock.peer, knock.tid})}
+
+      {:error, _reason} ->
+        state
     end
   end
 
@@ -238,7 +239,7 @@ defmodule Tube.Door do
     case state.services do
       %{^service => %{options: options} = entry} ->
         cond do
-          options.peers != :any and peer not in options.peers -> :ignore
+          not listed?(options.peers, peer) -> :ignore
           held(state, peer) >= options.max_per_peer -> {{:refuse, :busy}, entry}
           not Listener.room?(entry.listener) -> {{:refuse, :busy}, entry}
           true -> {:accept, entry}
@@ -249,10 +250,17 @@ defmodule Tube.Door do
     end
   end
 
+  # What cannot be understood names no service: whoever may use any service is told.
+  defp refuse(state, %{peer: peer}, word) do
+    Enum.find_value(state.services, :ignore, fn {_service, entry} ->
+      if listed?(entry.options.peers, peer) and held(state, peer) < entry.options.max_per_peer,
+        do: {{:refuse, word}, entry}
+    end)
+  end
+
+  defp listed?(:any, _peer), do: true
+  defp listed?(peers, peer), do: peer in peers
+
   defp held(state, peer),
     do: Enum.count(state.knocks, fn {_monitor, {from, _tid}} -> from == peer end)
-
-  defp remember(state, pid, knock) do
-    %{state | knocks: Map.put(state.knocks, Process.monitor(pid), {knock.peer, knock.tid})}
-  end
 end

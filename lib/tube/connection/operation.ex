@@ -6,7 +6,7 @@ defmodule Tube.Connection.Operation do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.Rings
-  alias Tube.{Handshake, Listener, Native, Xenstore}
+  alias Tube.{Connection, Handshake, Listener, Native, Xenstore}
 
   @spec carry_out(Handshake.op(), {Tube.Connection.t(), [Handshake.event()]}) ::
           {Tube.Connection.t(), [Handshake.event()]}
@@ -93,13 +93,7 @@ defmodule Tube.Connection.Operation do
   defp change({:peer_state, _number}, state), do: state
   defp change({:failed, reason}, state), do: %{state | failed: state.failed || reason}
 
-  # What the owner has not taken yet stays: the connection frees the rings at its end.
-  defp change(:free, %{listening: true} = state), do: state
-
-  defp change(:free, state) do
-    Rings.free(state.tube)
-    %{state | tube: nil}
-  end
+  defp change(:free, state), do: Connection.let_go(state)
 
   defp change({:stop, reason}, state), do: %{state | ended: reason}
 end

@@ -29,6 +29,8 @@ defmodule Tube.Handshake.Knock do
       # A knock is complete when its state is there; the other keys would only make us read again.
       {:knock, peer, ^me, tid, key} when key in [nil, "state"] -> {:look, peer, tid}
       {:knocks, peer, ^me} -> {:list, peer}
+      # Merged: so much has changed in that domain that it is told as one path.
+      {:domain, peer} -> {:list, peer}
       _other -> :ignore
     end
   end
