@@ -1,1 +1,36 @@
-//! Under construction.
+//! One end of a tube: two rings, an event channel, and the rules between them. There is no Erlang in
+//! here; a [`Vm`] says what a process and a buffer are, and the tests have a toy one.
+//!
+//! A [`Link`] has two halves, each under its own lock, held for a bounded piece of work: the sending
+//! half, which any process may use, and the receiving half, which belongs to an owner. Whoever drives
+//! it calls
+//!
+//! * [`Link::send`] and [`Link::recv`] from processes; both answer at once, with a registration
+//!   when there is nothing to do yet;
+//! * [`Link::bell`] when the event channel's descriptor is readable, which wakes the registered,
+//!   delivers to an active owner, and notices the end;
+//! * [`Link::close`] at last, which gives everything back.
+//!
+//! Messages and wake-ups go out through a [`Herald`] and an [`Outlet`]. What happened to the link as
+//! a whole ([`Event`]) is reported once, to whoever calls next.
+
+mod after;
+mod census;
+mod flow;
+mod info;
+mod link;
+mod make;
+mod memory;
+mod rx;
+mod status;
+mod tx;
+mod vm;
+
+pub use census::Census;
+pub use flow::{Flow, Mode, Received, Refusal, Sent};
+pub use info::Info;
+pub use link::Link;
+pub use make::{MakeError, Offer, Refs};
+pub use status::Event;
+pub use tube_ring::{Counters, Fragment};
+pub use vm::{Buffer, Herald, Outlet, Small, Vm};

@@ -1,0 +1,49 @@
+//! What a call leaves to do once its lock is released: the VM and the event channel are never called
+//! with a half of a link locked.
+
+use crate::flow::Refusal;
+use std::sync::Arc;
+use tube_platform::EventChannel;
+use tube_ring::Violation;
+
+pub(crate) struct After<P> {
+    /// Senders to wake.
+    pub senders: Vec<P>,
+    /// The owner to wake.
+    pub owner: Option<P>,
+    /// The peer waits for what was done.
+    pub ring: bool,
+    /// To ring it with.
+    pub channel: Option<Arc<dyn EventChannel>>,
+}
+
+impl<P> Default for After<P> {
+    fn default() -> Self {
+        After {
+            // Without elements it has no memory either, so the common case allocates nothing.
+            senders: Vec::new(),
+            owner: None,
+            ring: false,
+            channel: None,
+        }
+    }
+}
+
+/// Why a half could not go on: by the state of things, or by a peer that breaks the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Refused(Refusal),
+    Violated,
+}
+
+impl From<Violation> for Stop {
+    fn from(_: Violation) -> Stop {
+        Stop::Violated
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}

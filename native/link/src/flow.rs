@@ -1,0 +1,104 @@
+//! The words in which a link answers.
+
+/// What became of a [`Link::send`](crate::Link::send).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The message is wholly in the ring.
+    Whole,
+    /// So many of its bytes are; call again with that number.
+    More(u64),
+    /// So many of its bytes are. The sender is registered and will be told when to call again.
+    Wait(u64),
+}
+
+/// What became of a [`Link::recv`](crate::Link::recv).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<B> {
+    /// A message that was in the ring in one piece; it is where the caller wanted it.
+    Small,
+    /// A message that came in several pieces.
+    Long(B),
+    /// Part of a long message was taken; call again.
+    More,
+    /// Nothing there. The owner is registered and will be told when there is.
+    Wait,
+}
+
+/// Why a call did nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Our end is closed or has finished, or the peer has finished and all is taken.
+    Closed,
+    /// The peer's end has gone without having finished.
+    PeerDown,
+    /// The peer wrote something impossible.
+    Protocol,
+    /// The message is longer than the peer takes.
+    TooLong,
+    /// The call does not fit what was called before.
+    Invalid,
+    /// Only the owner may.
+    NotOwner,
+    /// No memory for the message, which stays where it is.
+    NoMemory,
+}
+
+/// When messages are delivered without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Never.
+    Passive,
+    /// Always.
+    Always,
+    /// The next message, and no word when it was the last.
+    Once,
+    /// The next so many messages, and word when they are used up. Never 0.
+    Count(u32),
+}
+
+impl Mode {
+    /// Whether messages are to be delivered now.
+    pub fn is_active(self) -> bool {
+        self != Mode::Passive
+    }
+
+    /// `self` after `asked` was asked for: counts add up, so that an owner can top up in time.
+    #[must_use]
+    pub fn turn(self, asked: Mode) -> Mode {
+        match (self, asked) {
+            (Mode::Count(left), Mode::Count(more)) => Mode::Count(left.saturating_add(more)),
+            (_, Mode::Count(0)) => Mode::Passive,
+            _ => asked,
+        }
+    }
+}
+
+/// What the driver of a link must do for the work to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Nothing: the next bell says when.
+    Idle,
+    /// Nothing: the bell was left pending, so the descriptor is still readable.
+    Ready,
+    /// Call [`Link::resume`](crate::Link::resume) soon: there is more to deliver, and no bell to say so.
+    Later,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mode::{Always, Count, Once, Passive};
+
+    #[test]
+    fn counts_add_up_and_other_modes_replace() {
+        assert_eq!(Count(2).turn(Count(3)), Count(5));
+        assert_eq!(Count(u32::MAX).turn(Count(3)), Count(u32::MAX));
+        assert_eq!(Passive.turn(Count(3)), Count(3));
+        assert_eq!(Passive.turn(Count(0)), Passive);
+        assert_eq!(Always.turn(Count(3)), Count(3));
+        for mode in [Passive, Always, Once, Count(1)] {
+            for asked in [Passive, Always, Once] {
+                assert_eq!(mode.turn(asked), asked);
+            }
+        }
+    }
+}

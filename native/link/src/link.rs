@@ -1,0 +1,389 @@
+//! A link: two halves, and what has become of it.
+
+use crate::after::{After, Stop};
+use crate::flow::{Flow, Mode, Received, Refusal, Sent};
+use crate::info::Info;
+use crate::memory::Memory;
+use crate::rx::{Delivered, Rx};
+use crate::status::{Event, Status};
+use crate::tx::Tx;
+use crate::vm::{Herald, Outlet, Small, Vm};
+use std::sync::{Arc, Mutex, PoisonError};
+use tube_platform::{Ack, EventChannel};
+
+/// One end of a tube. When closed it is an empty shell, whoever may still hold it.
+pub struct Link<V: Vm> {
+    // A half whose lock is poisoned is taken for closed: what a panic left is not to be trusted.
+    tx: Mutex<Option<Tx<V::Process>>>,
+    rx: Mutex<Option<Rx<V>>>,
+    status: Status,
+    /// Held while events are reported, so that they arrive in their order.
+    reporting: Mutex<()>,
+}
+
+impl<V: Vm> Link<V> {
+    pub(crate) fn new(memory: Memory, max_message: u32) -> Link<V> {
+        let memory = Arc::new(memory);
+        // SAFETY: once per memory. Each half holds it, and drops it after its ring end.
+        let (producer, consumer) = unsafe { memory.ends(max_message) };
+        Link {
+            tx: Mutex::new(Some(Tx::new(producer, memory.clone()))),
+            rx: Mutex::new(Some(Rx::new(consumer, memory))),
+            status: Status::default(),
+            reporting: Mutex::new(()),
+        }
+    }
+
+    /// Names the owner and lets events be reported. To be followed by a [`resume`](Self::resume):
+    /// the peer may have been quicker.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub fn start(&self, owner: V::Process) -> Result<(), Refusal> {
+        self.with_rx(&mut After::default(), |rx, _| {
+            rx.owner = Some(owner);
+            Ok(())
+        })?;
+        self.status.listen();
+        Ok(())
+    }
+
+    /// Puts the next part of `message` into the ring; `done` is what the last call for it answered, else 0.
+    ///
+    /// # Errors
+    /// Every [`Refusal`] but those of the receiving side.
+    pub fn send(
+        &self,
+        sender: V::Process,
+        message: &[u8],
+        done: u64,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<Sent, Refusal> {
+        let mut after = After::default();
+        let sent = self.with_tx(&mut after, |tx, after| {
+            let now = self.status.now();
+            match now.fault() {
+                Some(fault) => Err(fault.into()),
+                None if now.has(Event::Gone) => Err(Refusal::Closed.into()),
+                None => tx.send(sender, message, done, after),
+            }
+        });
+        self.finish(after, herald);
+        sent
+    }
+
+    /// The sender waits no longer. Its message, if part of it is in the ring, ends there.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`], [`Refusal::Protocol`].
+    pub fn cancel(
+        &self,
+        sender: V::Process,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<(), Refusal> {
+        let mut after = After::default();
+        let done = self.with_tx(&mut after, |tx, after| tx.cancel(sender, after));
+        self.finish(after, herald);
+        done
+    }
+
+    /// Declares that nothing more will be sent; a message in progress may be finished.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub fn shutdown(&self, herald: &impl Herald<V::Process>) -> Result<(), Refusal> {
+        let mut after = After::default();
+        let done = self.with_tx(&mut after, |tx, after| {
+            tx.shutdown(after);
+            Ok(())
+        });
+        self.finish(after, herald);
+        done
+    }
+
+    /// The next message, for a passive owner.
+    ///
+    /// # Errors
+    /// Every [`Refusal`] but those of the sending side. [`Refusal::Invalid`] when active.
+    pub fn recv(
+        &self,
+        owner: V::Process,
+        small: &mut impl Small,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<Received<V::Buffer>, Refusal> {
+        let mut after = After::default();
+        let received = self.with_rx(&mut after, |rx, after| {
+            let now = self.status.now();
+            if now.has(Event::Violated) {
+                return Err(Refusal::Protocol.into());
+            }
+            let received = rx.recv(owner, small, now.has(Event::Gone), after);
+            if received.is_err() || now.ends() {
+                self.note_end(rx);
+            }
+            received
+        });
+        self.finish(after, herald);
+        received
+    }
+
+    /// The owner waits no longer.
+    pub fn recv_cancel(&self, owner: V::Process) {
+        _ = self.with_rx(&mut After::default(), |rx, _| {
+            rx.waiting &= rx.owner != Some(owner);
+            Ok(())
+        });
+    }
+
+    /// Hands the receiving side to another process. The old owner's wait ends.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub fn set_owner(
+        &self,
+        owner: V::Process,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<(), Refusal> {
+        let mut after = After::default();
+        let done = self.with_rx(&mut after, |rx, after| {
+            rx.wake(after);
+            rx.owner = Some(owner);
+            Ok(())
+        });
+        self.finish(after, herald);
+        done
+    }
+
+    /// Says how messages are to be delivered; to be followed by a [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// [`Refusal::NotOwner`], [`Refusal::Closed`].
+    pub fn set_mode(&self, owner: V::Process, mode: Mode) -> Result<(), Refusal> {
+        self.with_rx(&mut After::default(), |rx, _| {
+            if rx.owner != Some(owner) {
+                return Err(Refusal::NotOwner.into());
+            }
+            rx.mode = rx.mode.turn(mode);
+            rx.waiting &= !rx.mode.is_active();
+            Ok(())
+        })
+    }
+
+    /// The event channel's descriptor is readable.
+    pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        // While there is more to deliver than the budget allows, the bell stays: it will call again.
+        if self.deliver(outlet) == Delivered::Budget {
+            self.settle(outlet);
+            return Flow::Ready;
+        }
+        match self.channel().map(|channel| channel.acknowledge()) {
+            Some(Ok(Ack::Open)) => self.look(false),
+            // A broken descriptor is as good as a peer that has gone: nothing will be heard again.
+            Some(Ok(Ack::PeerGone) | Err(_)) => self.look(true),
+            None => return Flow::Idle,
+        }
+        self.go_on(outlet)
+    }
+
+    /// Looks at everything once, as after a bell: when data begins to flow, when the owner wants messages,
+    /// and when the last look ended with [`Flow::Later`].
+    pub fn resume(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        self.look(false);
+        self.go_on(outlet)
+    }
+
+    /// Has the peer's end gone? Its descriptor then stays readable, and must not be watched.
+    pub fn is_gone(&self) -> bool {
+        self.status.now().has(Event::Gone)
+    }
+
+    /// The event channel, while the link is open.
+    pub fn channel(&self) -> Option<Arc<dyn EventChannel>> {
+        let tx = self.tx.lock().ok()?;
+        tx.as_ref().map(|tx| tx.memory.channel().clone())
+    }
+
+    /// What the link has done. `None` when it is closed.
+    pub fn info(&self) -> Option<Info> {
+        let tx = self.tx.lock().ok()?.as_ref()?.info();
+        let rx = self.rx.lock().ok()?;
+        Some(Info::new(tx, rx.as_ref()?, self.status.now()))
+    }
+
+    /// Gives everything back. Messages that are in the ring reach the peer all the same. Those who wait are
+    /// told; so is an active owner, if the link broke and nobody has said so yet.
+    pub fn close(&self, outlet: &mut impl Outlet<V>) {
+        let mut after = After::default();
+        // Poisoned or not: this only takes things apart.
+        let tx = self.tx.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rx = self.rx.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut tx) = tx {
+            tx.end(&mut after);
+        }
+        if let Some(mut rx) = rx {
+            if let Some(fault) = self.status.now().fault() {
+                rx.tell_end(outlet, Some(fault));
+            }
+            rx.end();
+            rx.wake(&mut after);
+        }
+        // The pages are gone by now, and with them the peer was rung.
+        self.finish(after, outlet);
+    }
+
+    fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        let delivered = self.deliver(outlet);
+        self.settle(outlet);
+        match delivered {
+            Delivered::Budget => Flow::Later,
+            _ => Flow::Idle,
+        }
+    }
+
+    /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
+    fn deliver(&self, outlet: &mut impl Outlet<V>) -> Delivered {
+        let mut after = After::default();
+        let delivered = self.with_rx(&mut after, |rx, after| {
+            let now = self.status.now();
+            let delivered = match now.has(Event::Violated) {
+                true => Err(Stop::Violated),
+                false => rx.deliver(outlet, now.has(Event::Gone), after),
+            };
+            match delivered {
+                Ok(Delivered::End) => {
+                    self.note_end(rx);
+                    rx.tell_end(outlet, self.status.now().fault());
+                }
+                Err(Stop::Violated) => rx.tell_end(outlet, Some(Refusal::Protocol)),
+                _ => {}
+            }
+            delivered
+        });
+        ring(&after);
+        match delivered {
+            Ok(delivered) => delivered,
+            // The message is still there; try again.
+            Err(Refusal::NoMemory) => Delivered::Budget,
+            Err(_) => Delivered::Passive,
+        }
+    }
+
+    /// Looks for the end of the peer's data and of the peer.
+    fn look(&self, gone: bool) {
+        _ = self.with_rx(&mut After::default(), |rx, _| {
+            // First, since a peer that goes has declared its end before: seen in this order, a clean end
+            // is never taken for a broken link.
+            let gone = gone || rx.memory.peer_gone()?;
+            self.note_end(rx);
+            if gone {
+                self.status.raise(Event::Gone);
+            }
+            Ok(())
+        });
+    }
+
+    /// Wakes those for whom the bell may have rung, and reports what is to be reported.
+    fn settle(&self, herald: &impl Herald<V::Process>) {
+        let mut after = After::default();
+        let now = self.status.now();
+        let over = now.has(Event::Gone) || now.has(Event::Violated);
+        _ = self.with_rx(&mut after, |rx, after| {
+            if now.ends() {
+                self.note_end(rx);
+            }
+            match over {
+                true => rx.wake(after),
+                false => rx.data(after)?,
+            }
+            Ok(())
+        });
+        _ = self.with_tx(&mut after, |tx, after| {
+            match over {
+                true => tx.wake_all(after),
+                false => tx.space(after)?,
+            }
+            Ok(())
+        });
+        self.finish(after, herald);
+    }
+
+    /// Notes the end of the peer's data, and whether all of it is taken.
+    fn note_end(&self, rx: &mut Rx<V>) {
+        let Ok(finished) = rx.peer_finished() else {
+            return self.status.raise(Event::Violated);
+        };
+        if finished {
+            self.status.raise(Event::Fin);
+        }
+        if self.status.now().ends() && rx.is_drained() {
+            self.status.raise(Event::Drained);
+        }
+    }
+
+    fn with_tx<R>(
+        &self,
+        after: &mut After<V::Process>,
+        f: impl FnOnce(&mut Tx<V::Process>, &mut After<V::Process>) -> Result<R, Stop>,
+    ) -> Result<R, Refusal> {
+        let mut half = self.tx.lock().map_err(|_| Refusal::Closed)?;
+        let tx = half.as_mut().ok_or(Refusal::Closed)?;
+        let result = f(tx, after);
+        if after.ring {
+            after.channel = Some(tx.memory.channel().clone());
+        }
+        result.map_err(|stop| {
+            if stop == Stop::Violated {
+                tx.wake_all(after);
+            }
+            self.stopped(stop)
+        })
+    }
+
+    fn with_rx<R>(
+        &self,
+        after: &mut After<V::Process>,
+        f: impl FnOnce(&mut Rx<V>, &mut After<V::Process>) -> Result<R, Stop>,
+    ) -> Result<R, Refusal> {
+        let mut half = self.rx.lock().map_err(|_| Refusal::Closed)?;
+        let rx = half.as_mut().ok_or(Refusal::Closed)?;
+        let result = f(rx, after);
+        if after.ring {
+            after.channel = Some(rx.memory.channel().clone());
+        }
+        result.map_err(|stop| self.stopped(stop))
+    }
+
+    fn stopped(&self, stop: Stop) -> Refusal {
+        match stop {
+            Stop::Refused(refusal) => refusal,
+            Stop::Violated => {
+                self.status.raise(Event::Violated);
+                Refusal::Protocol
+            }
+        }
+    }
+
+    /// What is left to do when no lock is held any more.
+    fn finish(&self, after: After<V::Process>, herald: &impl Herald<V::Process>) {
+        ring(&after);
+        for sender in after.senders {
+            herald.space(sender);
+        }
+        if let Some(owner) = after.owner {
+            herald.data(owner);
+        }
+        if self.status.is_untold() {
+            let _order = self.reporting.lock();
+            for event in self.status.take() {
+                herald.event(event);
+            }
+        }
+    }
+}
+
+fn ring<P>(after: &After<P>) {
+    if let Some(channel) = &after.channel {
+        // A peer that has gone does not hear, and our own end of the channel will say so.
+        _ = channel.notify();
+    }
+}

@@ -1,0 +1,311 @@
+//! The receiving half: its owner, and how messages get to it.
+
+use crate::after::{After, Stop};
+use crate::flow::{Mode, Received, Refusal};
+use crate::memory::Memory;
+use crate::vm::{Buffer, Outlet, Small, Vm};
+use std::sync::Arc;
+use tube_ring::{Consumer, Fragment, Pull, Sink};
+
+/// Most bytes taken in one call: some ten microseconds of copying.
+const BUDGET: usize = 256 << 10;
+/// Most messages delivered in one call; each costs the VM some hundred nanoseconds.
+const MESSAGES: usize = 1024;
+/// No record in one piece is longer than this, so that a pull with this budget takes any of them whole.
+const PIECE: usize = 64 << 10;
+
+pub(crate) struct Rx<V: Vm> {
+    consumer: Consumer,
+    assembly: Assembly<V::Buffer>,
+    pub(crate) owner: Option<V::Process>,
+    pub(crate) mode: Mode,
+    /// The owner is to be told of data.
+    pub(crate) waiting: bool,
+    /// An active owner was told of the end.
+    ended: bool,
+    pub(crate) memory: Arc<Memory>,
+}
+
+/// What ended a look into the ring.
+enum Step<B> {
+    Small,
+    Long(B),
+    Budget,
+    Empty,
+    Finished,
+}
+
+/// How a round of deliveries ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// The owner wants no more for now.
+    Passive,
+    /// The ring is empty, and the next record rings.
+    Armed,
+    /// The ring is empty, and nothing more will come.
+    End,
+    /// There is more, but this has taken long enough.
+    Budget,
+}
+
+impl<V: Vm> Rx<V> {
+    pub(crate) fn new(consumer: Consumer, memory: Arc<Memory>) -> Rx<V> {
+        // Half the ring, less a header: what an honest sender puts into one record.
+        let inline = (consumer.capacity() / 2 - 8).min(PIECE);
+        Rx {
+            consumer,
+            assembly: Assembly::new(inline),
+            owner: None,
+            mode: Mode::Passive,
+            waiting: false,
+            ended: false,
+            memory,
+        }
+    }
+
+    /// One message for a passive owner, or what there is instead.
+    pub(crate) fn recv(
+        &mut self,
+        owner: V::Process,
+        small: &mut impl Small,
+        gone: bool,
+        after: &mut After<V::Process>,
+    ) -> Result<Received<V::Buffer>, Stop> {
+        if self.owner != Some(owner) {
+            return Err(Refusal::NotOwner.into());
+        }
+        if self.mode.is_active() {
+            return Err(Refusal::Invalid.into());
+        }
+        let mut budget = BUDGET;
+        loop {
+            match self.step(small, &mut budget)? {
+                Step::Small => {
+                    after.ring |= self.consumer.release_batch()?;
+                    return Ok(Received::Small);
+                }
+                Step::Long(buffer) => {
+                    after.ring |= self.consumer.release_batch()?;
+                    return Ok(Received::Long(buffer));
+                }
+                Step::Budget => {
+                    after.ring |= self.consumer.release_batch()?;
+                    return Ok(Received::More);
+                }
+                Step::Finished => return Err(Refusal::Closed.into()),
+                Step::Empty if gone => return Err(Refusal::PeerDown.into()),
+                Step::Empty => {
+                    let armed = self.consumer.arm()?;
+                    after.ring |= armed.notify;
+                    if !armed.ready {
+                        self.waiting = true;
+                        return Ok(Received::Wait);
+                    }
+                }
+            }
+            // A peer that writes one fragment at a time must not keep us here.
+            if budget == 0 {
+                return Ok(Received::More);
+            }
+        }
+    }
+
+    /// Messages to an active owner, as many as it wants and the budget allows.
+    pub(crate) fn deliver<O: Outlet<V>>(
+        &mut self,
+        outlet: &mut O,
+        gone: bool,
+        after: &mut After<V::Process>,
+    ) -> Result<Delivered, Stop> {
+        let mut budget = BUDGET;
+        for _ in 0..MESSAGES {
+            let Some(owner) = self.owner.filter(|_| self.mode.is_active()) else {
+                return Ok(Delivered::Passive);
+            };
+            let alive = match self.step(outlet, &mut budget)? {
+                Step::Small => outlet.small(owner),
+                Step::Long(message) => outlet.long(owner, message),
+                Step::Budget => {
+                    after.ring |= self.consumer.release_batch()?;
+                    return Ok(Delivered::Budget);
+                }
+                Step::Finished => return Ok(Delivered::End),
+                Step::Empty if gone => return Ok(Delivered::End),
+                Step::Empty => {
+                    let armed = self.consumer.arm()?;
+                    after.ring |= armed.notify;
+                    if armed.ready {
+                        continue;
+                    }
+                    return Ok(Delivered::Armed);
+                }
+            };
+            after.ring |= self.consumer.release_batch()?;
+            match self.mode {
+                // What was just taken is lost with its reader; the rest stays for whoever comes next.
+                _ if !alive => self.mode = Mode::Passive,
+                Mode::Once => self.mode = Mode::Passive,
+                Mode::Count(1) => {
+                    self.mode = Mode::Passive;
+                    outlet.passive(owner);
+                }
+                Mode::Count(left) => self.mode = Mode::Count(left - 1),
+                Mode::Passive | Mode::Always => {}
+            }
+            if budget == 0 {
+                return Ok(Delivered::Budget);
+            }
+        }
+        Ok(Delivered::Budget)
+    }
+
+    /// Tells an active owner, once, that all is delivered.
+    pub(crate) fn tell_end<O: Outlet<V>>(&mut self, outlet: &mut O, reason: Option<Refusal>) {
+        let Some(owner) = self.owner.filter(|_| self.mode.is_active() && !self.ended) else {
+            return;
+        };
+        self.ended = true;
+        self.mode = Mode::Passive;
+        outlet.end(owner, reason);
+    }
+
+    /// The next message, or as much of it as the budget allows.
+    fn step<S: Small>(
+        &mut self,
+        small: &mut S,
+        budget: &mut usize,
+    ) -> Result<Step<V::Buffer>, Stop> {
+        loop {
+            let mut inlet = Inlet {
+                assembly: &mut self.assembly,
+                small,
+            };
+            // A whole record is taken at once whatever is left of the budget.
+            let pulled = self.consumer.pull(&mut inlet, (*budget).max(PIECE))?;
+            if self.assembly.short {
+                return Err(Stop::Violated);
+            }
+            match pulled {
+                Pull::Message(bytes) => {
+                    *budget = budget.saturating_sub(bytes.max(1));
+                    return Ok(match self.assembly.buffer.take() {
+                        Some(buffer) => Step::Long(buffer),
+                        None => {
+                            if bytes == 0 {
+                                small.empty();
+                            }
+                            Step::Small
+                        }
+                    });
+                }
+                Pull::Partial(bytes) => *budget = budget.saturating_sub(bytes),
+                Pull::Aborted => *budget = budget.saturating_sub(PIECE),
+                Pull::Refused => return Err(Refusal::NoMemory.into()),
+                Pull::Empty => return Ok(Step::Empty),
+                Pull::Finished => return Ok(Step::Finished),
+            }
+            if *budget == 0 {
+                return Ok(Step::Budget);
+            }
+        }
+    }
+
+    /// After a bell: is the registered owner to be told?
+    pub(crate) fn data(&mut self, after: &mut After<V::Process>) -> Result<(), Stop> {
+        if self.waiting {
+            let armed = self.consumer.arm()?;
+            after.ring |= armed.notify;
+            if armed.ready {
+                self.wake(after);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the owner's wait, if it waits.
+    pub(crate) fn wake(&mut self, after: &mut After<V::Process>) {
+        if std::mem::take(&mut self.waiting) {
+            after.owner = self.owner;
+        }
+    }
+
+    /// Has the peer declared the end of its data?
+    pub(crate) fn peer_finished(&mut self) -> Result<bool, Stop> {
+        Ok(self.consumer.peer_finished()?)
+    }
+
+    /// Is everything taken that is known to be there?
+    pub(crate) fn is_drained(&self) -> bool {
+        self.consumer.backlog() == 0
+    }
+
+    /// Declares that nothing more will be read.
+    pub(crate) fn end(&mut self) {
+        self.consumer.leave();
+    }
+
+    pub(crate) fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+}
+
+/// Where the bytes of the message that is being pulled go.
+struct Assembly<B> {
+    /// Messages up to this long are expected in one piece and need no buffer.
+    inline: usize,
+    buffer: Option<B>,
+    total: usize,
+    /// There was no memory for a short message in pieces. No honest peer sends such.
+    short: bool,
+}
+
+impl<B: Buffer> Assembly<B> {
+    fn new(inline: usize) -> Assembly<B> {
+        Assembly {
+            inline,
+            buffer: None,
+            total: 0,
+            short: false,
+        }
+    }
+
+    fn make_room(&mut self) -> bool {
+        self.buffer = B::new(self.total);
+        self.buffer.is_some()
+    }
+}
+
+struct Inlet<'a, B, S> {
+    assembly: &'a mut Assembly<B>,
+    small: &'a mut S,
+}
+
+impl<B: Buffer, S: Small> Sink for Inlet<'_, B, S> {
+    #[inline]
+    fn begin(&mut self, total: usize) -> bool {
+        self.assembly.total = total;
+        total <= self.assembly.inline || self.assembly.make_room()
+    }
+
+    #[inline]
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>) {
+        let assembly = &mut *self.assembly;
+        if assembly.buffer.is_none() {
+            if bytes.len() == assembly.total {
+                return self.small.take(bytes);
+            }
+            if assembly.short || !assembly.make_room() {
+                assembly.short = true;
+                return;
+            }
+        }
+        if let Some(buffer) = &mut assembly.buffer {
+            let room = &mut buffer.room()[offset..][..bytes.len()];
+            bytes.copy_to(room);
+        }
+    }
+
+    fn discard(&mut self) {
+        self.assembly.buffer = None;
+    }
+}

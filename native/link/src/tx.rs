@@ -1,0 +1,212 @@
+//! The sending half: one message in progress at a time, and the senders that wait.
+
+use crate::after::{After, Stop};
+use crate::flow::{Refusal, Sent};
+use crate::memory::Memory;
+use std::sync::Arc;
+use tube_ring::{Producer, Progress, Push};
+
+/// Most bytes copied in one call: some ten microseconds of work.
+const BUDGET: usize = 256 << 10;
+/// How often one call tries again when room appears while it registers, before it lets its caller do so.
+const TRIES: usize = 4;
+
+pub(crate) struct Tx<P> {
+    producer: Producer,
+    /// The sender of the message that is partly in the ring.
+    current: Option<P>,
+    /// Senders to be told when there is room, or when the message in progress is done.
+    waiting: Vec<P>,
+    /// No new messages; the end of data is declared when the one in progress is done.
+    finishing: bool,
+    pub(crate) memory: Arc<Memory>,
+}
+
+impl<P: Copy + PartialEq> Tx<P> {
+    pub(crate) fn new(producer: Producer, memory: Arc<Memory>) -> Tx<P> {
+        Tx {
+            producer,
+            current: None,
+            waiting: Vec::new(),
+            finishing: false,
+            memory,
+        }
+    }
+
+    /// Puts the next part of `message` into the ring, of which `done` bytes are there.
+    pub(crate) fn send(
+        &mut self,
+        sender: P,
+        message: &[u8],
+        done: u64,
+        after: &mut After<P>,
+    ) -> Result<Sent, Stop> {
+        match self.current {
+            None if done > 0 => return Err(Refusal::Invalid.into()),
+            None if self.finishing => return Err(Refusal::Closed.into()),
+            None => {}
+            Some(current) if current == sender => {
+                if done == 0 {
+                    return Err(Refusal::Invalid.into());
+                }
+            }
+            Some(_) if done > 0 => return Err(Refusal::Invalid.into()),
+            Some(_) if self.finishing => return Err(Refusal::Closed.into()),
+            Some(_) => {
+                self.wait(sender);
+                return Ok(Sent::Wait(0));
+            }
+        }
+        let done = u32::try_from(done).map_err(|_| Refusal::Invalid)?;
+        let mut progress = Progress::at(done);
+        let pushed = self.push(message, &mut progress, after);
+        self.follow(sender, done > 0, &pushed, after);
+        pushed
+    }
+
+    fn push(
+        &mut self,
+        message: &[u8],
+        progress: &mut Progress,
+        after: &mut After<P>,
+    ) -> Result<Sent, Stop> {
+        for _ in 0..TRIES {
+            match self.producer.push(message, progress, BUDGET)? {
+                Push::Whole => {
+                    after.ring |= self.producer.publish()?;
+                    return Ok(Sent::Whole);
+                }
+                Push::Budget => {
+                    after.ring |= self.producer.publish()?;
+                    return Ok(Sent::More(progress.sent().into()));
+                }
+                Push::Full => {
+                    let armed = self.producer.arm()?;
+                    after.ring |= armed.notify;
+                    if !armed.ready {
+                        return Ok(Sent::Wait(progress.sent().into()));
+                    }
+                }
+                Push::TooLong { .. } => return Err(Refusal::TooLong.into()),
+                Push::Gone | Push::Finished => return Err(Refusal::Closed.into()),
+                // Whose message it is was settled before: this one changed its length on the way.
+                Push::Busy | Push::Aborted => return Err(Refusal::Invalid.into()),
+            }
+        }
+        after.ring |= self.producer.publish()?;
+        Ok(Sent::More(progress.sent().into()))
+    }
+
+    /// Keeps account of whose message is in progress and who waits.
+    fn follow(
+        &mut self,
+        sender: P,
+        begun: bool,
+        pushed: &Result<Sent, Stop>,
+        after: &mut After<P>,
+    ) {
+        match pushed {
+            Ok(Sent::Whole) if !begun => {}
+            Ok(Sent::More(0)) => {}
+            Ok(Sent::Wait(0)) => self.wait(sender),
+            Ok(Sent::More(_)) => self.current = Some(sender),
+            Ok(Sent::Wait(_)) => {
+                self.current = Some(sender);
+                self.wait(sender);
+            }
+            // The message may go on all the same: only its sender got something wrong.
+            Err(Stop::Refused(Refusal::Invalid)) => {}
+            Ok(Sent::Whole) => self.done(after),
+            Err(_) => {
+                if begun {
+                    self.done(after);
+                }
+            }
+        }
+    }
+
+    /// The message in progress is complete or given up: the others' turn.
+    fn done(&mut self, after: &mut After<P>) {
+        self.current = None;
+        after.senders.append(&mut self.waiting);
+        if self.finishing {
+            self.producer.finish();
+            after.ring = true;
+        }
+    }
+
+    fn wait(&mut self, sender: P) {
+        if !self.waiting.contains(&sender) {
+            self.waiting.push(sender);
+        }
+    }
+
+    /// The sender waits no longer, and if its message was in progress, it ends here.
+    pub(crate) fn cancel(&mut self, sender: P, after: &mut After<P>) -> Result<(), Stop> {
+        self.waiting.retain(|waiting| *waiting != sender);
+        if self.current == Some(sender) {
+            self.producer.abort();
+            after.ring |= self.producer.publish()?;
+            self.done(after);
+        }
+        Ok(())
+    }
+
+    /// After a bell: is there room for those who wait for it?
+    pub(crate) fn space(&mut self, after: &mut After<P>) -> Result<(), Stop> {
+        // While a message is in progress only its sender can use room.
+        let place = match self.current {
+            _ if self.waiting.is_empty() => return Ok(()),
+            None => None,
+            Some(current) => match self.waiting.iter().position(|one| *one == current) {
+                None => return Ok(()),
+                place => place,
+            },
+        };
+        let armed = self.producer.arm()?;
+        after.ring |= armed.notify;
+        if armed.ready {
+            match place {
+                Some(place) => after.senders.push(self.waiting.remove(place)),
+                None => after.senders.append(&mut self.waiting),
+            }
+        }
+        Ok(())
+    }
+
+    /// No new message from here on.
+    pub(crate) fn shutdown(&mut self, after: &mut After<P>) {
+        if self.finishing {
+            return;
+        }
+        self.finishing = true;
+        match self.current {
+            None => self.done(after),
+            // The others will find that they came too late.
+            Some(current) => {
+                let (own, others) = self.waiting.drain(..).partition(|one| *one == current);
+                self.waiting = own;
+                after.senders = others;
+            }
+        }
+    }
+
+    /// Everybody who waits shall come and see.
+    pub(crate) fn wake_all(&mut self, after: &mut After<P>) {
+        after.senders.append(&mut self.waiting);
+    }
+
+    /// Declares the end of data, for good. A message in progress is ended before.
+    pub(crate) fn end(&mut self, after: &mut After<P>) {
+        self.producer.finish();
+        self.wake_all(after);
+    }
+
+    pub(crate) fn producer(&self) -> &Producer {
+        &self.producer
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+}

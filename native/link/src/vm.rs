@@ -1,0 +1,58 @@
+//! What a link needs from the virtual machine that it serves.
+
+use crate::Event;
+use std::mem::MaybeUninit;
+use tube_ring::Fragment;
+
+/// A virtual machine, as far as a link knows one.
+pub trait Vm: 'static {
+    /// A process: whom to tell.
+    type Process: Copy + PartialEq + Send;
+    /// Where a message that comes in pieces is put together.
+    type Buffer: Buffer;
+}
+
+/// Private memory for one message.
+pub trait Buffer: Sized + Send {
+    /// Room for `len` bytes. `None` if there is no memory.
+    fn new(len: usize) -> Option<Self>;
+
+    /// All of it. Only what was written may be relied on; the link writes all before it hands it over.
+    fn room(&mut self) -> &mut [MaybeUninit<u8>];
+}
+
+/// Where a message goes that is in the ring in one piece: straight to its last place.
+pub trait Small {
+    /// Copies the message out.
+    fn take(&mut self, bytes: Fragment<'_>);
+
+    /// The message has no bytes.
+    fn empty(&mut self);
+}
+
+/// Tells processes. Called with no lock held; a receiver that is no more is no error.
+pub trait Herald<P> {
+    /// A registered sender may try again.
+    fn space(&self, to: P);
+
+    /// A registered owner may try again.
+    fn data(&self, to: P);
+
+    /// The connection is to know. Called one at a time, in the order of the events.
+    fn event(&self, event: Event);
+}
+
+/// Delivers messages to an active owner. Called with the receiving half locked.
+pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
+    /// Delivers the message just taken by [`Small`]. False if the owner is no more.
+    fn small(&mut self, owner: V::Process) -> bool;
+
+    /// Delivers a message that came in pieces. False if the owner is no more.
+    fn long(&mut self, owner: V::Process, message: V::Buffer) -> bool;
+
+    /// The count is used up.
+    fn passive(&mut self, owner: V::Process);
+
+    /// All is delivered and nothing more will come: `None` for a clean end.
+    fn end(&mut self, owner: V::Process, reason: Option<crate::Refusal>);
+}
