@@ -153,8 +153,13 @@ defmodule Tube.Domain do
 
   def handle_call({:attach, opts}, from, state) do
     case Settings.resolve(opts) do
-      {:ok, settings} -> attach_as(settings, {from, opts}, state)
-      {:error, _} = error -> {:reply, error, state}
+      {:ok, settings} ->
+        # Only what was asked for in so many words: the environment may have changed since.
+        named = for {key, value} <- opts, value != nil, do: key
+        attach_as(settings, {from, Map.take(settings, named)}, state)
+
+      {:error, _} = error ->
+        {:reply, error, state}
     end
   rescue
     error in ArgumentError -> {:reply, {:raise, error}, state}
@@ -223,8 +228,8 @@ defmodule Tube.Domain do
 
   ## Attaching
 
-  defp attach_as(_settings, {_from, opts}, %{phase: :attached} = state),
-    do: {:reply, agrees(opts, state.domain), state}
+  defp attach_as(_settings, {_from, asked}, %{phase: :attached} = state),
+    do: {:reply, agreed(asked, state.domain), state}
 
   # Without a wait: who needs the domain is told when it is back.
   defp attach_as(_settings, _caller, %{lost: true} = state),
@@ -238,9 +243,8 @@ defmodule Tube.Domain do
   defp attach_as(_settings, caller, state),
     do: {:noreply, %{state | callers: [caller | state.callers]}}
 
-  # Only what was asked for in so many words: the environment may have changed since.
-  defp agrees(opts, domain) do
-    if Enum.all?(opts, fn {key, value} -> value in [nil, Map.fetch!(domain, key)] end),
+  defp agreed(asked, domain) do
+    if Map.take(domain, Map.keys(asked)) == asked,
       do: {:ok, domain},
       else: {:error, {:einval, "this VM is domain #{domain.domid} of #{domain.run_dir} already"}}
   end
@@ -293,8 +297,8 @@ defmodule Tube.Domain do
 
         if state.lost, do: tell(state, {:tube_domain, :attached, domain})
 
-        for {from, opts} <- Enum.reverse(state.callers),
-            do: GenServer.reply(from, agrees(opts, domain))
+        for {from, asked} <- Enum.reverse(state.callers),
+            do: GenServer.reply(from, agreed(asked, domain))
 
         since = System.monotonic_time(:millisecond)
 
@@ -342,7 +346,7 @@ defmodule Tube.Domain do
 
   # Back to :idle, whatever was going on.
   defp leave(state, error) do
-    for {from, _opts} <- state.callers, do: GenServer.reply(from, {:error, error})
+    for {from, _asked} <- state.callers, do: GenServer.reply(from, {:error, error})
 
     case state.phase do
       {:attempt, pid, monitor, timer} ->

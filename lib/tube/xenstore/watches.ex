@@ -199,12 +199,11 @@ defmodule Tube.Xenstore.Watches do
   # Found through the tree, not by asking each subscription: a hostile domain decides how many
   # events there are, and there may be a hundred tubes on one watch.
   defp concerned(shared, changed) do
-    above = Path.lineage(changed)
+    prefix = Path.prefix(changed)
+    below = prefix |> :gb_sets.iterator_from(shared.sorted) |> within(prefix)
 
-    below =
-      within(:gb_sets.iterator_from(Path.prefix(changed), shared.sorted), Path.prefix(changed))
-
-    for interest <- Enum.uniq(above ++ below),
+    # What is "below" the root begins with the root's own name.
+    for interest <- Path.lineage(changed) ++ List.delete(below, changed),
         key <- Map.get(shared.interests, interest, []),
         do: key
   end

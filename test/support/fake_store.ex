@@ -1,0 +1,111 @@
+defmodule Tube.FakeStore do
+  @moduledoc false
+  # A store whose every byte the test decides: the far end of a client's connection, over a unix
+  # socket. And the client's transport for it.
+
+  import ExUnit.Assertions
+
+  alias Tube.Xenstore.{Client, Codec}
+
+  defmodule Socket do
+    @moduledoc false
+    @behaviour Tube.Xenstore.Transport
+
+    @impl true
+    def open(path), do: :gen_tcp.connect({:local, path}, 0, [:binary, active: true])
+
+    @impl true
+    def send(socket, packet), do: :gen_tcp.send(socket, packet)
+
+    @impl true
+    def event(socket, {:tcp, socket, bytes}), do: {:data, bytes}
+    def event(socket, {:tcp_closed, socket}), do: {:closed, :normal}
+    def event(_socket, _message), do: :other
+
+    @impl true
+    def max_payload(_socket), do: 4096
+
+    @impl true
+    def close(socket), do: :gen_tcp.close(socket)
+  end
+
+  @doc "A connected client, not linked to the test, and the store's end of its connection."
+  @spec start() :: {client :: pid(), store :: :gen_tcp.socket()}
+  def start do
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "tube-store-#{System.pid()}-#{System.unique_integer([:positive])}"
+      )
+
+    {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {:local, path}])
+    {:ok, client} = Client.start_link({Socket, path})
+    Process.unlink(client)
+    {:ok, store} = :gen_tcp.accept(listener, 5_000)
+    :gen_tcp.close(listener)
+    File.rm!(path)
+    {client, store}
+  end
+
+  @doc "The next request."
+  @spec request(:gen_tcp.socket(), timeout()) :: Codec.packet()
+  def request(store, timeout \\ 5_000) do
+    {:ok, <<_type_id_tx::binary-12, size::32-native>> = header} =
+      :gen_tcp.recv(store, 16, timeout)
+
+    payload =
+      if size == 0 do
+        ""
+      else
+        {:ok, payload} = :gen_tcp.recv(store, size, timeout)
+        payload
+      end
+
+    {:ok, [packet], ""} = Codec.feed("", header <> payload)
+    packet
+  end
+
+  @doc "The next request, which must be of that type; gives its req_id, tx_id and payload."
+  @spec request(:gen_tcp.socket(), Codec.type(), timeout()) :: {integer(), integer(), binary()}
+  def request(store, type, timeout) do
+    {got, id, tx, payload} = request(store, timeout)
+    assert got == type
+    {id, tx, payload}
+  end
+
+  @doc "No request comes."
+  @spec silent?(:gen_tcp.socket(), timeout()) :: boolean()
+  def silent?(store, timeout \\ 50), do: :gen_tcp.recv(store, 1, timeout) == {:error, :timeout}
+
+  @doc "Answers the next request of that type; gives its tx_id and payload."
+  @spec answer(:gen_tcp.socket(), Codec.type(), binary()) :: {integer(), binary()}
+  def answer(store, type, payload \\ "OK\0") do
+    {id, tx, asked} = request(store, type, 5_000)
+    say(store, type, id, payload, tx)
+    {tx, asked}
+  end
+
+  @doc "Answers the next request of that type with an error."
+  @spec refuse(:gen_tcp.socket(), Codec.type(), String.t()) :: {integer(), binary()}
+  def refuse(store, type, name) do
+    {id, tx, asked} = request(store, type, 5_000)
+    say(store, :error, id, name <> "\0", tx)
+    {tx, asked}
+  end
+
+  @doc "Sends one packet."
+  @spec say(:gen_tcp.socket(), Codec.type(), integer(), binary(), integer()) :: :ok
+  def say(store, type, id, payload, tx \\ 0),
+    do: :gen_tcp.send(store, packet(type, id, payload, tx))
+
+  @doc "The bytes of one packet."
+  @spec packet(Codec.type(), integer(), binary(), integer()) :: binary()
+  def packet(type, id, payload, tx \\ 0) do
+    {:ok, bytes} = Codec.encode(type, id, tx, payload)
+    bytes
+  end
+
+  @doc "The bytes of a watch event."
+  @spec watch_event(String.t(), String.t()) :: binary()
+  def watch_event(path, token), do: packet(:watch_event, 0, path <> "\0" <> token <> "\0")
+end
