@@ -437,7 +437,8 @@ defmodule Tube.Connection do
       {:noreply, state}
     else
       Rings.free(state.tube)
-      Owner.told(state.owner, state.ended, state.closer)
+      # Who never had the tube has the answer of open/2, and nothing else.
+      Owner.told(state.connected && state.owner, state.ended, state.closer)
       {:stop, :normal, state}
     end
   end

@@ -45,7 +45,9 @@ defmodule Tube.Options do
   """
   @spec validate!(term, place) :: t
   def validate!(options, place) do
-    allowed = for {key, type, default, places, _} <- @table, place in places, do: {key, type, default}
+    allowed =
+      for {key, type, default, places, _} <- @table, place in places, do: {key, type, default}
+
     given = options |> pairs!(place) |> Map.new(&check!(&1, allowed, place))
     if place == :setopts, do: given, else: Map.merge(defaults(allowed), given)
   end
@@ -73,9 +75,14 @@ defmodule Tube.Options do
   @spec docs(place) :: String.t()
   def docs(place) do
     Enum.map_join(for(row <- @table, place in elem(row, 3), do: row), "\n", fn
-      {key, _type, _default, _places, doc} when place == :setopts -> "  * `:#{key}` - #{doc}"
-      {key, _type, nil, _places, doc} -> "  * `:#{key}` - #{doc}"
-      {key, _type, default, _places, doc} -> "  * `:#{key}` - #{doc} (default `#{inspect(default)}`)"
+      {key, _type, _default, _places, doc} when place == :setopts ->
+        "  * `:#{key}` - #{doc}"
+
+      {key, _type, nil, _places, doc} ->
+        "  * `:#{key}` - #{doc}"
+
+      {key, _type, default, _places, doc} ->
+        "  * `:#{key}` - #{doc} (default `#{inspect(default)}`)"
     end)
   end
 

@@ -56,7 +56,7 @@ defmodule Tube.Connection.Owner do
   The exit signal is sent by hand, so that the reason arrives as it is while the process itself ends
   normally: a peer that went away is no fault of ours to be reported by the supervisor.
   """
-  @spec told(t | nil, term, GenServer.from() | {:port, pid} | nil) :: :ok
+  @spec told(t | nil | false, term, GenServer.from() | {:port, pid} | nil) :: :ok
   def told(owner, reason, closer) do
     case closer do
       nil -> :ok
@@ -64,7 +64,7 @@ defmodule Tube.Connection.Owner do
       from -> GenServer.reply(from, :ok)
     end
 
-    if owner != nil and owner.form == :port do
+    if owner && owner.form == :port do
       Process.unlink(owner.pid)
       Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
     end
