@@ -247,6 +247,15 @@ defmodule Tube.Handshake do
   end
 
   @doc """
+  What a VM sends first if it knows that it is the only one of its domain: removes all that a dead
+  predecessor has left. (Under the local platform nothing is: a VM there is a whole domain.)
+  """
+  @spec sweep(Paths.domid()) :: [request]
+  def sweep(me) do
+    for path <- [Paths.nock_root(me), Paths.tip_root(me), Paths.door(me)], do: {:rm, path}
+  end
+
+  @doc """
   The body of a transaction: carries out `requests` in order through `call`, which takes one
   plain request within the transaction and gives its result.
 

@@ -245,7 +245,7 @@ defmodule Tube.Handshake.Machine do
   # The store did not answer within its own limit: what is left waits for our next start.
   defp timeout(%{pending: {:native, _}} = m, :clean), do: %{m | phase: :overdue}
   defp timeout(m, :clean), do: m |> free() |> stop()
-  defp timeout(%{phase: :refusing} = m, :close), do: clean(m)
+  defp timeout(%{phase: :refusing} = m, :close), do: finish(m)
 
   defp timeout(%{phase: phase} = m, timer) when phase in [:open, :closing],
     do: Open.timeout(m, timer)
@@ -258,8 +258,13 @@ defmodule Tube.Handshake.Machine do
   @spec fail(t, Handshake.reason()) :: t
   def fail(m, reason) do
     m = emit(%{m | ending: reason, phase: :ending}, {:failed, reason})
-    if m.pending, do: m |> cancel() |> start(:clean), else: m.role.give_up(m)
+    if m.pending, do: finish(m), else: m.role.give_up(m)
   end
+
+  @doc "Cleans up as soon as no question is open, whose answer could undo what is cleaned up."
+  @spec finish(t) :: t
+  def finish(%{pending: nil} = m), do: clean(m)
+  def finish(m), do: start(%{cancel(m) | phase: :ending}, :clean)
 
   @doc "Gives back the rings and takes away our nodes."
   @spec clean(t) :: t

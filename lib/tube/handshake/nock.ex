@@ -88,21 +88,11 @@ defmodule Tube.Handshake.Nock do
   def answered(m, :peer, answers), do: follow(m, Machine.peer(m, answers))
 
   def answered(m, :offer, answers) do
-    with [version | numbers] = for({:ok, value} <- answers, do: value),
-         {:version, @version} <- {:version, version},
-         [{:ok, tx}, {:ok, rx}, {:ok, port}] <- Enum.map(numbers, &Value.u32/1) do
-      spec = %{
-        tx_ring_ref: tx,
-        rx_ring_ref: rx,
-        event_channel: port,
-        peer: m.peer,
-        nonce: m.nonce
-      }
-
-      ask_native(%{m | phase: :map}, :map, spec)
-    else
-      {:version, _other} -> fail(m, :version)
-      _impossible -> fail(m, :protocol)
+    case Enum.find(answers, &match?({:error, _}, &1)) do
+      nil -> offered(m, for({:ok, value} <- answers, do: value))
+      # All of it was written at once: the tip has taken it back.
+      {:error, reason} when reason in [:enoent, :eacces] -> fail(m, :peer_down)
+      {:error, reason} -> fail(m, reason)
     end
   end
 
@@ -116,6 +106,26 @@ defmodule Tube.Handshake.Nock do
 
   # Perhaps the tip has gone, and its pages with it: that is what the asker should hear then.
   def native(m, {:error, reason}), do: Machine.ask_peer(%{m | phase: {:unmapped, reason}})
+
+  defp offered(m, [@version | numbers]) do
+    case Enum.map(numbers, &Value.u32/1) do
+      [{:ok, tx}, {:ok, rx}, {:ok, port}] ->
+        spec = %{
+          tx_ring_ref: tx,
+          rx_ring_ref: rx,
+          event_channel: port,
+          peer: m.peer,
+          nonce: m.nonce
+        }
+
+        ask_native(%{m | phase: :map}, :map, spec)
+
+      _impossible ->
+        fail(m, :protocol)
+    end
+  end
+
+  defp offered(m, _other_version), do: fail(m, :version)
 
   # What the tip's half says while we wait for it.
   defp follow(%{phase: :entry} = m, {:state, 1}), do: Machine.saw(m, 1)

@@ -145,8 +145,4 @@ defmodule Tube.Handshake.Open do
 
   defp own(%{store: :down} = m, state), do: %{m | own: state}
   defp own(m, state), do: ask(m, {:own, state}, [m.role.write_state(m, state)])
-
-  # Not while a question is open: its answer could undo what is cleaned up.
-  defp finish(%{pending: nil} = m), do: clean(m)
-  defp finish(m), do: %{(m |> start(:clean)) | phase: :ending}
 end

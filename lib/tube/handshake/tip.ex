@@ -122,11 +122,9 @@ defmodule Tube.Handshake.Tip do
   end
 
   # The nock reads why, and goes. Rings stay until then: it may have mapped them.
-  defp refuse(%{phase: :refusing} = m), do: m
-
   defp refuse(m) do
     values = [nonce: m.nonce, version: @version, error: Value.refusal(m.ending), state: 6]
-    %{m | phase: :refusing} |> start(:close) |> ask(:refuse, [guarded(m, values)])
+    %{m | phase: :refusing, entered: false} |> start(:close) |> ask(:refuse, [guarded(m, values)])
   end
 
   @impl true

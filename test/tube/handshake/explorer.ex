@@ -1,0 +1,52 @@
+defmodule Tube.Handshake.Explorer do
+  @moduledoc false
+  # Walks all states that can be reached from one, each once, depth first.
+  #
+  # Wrong is: a state that may last (nothing is under way, only chances are left) and that the
+  # model objects to; a store that shows too much; a machine that raises; and a run that comes back
+  # to a state it has been in, for then it might go on for ever. So if nothing is wrong, every run
+  # ends, whatever the order of its steps.
+
+  alias Tube.Handshake.Model
+
+  @doc "`{:ok, number of states}`, or `{:wrong, text, run that leads there}`."
+  def explore(options) do
+    seen = :ets.new(:seen, [:set, :private])
+
+    try do
+      visit(Model.new(options), seen, [])
+      {:ok, :ets.info(seen, :size)}
+    catch
+      {:wrong, text, run} -> {:wrong, text, Enum.reverse(run)}
+    after
+      :ets.delete(seen)
+    end
+  end
+
+  defp visit(w, seen, run) do
+    key = Model.key(w)
+
+    case :ets.lookup(seen, key) do
+      [{_, :left}] -> :ok
+      [{_, :entered}] -> throw({:wrong, "may go on for ever", run})
+      [] -> enter(w, key, seen, run)
+    end
+  end
+
+  defp enter(w, key, seen, run) do
+    :ets.insert(seen, {key, :entered})
+    if text = Model.exposed(w.store), do: throw({:wrong, text, run})
+    {progress, chances} = steps(w, run)
+    text = progress == [] && Model.wrong(w)
+    if text, do: throw({:wrong, text, run})
+
+    for {label, next} <- progress ++ chances, do: visit(next, seen, [label | run])
+    :ets.insert(seen, {key, :left})
+  end
+
+  defp steps(w, run) do
+    Model.steps(w)
+  rescue
+    error -> throw({:wrong, Exception.format(:error, error, __STACKTRACE__), run})
+  end
+end

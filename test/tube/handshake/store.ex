@@ -1,0 +1,189 @@
+defmodule Tube.Handshake.TestStore do
+  @moduledoc false
+  # A xenstore in a map: path => {value, perms}. Permissions and new nodes as C xenstored
+  # (`:c`) or oxenstored (`:o`) have them. Each change gives the list of paths that fire watches.
+
+  @type t :: %{String.t() => {binary, list}}
+
+  @doc "What the toolstack makes for these domains."
+  def new(domids) do
+    for domid <- domids, into: %{"/" => {"", [n: 0]}} do
+      {"/local/domain/#{domid}/data", {"", [n: domid]}}
+    end
+  end
+
+  @doc "One request of `domid`. Gives the result, the store after it, and the fired paths."
+  def request(store, flavour, domid, {:transaction, requests}) do
+    # Kept in the process dictionary because the body of a transaction is the library's own.
+    Process.put(:transaction, {store, []})
+
+    call = fn request ->
+      {store, fired} = Process.get(:transaction)
+      {result, store, more} = request(store, flavour, domid, request)
+      Process.put(:transaction, {store, fired ++ more})
+      result
+    end
+
+    case Tube.Handshake.run(requests, call) do
+      {:ok, results} ->
+        {changed, fired} = Process.get(:transaction)
+        {{:ok, results}, changed, fired}
+
+      {:error, reason} ->
+        {{:error, reason}, store, []}
+    end
+  end
+
+  def request(store, _flavour, domid, {:read, path}) do
+    {with({:ok, {value, _perms}} <- get(store, domid, path, :r), do: {:ok, value}), store, []}
+  end
+
+  def request(store, _flavour, domid, {:directory, path}) do
+    {with({:ok, _node} <- get(store, domid, path, :r), do: {:ok, children(store, path)}), store,
+     []}
+  end
+
+  def request(store, _flavour, domid, {:get_perms, path}) do
+    {with({:ok, {_value, perms}} <- get(store, domid, path, :r), do: {:ok, perms}), store, []}
+  end
+
+  def request(store, _flavour, domid, {:set_perms, path, [{_, owner} | _] = perms}) do
+    case get(store, domid, path, :w) do
+      {:ok, {_value, [{_, ^domid} | _]}} when owner != domid ->
+        {{:error, :eperm}, store, []}
+
+      {:ok, {value, [{_, ^domid} | _] = old}} ->
+        store = Map.put(store, path, {value, perms})
+        {:ok, store, [{path, old ++ perms}]}
+
+      {:ok, _not_owner} ->
+        {{:error, :eacces}, store, []}
+
+      error ->
+        {error, store, []}
+    end
+  end
+
+  def request(store, flavour, domid, {:write, path, value}) do
+    case get(store, domid, path, :w) do
+      {:ok, {_old, perms}} -> {:ok, Map.put(store, path, {value, perms}), [{path, perms}]}
+      {:error, :enoent} -> create(store, flavour, domid, path, value)
+      error -> {error, store, []}
+    end
+  end
+
+  def request(store, flavour, domid, {:mkdir, path}) do
+    case get(store, domid, path, :w) do
+      {:ok, _node} -> {:ok, store, []}
+      {:error, :enoent} -> create(store, flavour, domid, path, "")
+      error -> {error, store, []}
+    end
+  end
+
+  def request(store, _flavour, domid, {:rm, path}) do
+    case get(store, domid, path, :w) do
+      {:ok, {_value, perms}} ->
+        {:ok, drop(store, path), [{path, perms}]}
+
+      {:error, :enoent} ->
+        {if(Map.has_key?(store, up(path)), do: :ok, else: {:error, :enoent}), store, []}
+
+      error ->
+        {error, store, []}
+    end
+  end
+
+  @doc "The end of a domain: its nodes anywhere, its place in other lists, its own tree."
+  def destroy(store, domid) do
+    gone =
+      for {path, {_value, [{_, owner} | _] = perms}} <- store,
+          owner == domid or String.starts_with?(path <> "/", "/local/domain/#{domid}/"),
+          do: {path, perms}
+
+    store = Enum.reduce(gone, store, fn {path, _}, store -> drop(store, path) end)
+
+    store =
+      Map.new(store, fn {path, {value, [owner | rest]}} ->
+        {path, {value, [owner | Enum.reject(rest, &(elem(&1, 1) == domid))]}}
+      end)
+
+    {store, gone}
+  end
+
+  @doc "May a domain do that to a node (`:r` or `:w`)?"
+  def may?(_perms, 0, _want), do: true
+  def may?([{_, domid} | _], domid, _want), do: true
+
+  def may?([{default, _} | rest], domid, want) do
+    letter = Enum.find_value(rest, default, fn {letter, id} -> if id == domid, do: letter end)
+    letter == want or letter == :b
+  end
+
+  @doc "Does a change of `path` reach a watch of `domid` on `watched` with this interest?"
+  def fires?(store, domid, {path, perms}, watched, interest) do
+    told = if above?(path, watched), do: watched, else: path
+
+    (told == watched or above?(watched, told)) and
+      (told == interest or above?(told, interest) or above?(interest, told)) and
+      (may?(perms, domid, :r) or may?(nearest(store, up(path)), domid, :r))
+  end
+
+  defp above?(above, path), do: String.starts_with?(path, above <> "/")
+
+  defp get(store, domid, path, want) do
+    case store do
+      %{^path => {_value, perms} = node} ->
+        if may?(perms, domid, want), do: {:ok, node}, else: {:error, :eacces}
+
+      _ ->
+        {:error, if(may?(nearest(store, up(path)), domid, want), do: :enoent, else: :eacces)}
+    end
+  end
+
+  defp nearest(store, path) do
+    case store do
+      %{^path => {_value, perms}} -> perms
+      _ -> nearest(store, up(path))
+    end
+  end
+
+  defp create(store, flavour, domid, path, value) do
+    {store, perms} = make(store, flavour, domid, path, value)
+    {:ok, store, [{path, perms}]}
+  end
+
+  defp make(store, flavour, domid, path, value) do
+    up = up(path)
+
+    {store, [{letter, _owner} | rest] = inherited} =
+      case store do
+        %{^up => {_value, perms}} -> {store, perms}
+        _ -> make(store, flavour, domid, up, "")
+      end
+
+    perms = if flavour == :c and domid != 0, do: [{letter, domid} | rest], else: inherited
+    {Map.put(store, path, {value, perms}), perms}
+  end
+
+  defp children(store, path) do
+    prefix = path <> "/"
+    size = byte_size(prefix)
+
+    for {<<^prefix::binary-size(size), name::binary>>, _} <- store,
+        not String.contains?(name, "/"),
+        do: name
+  end
+
+  defp drop(store, path) do
+    Map.reject(store, fn {at, _} -> at == path or above?(path, at) end)
+  end
+
+  defp up(path) do
+    case path |> String.split("/") |> Enum.drop(-1) |> Enum.join("/") do
+      "" -> "/"
+      "/local" -> "/"
+      "/local/domain" -> "/"
+      "/local/domain/" <> rest = up -> if String.contains?(rest, "/"), do: up, else: "/"
+    end
+  end
+end
