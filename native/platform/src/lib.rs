@@ -10,6 +10,8 @@
 //! binary do: a bell rung for a peer that has died is an error value here, not
 //! a signal.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 pub mod local;
 mod pages;

@@ -3,8 +3,9 @@
 mod broker;
 
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::thread;
 
 use broker::Broker;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -88,7 +89,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
     // A peer that rings without end costs a bounded amount per wake-up.
     while rustix::io::write(&theirs, &[1; 512]).is_ok() {}
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
-    assert!(rustix::io::read(&channel.fd(), &mut [0; 1]) == Ok(1));
+    assert!(rustix::io::read(channel.fd(), &mut [0; 1]) == Ok(1));
     drop(theirs);
     // What was rung before the end comes before the end.
     let mut rounds = 0;
@@ -137,6 +138,41 @@ fn a_reply_that_comes_too_late_is_given_back() {
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), 2);
     assert_eq!(notice(&broker), Some(Request::Close { port: 1 }));
+}
+
+#[test]
+fn letting_go_does_not_wait_for_a_request_under_way() {
+    let (asked_sender, asked) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (asked_sender, wait) = (Mutex::new(asked_sender), Mutex::new(wait));
+    let broker = Broker::start(move |seq, request| {
+        Some(match request {
+            Request::Alloc { .. } => {
+                let fds = pipe(PipeFlags::NONBLOCK).into();
+                vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
+            }
+            Request::Bind { .. } => {
+                asked_sender.lock().unwrap().send(()).unwrap();
+                wait.lock().unwrap().recv().unwrap();
+                vec![(Reply::Bind { port: PORT + 1 }.encode(seq), Vec::new())]
+            }
+            _ => Vec::new(),
+        })
+    });
+    let local = broker.attach();
+    let channel = local.evtchn_unbound(3).unwrap();
+    thread::scope(|scope| {
+        let bind = scope.spawn(|| local.evtchn_bind(3, 1).err().unwrap().kind);
+        asked.recv().unwrap();
+        // Returns although the bind has the connection; else nobody goes on.
+        drop(channel);
+        go_on.send(()).unwrap();
+        assert_eq!(bind.join().unwrap(), ErrorKind::NotAHub);
+    });
+    // Told by the thread that had it, without anybody asking again.
+    let closed = [notice(&broker), notice(&broker)];
+    let close = |port| Some(Request::Close { port });
+    assert!(closed.contains(&close(PORT)) && closed.contains(&close(PORT + 1)));
 }
 
 #[test]

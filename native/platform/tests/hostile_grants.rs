@@ -9,6 +9,7 @@ use std::sync::{Mutex, mpsc};
 use broker::Broker;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, pwrite};
+use rustix::mm::MprotectFlags;
 use tube_platform::local::memfd::check;
 use tube_platform::local::proto::{Reply, Request, Run, gref};
 use tube_platform::{Access, Error, ErrorKind, Gref, PAGE, Pages, Platform};
@@ -120,6 +121,21 @@ fn a_mapping_cannot_be_shortened_by_its_sharer() {
     // writes them at this moment.
     let seen = unsafe { pages.ptr().add(PAGE).cast::<[u8; 5]>().read_volatile() };
     assert_eq!(&seen, b"still");
+}
+
+#[test]
+fn a_read_only_mapping_stays_so() {
+    let memfd = ordinary(2, FINAL | SealFlags::FUTURE_WRITE);
+    let pages = mapped(RO, vec![run(0, 0, 2, RO)], vec![memfd]).unwrap();
+    // SAFETY: only the protection of pages that `pages` holds is asked for.
+    let writable = unsafe {
+        rustix::mm::mprotect(
+            pages.ptr().as_ptr().cast(),
+            pages.len(),
+            MprotectFlags::READ | MprotectFlags::WRITE,
+        )
+    };
+    assert_eq!(writable, Err(Errno::ACCESS));
 }
 
 #[test]

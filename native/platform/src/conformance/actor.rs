@@ -1,0 +1,251 @@
+//! Who plays a domain in a case.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, write};
+
+use crate::{Access, Ack, Domid, Error, EventChannel, Gref, Notify, PAGE, Pages, Platform};
+
+/// Names pages that an actor has mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapped(pub u32);
+
+/// Names an event channel that an actor has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Channel(pub u32);
+
+/// What an actor's process holds of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Shared mappings, and address space reserved for them.
+    pub mappings: usize,
+}
+
+/// The trait [`Platform`] in plain data: what a case can ask of a domain.
+/// Handles that are not open are a mistake of the case, and a panic.
+#[allow(missing_docs)] // each is the call of the same name
+pub trait Actor {
+    fn domid(&self) -> Domid;
+    fn share(
+        &mut self,
+        peer: Domid,
+        pages: usize,
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<(Mapped, Vec<Gref>), Error>;
+    fn map(
+        &mut self,
+        peer: Domid,
+        refs: &[Gref],
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<Mapped, Error>;
+    /// Drops pages.
+    fn unmap(&mut self, pages: Mapped);
+    /// Copies bytes out of pages.
+    fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8>;
+    /// Copies bytes into pages.
+    fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]);
+    fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error>;
+    fn bind(&mut self, peer: Domid, port: u32) -> Result<(Channel, u32), Error>;
+    /// Drops a channel.
+    fn close(&mut self, channel: Channel);
+    fn notify(&self, channel: Channel) -> Result<(), Error>;
+    fn acknowledge(&self, channel: Channel) -> Result<Ack, Error>;
+    /// Whether the descriptor becomes readable within this time.
+    fn wait(&self, channel: Channel, limit: Duration) -> bool;
+    /// A domain's home in the store, asked on a connection made for it.
+    fn home(&self, domid: Domid) -> Result<String, Error>;
+    /// Whether what gives us our domain is still there.
+    fn alive(&self) -> Result<bool, Error>;
+    fn footprint(&self) -> Footprint;
+}
+
+/// An actor in this process.
+pub struct Member {
+    platform: Box<dyn Platform>,
+    pages: HashMap<Mapped, Pages>,
+    channels: HashMap<Channel, Box<dyn EventChannel>>,
+    last: u32,
+}
+
+impl Member {
+    /// Plays the domain that this membership is of.
+    pub fn new(platform: impl Platform + 'static) -> Self {
+        Self {
+            platform: Box::new(platform),
+            pages: HashMap::new(),
+            channels: HashMap::new(),
+            last: 0,
+        }
+    }
+
+    fn keep_pages(&mut self, pages: Pages) -> Mapped {
+        assert_eq!(pages.len(), pages.refs().len() * PAGE);
+        assert_eq!(pages.ptr().as_ptr() as usize % PAGE, 0);
+        self.last += 1;
+        self.pages.insert(Mapped(self.last), pages);
+        Mapped(self.last)
+    }
+
+    fn keep_channel(&mut self, channel: Box<dyn EventChannel>) -> (Channel, u32) {
+        let port = channel.port();
+        self.last += 1;
+        self.channels.insert(Channel(self.last), channel);
+        (Channel(self.last), port)
+    }
+
+    /// The bytes of pages, one atomic each: the other side may be writing.
+    fn bytes(&self, pages: Mapped, offset: usize, len: usize) -> impl Iterator<Item = &AtomicU8> {
+        let pages = &self.pages[&pages];
+        assert!(offset + len <= pages.len());
+        (offset..offset + len).map(|at| {
+            // SAFETY: inside the mapping, which the borrow of `pages` keeps; a
+            // case that pokes has mapped for writing.
+            unsafe { AtomicU8::from_ptr(pages.ptr().as_ptr().add(at)) }
+        })
+    }
+}
+
+impl Actor for Member {
+    fn domid(&self) -> Domid {
+        self.platform.domid()
+    }
+
+    fn share(
+        &mut self,
+        peer: Domid,
+        pages: usize,
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<(Mapped, Vec<Gref>), Error> {
+        let pages = self.platform.share(peer, pages, access, notify)?;
+        let refs = pages.refs().to_vec();
+        Ok((self.keep_pages(pages), refs))
+    }
+
+    fn map(
+        &mut self,
+        peer: Domid,
+        refs: &[Gref],
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<Mapped, Error> {
+        let pages = self.platform.map(peer, refs, access, notify)?;
+        assert_eq!(pages.refs(), refs);
+        Ok(self.keep_pages(pages))
+    }
+
+    fn unmap(&mut self, pages: Mapped) {
+        self.pages.remove(&pages).expect("pages that are mapped");
+    }
+
+    fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8> {
+        self.bytes(pages, offset, len)
+            .map(|byte| byte.load(Ordering::Acquire))
+            .collect()
+    }
+
+    fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]) {
+        for (there, byte) in self.bytes(pages, offset, bytes.len()).zip(bytes) {
+            there.store(*byte, Ordering::Release);
+        }
+    }
+
+    fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error> {
+        let channel = self.platform.evtchn_unbound(peer)?;
+        Ok(self.keep_channel(channel))
+    }
+
+    fn bind(&mut self, peer: Domid, port: u32) -> Result<(Channel, u32), Error> {
+        let channel = self.platform.evtchn_bind(peer, port)?;
+        Ok(self.keep_channel(channel))
+    }
+
+    fn close(&mut self, channel: Channel) {
+        self.channels.remove(&channel).expect("an open channel");
+    }
+
+    fn notify(&self, channel: Channel) -> Result<(), Error> {
+        self.channels[&channel].notify()
+    }
+
+    fn acknowledge(&self, channel: Channel) -> Result<Ack, Error> {
+        self.channels[&channel].acknowledge()
+    }
+
+    fn wait(&self, channel: Channel, limit: Duration) -> bool {
+        let fd = self.channels[&channel].fd();
+        readable(PollFd::from_borrowed_fd(fd, PollFlags::IN), limit)
+    }
+
+    fn home(&self, domid: Domid) -> Result<String, Error> {
+        /// XS_GET_DOMAIN_PATH in xen/include/public/io/xs_wire.h.
+        const GET_DOMAIN_PATH: u32 = 10;
+        let store = self.platform.xenbus()?;
+        let payload = format!("{domid}\0");
+        let mut request = Vec::new();
+        for word in [GET_DOMAIN_PATH, 1, 0, payload.len() as u32] {
+            request.extend_from_slice(&word.to_ne_bytes());
+        }
+        request.extend_from_slice(payload.as_bytes());
+        let posix = |errno| Error::posix(errno, "asking the store");
+        assert_eq!(write(&store, &request).map_err(posix)?, request.len());
+        let deadline = Instant::now() + super::SOON;
+        let mut reply = Vec::new();
+        loop {
+            let mut some = [0; 4096];
+            match read(&store, &mut some) {
+                Ok(0) => return Err(posix(Errno::PIPE)),
+                Ok(n) => reply.extend_from_slice(&some[..n]),
+                Err(Errno::AGAIN) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if !readable(PollFd::new(&store, PollFlags::IN), left) {
+                        return Err(posix(Errno::TIMEDOUT));
+                    }
+                }
+                Err(errno) => return Err(posix(errno)),
+            }
+            let Some((head, payload)) = reply.split_first_chunk::<16>() else {
+                continue;
+            };
+            let len = u32::from_ne_bytes([head[12], head[13], head[14], head[15]]);
+            if payload.len() >= len as usize {
+                assert_eq!(head[..4], GET_DOMAIN_PATH.to_ne_bytes(), "an error");
+                let path = payload.strip_suffix(b"\0").unwrap_or(payload);
+                return Ok(String::from_utf8_lossy(path).into_owned());
+            }
+        }
+    }
+
+    fn alive(&self) -> Result<bool, Error> {
+        let life = self.platform.life()?;
+        Ok(!readable(PollFd::new(&life, PollFlags::IN), Duration::ZERO))
+    }
+
+    fn footprint(&self) -> Footprint {
+        let maps = fs::read_to_string("/proc/self/maps").expect("/proc");
+        let ours = |line: &&str| {
+            let access = line.split(' ').nth(1).unwrap_or_default();
+            access.ends_with('s') || access == "---p"
+        };
+        Footprint {
+            descriptors: fs::read_dir("/proc/self/fd").expect("/proc").count(),
+            mappings: maps.lines().filter(ours).count(),
+        }
+    }
+}
+
+fn readable(fd: PollFd<'_>, limit: Duration) -> bool {
+    let limit = Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    poll(&mut [fd], Some(&limit)).expect("poll") > 0
+}

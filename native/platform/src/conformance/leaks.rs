@@ -1,0 +1,75 @@
+//! Nothing is left behind, whichever way it ends.
+
+use super::{Case, Stage};
+use crate::{Access, Notify};
+
+pub(super) const CASES: &[Case] = &[
+    ("rounds leave nothing behind", rounds),
+    ("refusals leave nothing behind", refusals),
+];
+
+const ROUNDS: usize = 200;
+
+/// Grows what grows once.
+pub(super) fn warm_up(s: &mut Stage) {
+    round(s, 0);
+    s.footprints();
+}
+
+/// A tube's worth of pages and bells, ended in every order there is.
+fn round(s: &mut Stage, number: usize) {
+    let (a, b) = (s.a.domid(), s.b.domid());
+    let (bell, port) = s.a.unbound(b).unwrap();
+    let notify = Some(Notify { offset: 8, port });
+    let (control, control_refs) = s.a.share(b, 1, Access::ReadWrite, notify).unwrap();
+    let (data, data_refs) = s.a.share(b, 16, Access::ReadOnly, None).unwrap();
+    if number.is_multiple_of(5) {
+        // Nobody came.
+        s.a.unmap(control);
+        s.a.unmap(data);
+        s.a.close(bell);
+        return;
+    }
+    let (ear, port) = s.b.bind(a, port).unwrap();
+    let notify = Some(Notify { offset: 9, port });
+    let their_control =
+        s.b.map(a, &control_refs, Access::ReadWrite, notify)
+            .unwrap();
+    let their_data = s.b.map(a, &data_refs, Access::ReadOnly, None).unwrap();
+    s.a.notify(bell).unwrap();
+    if number.is_multiple_of(2) {
+        s.a.close(bell);
+        s.a.unmap(control);
+        s.a.unmap(data);
+        s.b.unmap(their_data);
+        s.b.unmap(their_control);
+        s.b.close(ear);
+    } else {
+        s.b.unmap(their_control);
+        s.b.unmap(their_data);
+        s.b.close(ear);
+        s.a.unmap(data);
+        s.a.unmap(control);
+        s.a.close(bell);
+    }
+}
+
+fn rounds(s: &mut Stage) {
+    for number in 0..ROUNDS {
+        round(s, number);
+    }
+}
+
+fn refusals(s: &mut Stage) {
+    let (a, b) = (s.a.domid(), s.b.domid());
+    let (ours, refs) = s.a.share(b, 2, Access::ReadOnly, None).unwrap();
+    let (bell, port) = s.a.unbound(b).unwrap();
+    for _ in 0..ROUNDS {
+        assert!(s.b.map(a, &refs, Access::ReadWrite, None).is_err());
+        assert!(s.c.map(a, &refs, Access::ReadOnly, None).is_err());
+        assert!(s.c.bind(a, port).is_err());
+        assert!(s.a.share(b, 0, Access::ReadOnly, None).is_err());
+    }
+    s.a.unmap(ours);
+    s.a.close(bell);
+}

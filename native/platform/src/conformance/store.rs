@@ -1,0 +1,23 @@
+//! The store connection, and the life of a domain.
+
+use super::{Case, Stage};
+
+pub(super) const CASES: &[Case] = &[
+    ("the store answers, of any domain", store_answers),
+    ("a domain lives while nothing ends it", lives),
+];
+
+fn store_answers(s: &mut Stage) {
+    for actor in [&s.a, &s.b, &s.c] {
+        for domid in [actor.domid(), s.a.domid(), 0] {
+            let home = actor.home(domid).unwrap();
+            assert_eq!(home, format!("/local/domain/{domid}"));
+        }
+    }
+}
+
+fn lives(s: &mut Stage) {
+    for actor in [&s.a, &s.b, &s.c] {
+        assert_eq!(actor.alive(), Ok(true));
+    }
+}
