@@ -126,7 +126,7 @@ fn detached(run: RunDir, settings: Settings) -> Result<(), Fault> {
         }
     };
     let result = std::env::set_current_dir("/")
-        .and_then(|()| Log::file(&path))
+        .and_then(|()| Log::file(&path, true))
         .map_err(|error| Fault::new(format!("{}: {error}", path.display())))
         .and_then(|log| serve(run, settings, log, || tell(READY)));
     if let Err(fault) = &result {

@@ -28,6 +28,7 @@ struct LogFile {
     path: PathBuf,
     file: File,
     size: u64,
+    whole: bool,
 }
 
 impl Log {
@@ -41,13 +42,13 @@ impl Log {
         }
     }
 
-    /// A log to a file, appended to. The process's stderr goes there as well, so that a
-    /// panic is found in it.
+    /// A log to a file, appended to. `whole` is for a process of its own: its stderr goes
+    /// there as well, so that a panic is found in it.
     ///
     /// # Errors
     /// Those of opening the file.
-    pub fn file(path: &Path) -> std::io::Result<Log> {
-        let file = LogFile::open(path)?;
+    pub fn file(path: &Path, whole: bool) -> std::io::Result<Log> {
+        let file = LogFile::open(path, whole)?;
         Ok(Log {
             file: Some(file),
             ..Log::stderr()
@@ -95,7 +96,7 @@ impl Log {
 }
 
 impl LogFile {
-    fn open(path: &Path) -> std::io::Result<LogFile> {
+    fn open(path: &Path, whole: bool) -> std::io::Result<LogFile> {
         // Not through a link: the directory is ours, but it costs nothing to be sure.
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let file = OpenOptions::new()
@@ -104,12 +105,15 @@ impl LogFile {
             .mode(0o600)
             .custom_flags(flags)
             .open(path)?;
-        rustix::stdio::dup2_stderr(&file)?;
+        if whole {
+            rustix::stdio::dup2_stderr(&file)?;
+        }
         let size = file.metadata()?.len();
         Ok(LogFile {
             path: path.to_owned(),
             file,
             size,
+            whole,
         })
     }
 
@@ -118,7 +122,7 @@ impl LogFile {
             let mut aside = self.path.clone().into_os_string();
             aside.push(".1");
             if std::fs::rename(&self.path, aside).is_ok()
-                && let Ok(fresh) = LogFile::open(&self.path)
+                && let Ok(fresh) = LogFile::open(&self.path, self.whole)
             {
                 *self = fresh;
             }
@@ -172,23 +176,24 @@ mod tests {
     }
 
     #[test]
+    fn a_full_file_is_put_aside() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("log");
+        std::fs::write(&path, vec![b'x'; FULL as usize]).expect("written");
+        let mut log = Log::file(&path, false).expect("a file");
+        log.note(format_args!("first"));
+        log.note(format_args!("second"));
+        let text = std::fs::read_to_string(&path).expect("the log");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let aside = std::fs::metadata(dir.path().join("log.1")).expect("the old one");
+        assert_eq!(aside.len(), FULL);
+    }
+
+    #[test]
     fn a_flood_is_counted_and_a_line_stays_a_line() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("log");
-        // Not through Log::file: that would take this process's stderr along.
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .expect("a file");
-        let mut log = Log {
-            file: Some(LogFile {
-                path: path.clone(),
-                file,
-                size: 0,
-            }),
-            ..Log::stderr()
-        };
+        let mut log = Log::file(&path, false).expect("a file");
         for count in 0..RATE + 10 {
             log.note(format_args!("line\n{count}"));
         }

@@ -179,8 +179,7 @@ impl Hub {
     /// # Errors
     /// One line, if the system does not let us wait for events any more.
     pub fn serve(mut self) -> Result<(), Fault> {
-        self.log
-            .note(format_args!("serving {}", self.run));
+        self.log.note(format_args!("serving {}", self.run));
         while !self.leaving {
             let idle_at = self.idle_at();
             let ready = self

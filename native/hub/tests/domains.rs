@@ -41,7 +41,10 @@ fn the_end_of_a_domain_takes_everything_and_wakes_watchers() {
     admin.await_event("@releaseDomain");
     assert!(grants.receive().is_none());
     assert!(left.receive().is_err());
-    assert_eq!(admin.ask(op::READ, b"/local/domain/5/data/mine\0").1, b"ENOENT\0");
+    assert_eq!(
+        admin.ask(op::READ, b"/local/domain/5/data/mine\0").1,
+        b"ENOENT\0"
+    );
     let domains = admin.must(op::DIRECTORY, b"/local/domain\0");
     assert!(!domains.split(|&byte| byte == 0).any(|name| name == b"5"));
     // The directory is gone by the time that anybody hears of it.
@@ -53,13 +56,27 @@ fn domain_0_can_be_somebody_and_leaves_no_tubes() {
     let rig = Rig::with_hub(&[]);
     let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
     let zero = rig.domain(Some(0));
-    assert_eq!(rig.names("dom0"), ["control.sock", "evtchn.sock", "grants.sock", "xenstored.sock"]);
-    zero.store().must(op::WRITE, b"/local/domain/0/data/tube/version\x001");
+    assert_eq!(
+        rig.names("dom0"),
+        [
+            "control.sock",
+            "evtchn.sock",
+            "grants.sock",
+            "xenstored.sock"
+        ]
+    );
+    zero.store()
+        .must(op::WRITE, b"/local/domain/0/data/tube/version\x001");
     admin.must(op::WATCH, b"/local/domain/0/data\0t\0");
     admin.await_event("/local/domain/0/data");
     drop(zero);
     admin.await_event("/local/domain/0/data");
-    assert_eq!(admin.ask(op::READ, b"/local/domain/0/data/tube/version\0").1, b"ENOENT\0");
+    assert_eq!(
+        admin
+            .ask(op::READ, b"/local/domain/0/data/tube/version\0")
+            .1,
+        b"ENOENT\0"
+    );
     // Its store is not only its own: it stays, with whoever is connected.
     assert_eq!(rig.domain(Some(0)).domid, 0);
     admin.must(op::READ, b"/local/domain/0/domid\0");
@@ -68,7 +85,10 @@ fn domain_0_can_be_somebody_and_leaves_no_tubes() {
 #[test]
 fn kept_domains_wait_for_their_owner() {
     let rig = Rig::with_hub(&["--domain", "5:4321:4322", "--domain", "1:0:0"]);
-    assert_eq!(rig.names(""), ["dom0", "dom1", "dom5", "hub.lock", "hub.sock"]);
+    assert_eq!(
+        rig.names(""),
+        ["dom0", "dom1", "dom5", "hub.lock", "hub.sock"]
+    );
     assert_eq!(rig.names("dom5"), ["control.sock"]);
     let owner = |below: &str| {
         let found = std::fs::metadata(rig.path(below)).expect("there");
@@ -82,8 +102,14 @@ fn kept_domains_wait_for_their_owner() {
 
     for _ in 0..2 {
         let mut control = rig.client("dom5/control.sock");
-        let welcome = control.ask(Request::Hello { version: VERSION, domid: None });
-        assert!(!matches!(welcome, tube_platform::local::proto::Reply::Error(_)), "{welcome:?}");
+        let welcome = control.ask(Request::Hello {
+            version: VERSION,
+            domid: None,
+        });
+        assert!(
+            !matches!(welcome, tube_platform::local::proto::Reply::Error(_)),
+            "{welcome:?}"
+        );
         assert_eq!(owner("dom5/grants.sock"), (4321, 4322, 0o600));
         let inode = std::fs::metadata(rig.path("dom5")).expect("there").ino();
         let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
@@ -92,7 +118,10 @@ fn kept_domains_wait_for_their_owner() {
         drop(control);
         admin.await_event("@releaseDomain");
         assert_eq!(rig.names("dom5"), ["control.sock"]);
-        assert_eq!(std::fs::metadata(rig.path("dom5")).expect("there").ino(), inode);
+        assert_eq!(
+            std::fs::metadata(rig.path("dom5")).expect("there").ino(),
+            inode
+        );
     }
 }
 
@@ -100,8 +129,16 @@ fn kept_domains_wait_for_their_owner() {
 fn as_user(uid: u32, script: &str) -> bool {
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
     let mut command = Command::new("setpriv");
-    command.args(ids).args(["--clear-groups", "sh", "-c", script]).stdin(Stdio::null());
-    command.stderr(Stdio::null()).stdout(Stdio::null()).status().expect("setpriv runs").success()
+    command
+        .args(ids)
+        .args(["--clear-groups", "sh", "-c", script])
+        .stdin(Stdio::null());
+    command
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .expect("setpriv runs")
+        .success()
 }
 
 #[test]
@@ -112,21 +149,37 @@ fn an_owner_sees_its_own_directory_and_no_other() {
     }
     let rig = Rig::with_hub(&["--domain", "5:4321:4321", "--domain", "7:4777:4777"]);
     // The directory above is the test's own, so let others pass as they would in /run.
-    let above = rig.run().parent().expect("the temporary directory").to_owned();
+    let above = rig
+        .run()
+        .parent()
+        .expect("the temporary directory")
+        .to_owned();
     let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     std::fs::set_permissions(above, passable).expect("chmod");
     let mut five = rig.client("dom5/control.sock");
-    five.ask(Request::Hello { version: VERSION, domid: None });
+    five.ask(Request::Hello {
+        version: VERSION,
+        domid: None,
+    });
     let run = rig.run().display().to_string();
     let store = format!("XENSTORED_PATH={run}/dom5/xenstored.sock xenstore-");
 
     assert!(as_user(4321, &format!("ls {run}/dom5")));
-    assert!(as_user(4321, &format!("{store}write data/mine yes && test $({store}read domid) = 5")));
-    assert!(!as_user(4321, &format!("{store}write /local/domain/0/name x")));
+    assert!(as_user(
+        4321,
+        &format!("{store}write data/mine yes && test $({store}read domid) = 5")
+    ));
+    assert!(!as_user(
+        4321,
+        &format!("{store}write /local/domain/0/name x")
+    ));
     assert!(!as_user(4321, &format!("ls {run}")));
     assert!(!as_user(4321, &format!("ls {run}/dom7")));
     assert!(!as_user(4321, &format!("ls {run}/dom7/control.sock")));
-    assert!(!as_user(4321, &format!("XENSTORED_PATH={run}/dom0/xenstored.sock xenstore-ls")));
+    assert!(!as_user(
+        4321,
+        &format!("XENSTORED_PATH={run}/dom0/xenstored.sock xenstore-ls")
+    ));
     assert!(!as_user(4777, &format!("ls {run}/dom5")));
     assert!(!as_user(4777, &format!("{store}ls")));
     assert!(!as_user(4321, &format!("rm {run}/hub.sock")));
@@ -140,12 +193,16 @@ fn a_socket_with_a_wrong_mode_is_still_checked() {
     }
     let rig = Rig::with_hub(&["--domain", "5:4321:4321"]);
     let open = |path: &std::path::Path| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .expect("chmod");
     };
     open(rig.run().parent().expect("the temporary directory"));
     open(&rig.path("dom0"));
     open(&rig.path("dom0/xenstored.sock"));
     let run = rig.run().display().to_string();
-    assert!(!as_user(4321, &format!("XENSTORED_PATH={run}/dom0/xenstored.sock xenstore-ls")));
+    assert!(!as_user(
+        4321,
+        &format!("XENSTORED_PATH={run}/dom0/xenstored.sock xenstore-ls")
+    ));
     assert!(rig.log().contains("user 4321 may not"));
 }

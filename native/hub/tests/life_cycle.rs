@@ -14,7 +14,10 @@ use tube_platform::local::proto::{Reply, Request, VERSION};
 fn one_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr).into_owned();
     assert_eq!(text.lines().count(), 1, "{text:?}");
-    assert!(text.starts_with("tube-hub: ") && text.ends_with('\n'), "{text:?}");
+    assert!(
+        text.starts_with("tube-hub: ") && text.ends_with('\n'),
+        "{text:?}"
+    );
     text
 }
 
@@ -22,22 +25,40 @@ fn one_line(stderr: &[u8]) -> String {
 fn fifty_at_once_are_one_hub() {
     let rig = Rig::new();
     let starters: Vec<_> = (0..50)
-        .map(|_| hub_command(&rig.run()).arg("--daemon").stderr(Stdio::piped()).spawn().expect("started"))
+        .map(|_| {
+            hub_command(&rig.run())
+                .arg("--daemon")
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("started")
+        })
         .collect();
     for starter in starters {
         let output = starter.wait_with_output().expect("ended");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(output.stderr.is_empty());
     }
     // Those that lost have gone or are about to; one opened its doors, and it detached.
     let log = std::fs::read_to_string(rig.path("hub.log")).expect("a log");
-    assert_eq!(log.lines().filter(|line| line.contains("serving")).count(), 1, "{log}");
+    assert_eq!(
+        log.lines().filter(|line| line.contains("serving")).count(),
+        1,
+        "{log}"
+    );
     let pid = hub_pid(&rig.run());
     assert_eq!(rustix::process::getsid(Some(pid)), Ok(pid));
     for fd in 0..3 {
         let place = format!("/proc/{}/fd/{fd}", pid.as_raw_nonzero());
         let open = std::fs::read_link(place).expect("a descriptor");
-        let wanted = if fd == 2 { rig.path("hub.log") } else { "/dev/null".into() };
+        let wanted = if fd == 2 {
+            rig.path("hub.log")
+        } else {
+            "/dev/null".into()
+        };
         assert_eq!(open, wanted);
     }
     end_hub(&rig.run());
@@ -49,7 +70,10 @@ fn whoever_comes_second_leaves_in_peace() {
     let rig = Rig::with_hub(&[]);
     for args in [&[][..], &["--daemon"]] {
         let output = hub_command(&rig.run()).args(args).output().expect("ran");
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
     }
     assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
 }
@@ -76,12 +100,24 @@ fn leavings_of_a_killed_hub_are_replaced() {
 fn a_daemon_takes_over_from_a_killed_one() {
     let rig = Rig::new();
     for _ in 0..3 {
-        assert!(hub_command(&rig.run()).arg("--daemon").status().expect("ran").success());
+        assert!(
+            hub_command(&rig.run())
+                .arg("--daemon")
+                .status()
+                .expect("ran")
+                .success()
+        );
         let pid = hub_pid(&rig.run());
         kill_process(pid, Signal::KILL).expect("killed");
         wait_for_end(pid);
     }
-    assert!(hub_command(&rig.run()).arg("--daemon").status().expect("ran").success());
+    assert!(
+        hub_command(&rig.run())
+            .arg("--daemon")
+            .status()
+            .expect("ran")
+            .success()
+    );
     end_hub(&rig.run());
 }
 
@@ -109,28 +145,47 @@ fn an_idle_hub_leaves_and_a_used_one_stays() {
     let exit = wait_with_limit(Pid::from_child(rig.hub()), Duration::from_millis(1500));
     assert!(!exit, "it left although there was a domain");
     drop(domain);
-    assert!(wait_with_limit(Pid::from_child(rig.hub()), PATIENCE), "it stays for ever");
-    assert!(started.elapsed() >= Duration::from_millis(2400), "it left early");
+    assert!(
+        wait_with_limit(Pid::from_child(rig.hub()), PATIENCE),
+        "it stays for ever"
+    );
+    assert!(
+        started.elapsed() >= Duration::from_millis(2400),
+        "it left early"
+    );
     assert!(rig.hub().wait().expect("ended").success());
     assert_eq!(rig.names(""), ["hub.lock"]);
 }
 
 /// Whether a process ends within that time.
 fn wait_with_limit(pid: Pid, limit: Duration) -> bool {
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a child");
+    let process =
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a child");
     tube_hub::probe::wait_readable(process, Instant::now() + limit).expect("poll")
 }
 
 #[test]
 fn a_domid_is_somebodys_once() {
     let rig = Rig::with_hub(&[]);
-    let hello = |domid| Request::Hello { version: VERSION, domid };
+    let hello = |domid| Request::Hello {
+        version: VERSION,
+        domid,
+    };
     let one = rig.domain(None);
     let five = rig.domain(Some(5));
     assert_eq!((one.domid, five.domid), (1, 5));
-    assert_eq!(refusal(&rig.client("hub.sock").ask(hello(Some(5)))), "domid_taken");
-    assert_eq!(refusal(&rig.client("dom5/control.sock").ask(hello(None))), "domid_taken");
-    assert_eq!(refusal(&rig.client("dom5/control.sock").ask(hello(Some(6)))), "eperm");
+    assert_eq!(
+        refusal(&rig.client("hub.sock").ask(hello(Some(5)))),
+        "domid_taken"
+    );
+    assert_eq!(
+        refusal(&rig.client("dom5/control.sock").ask(hello(None))),
+        "domid_taken"
+    );
+    assert_eq!(
+        refusal(&rig.client("dom5/control.sock").ask(hello(Some(6)))),
+        "eperm"
+    );
     assert_eq!(rig.domain(Some(0)).domid, 0);
     assert_eq!(rig.domain(Some(0x7FEF)).domid, 0x7FEF);
     for domid in [0x7FF0, 0xFFFF] {
@@ -153,11 +208,20 @@ fn a_domid_is_somebodys_once() {
 fn another_version_is_told_both_numbers() {
     let rig = Rig::with_hub(&[]);
     let mut client = rig.client("hub.sock");
-    let reply = client.ask(Request::Hello { version: VERSION + 41, domid: None });
+    let reply = client.ask(Request::Hello {
+        version: VERSION + 41,
+        domid: None,
+    });
     assert_eq!(refusal(&reply), "hub_version");
-    let Reply::Error(error) = reply else { unreachable!() };
+    let Reply::Error(error) = reply else {
+        unreachable!()
+    };
     let (ours, theirs) = (VERSION.to_string(), (VERSION + 41).to_string());
-    assert!(error.what.contains(&ours) && error.what.contains(&theirs), "{}", error.what);
+    assert!(
+        error.what.contains(&ours) && error.what.contains(&theirs),
+        "{}",
+        error.what
+    );
     client.expect_end();
 }
 
@@ -192,7 +256,10 @@ fn unfit_run_directories_are_refused() {
 fn a_fault_of_the_detached_part_reaches_the_starter() {
     let rig = Rig::new();
     std::fs::create_dir_all(rig.path("hub.lock")).expect("made");
-    let output = hub_command(&rig.run()).arg("--daemon").output().expect("ran");
+    let output = hub_command(&rig.run())
+        .arg("--daemon")
+        .output()
+        .expect("ran");
     assert_eq!(output.status.code(), Some(1));
     assert!(one_line(&output.stderr).contains("hub.lock"));
 }
@@ -201,8 +268,12 @@ fn a_fault_of_the_detached_part_reaches_the_starter() {
 fn something_else_at_the_door_is_no_hub() {
     let other = Rig::new();
     std::fs::create_dir(other.run()).expect("made");
-    let door = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET, None)
-        .expect("a socket");
+    let door = rustix::net::socket(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        None,
+    )
+    .expect("a socket");
     let address = rustix::net::SocketAddrUnix::new(other.path("hub.sock")).expect("an address");
     rustix::net::bind(&door, &address).expect("bound");
     rustix::net::listen(&door, 8).expect("listening");
@@ -210,11 +281,15 @@ fn something_else_at_the_door_is_no_hub() {
         let client = rustix::net::accept(&door).expect("somebody");
         // Read first: a connection closed with something unread is reset.
         rustix::net::recv(&client, &mut [0; 64], rustix::net::RecvFlags::empty()).expect("a hello");
-        let error = tube_platform::Error::new(tube_platform::ErrorKind::HubVersion, "version 2 here");
+        let error =
+            tube_platform::Error::new(tube_platform::ErrorKind::HubVersion, "version 2 here");
         let reply = Reply::Error(error).encode(0);
         tube_platform::local::fdpass::send(&client, &reply, &[]).expect("sent");
     });
-    let output = hub_command(&other.run()).arg("--daemon").output().expect("ran");
+    let output = hub_command(&other.run())
+        .arg("--daemon")
+        .output()
+        .expect("ran");
     assert_eq!(output.status.code(), Some(1));
     assert!(one_line(&output.stderr).contains("version 2 here"));
     answering.join().expect("answered");
@@ -228,22 +303,45 @@ fn a_new_directory_is_tight() {
     for below in ["", "dom0", "dom5"] {
         assert_eq!(mode(below), 0o700, "{below}");
     }
-    for below in ["hub.sock", "hub.lock", "dom0/xenstored.sock", "dom5/control.sock", "dom5/grants.sock"] {
+    for below in [
+        "hub.sock",
+        "hub.lock",
+        "dom0/xenstored.sock",
+        "dom5/control.sock",
+        "dom5/grants.sock",
+    ] {
         assert_eq!(mode(below), 0o600, "{below}");
     }
-    assert_eq!(rig.names("dom5"), ["control.sock", "evtchn.sock", "grants.sock", "xenstored.sock"]);
+    assert_eq!(
+        rig.names("dom5"),
+        [
+            "control.sock",
+            "evtchn.sock",
+            "grants.sock",
+            "xenstored.sock"
+        ]
+    );
 }
 
 #[test]
 fn the_command_line_explains_itself() {
     let run = |args: &[&str]| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_tube-hub")).args(args).output().expect("ran")
+        std::process::Command::new(env!("CARGO_BIN_EXE_tube-hub"))
+            .args(args)
+            .output()
+            .expect("ran")
     };
     let version = run(&["--version"]);
-    let wanted = format!("tube-hub {} (protocol {VERSION})\n", env!("CARGO_PKG_VERSION"));
+    let wanted = format!(
+        "tube-hub {} (protocol {VERSION})\n",
+        env!("CARGO_PKG_VERSION")
+    );
     assert_eq!(String::from_utf8_lossy(&version.stdout), wanted);
     let help = run(&["--help"]);
-    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("--domain N:UID:GID"));
+    assert!(
+        help.status.success()
+            && String::from_utf8_lossy(&help.stdout).contains("--domain N:UID:GID")
+    );
     let wrong = run(&["--domain", "99999:0:0"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(one_line(&wrong.stderr).contains("32751"));

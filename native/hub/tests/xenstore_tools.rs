@@ -13,10 +13,19 @@ const ZERO: &str = "dom0/xenstored.sock";
 fn they_read_and_write() {
     let rig = Rig::with_hub(&[]);
     let tool = |program: &str, args: &[&str]| rig.tool(ZERO, program, args);
-    assert_eq!(tool("xenstore-write", &["/a/b", "one", "/a/c", "two words"]), Ok(String::new()));
-    assert_eq!(tool("xenstore-read", &["/a/b", "/a/c"]), Ok("one\ntwo words\n".into()));
+    assert_eq!(
+        tool("xenstore-write", &["/a/b", "one", "/a/c", "two words"]),
+        Ok(String::new())
+    );
+    assert_eq!(
+        tool("xenstore-read", &["/a/b", "/a/c"]),
+        Ok("one\ntwo words\n".into())
+    );
     assert_eq!(tool("xenstore-list", &["/a"]), Ok("b\nc\n".into()));
-    assert_eq!(tool("xenstore-ls", &["-f", "/a"]), Ok("/a/b = \"one\"\n/a/c = \"two words\"\n".into()));
+    assert_eq!(
+        tool("xenstore-ls", &["-f", "/a"]),
+        Ok("/a/b = \"one\"\n/a/c = \"two words\"\n".into())
+    );
     assert!(tool("xenstore-exists", &["/a/b"]).is_ok());
     assert!(tool("xenstore-exists", &["/a/d"]).is_err());
     assert!(tool("xenstore-read", &["/a/d"]).is_err());
@@ -32,15 +41,25 @@ fn they_see_the_store_as_their_domain_does() {
     let as_7 = |program: &str, args: &[&str]| rig.tool("dom7/xenstored.sock", program, args);
     let mine = "/local/domain/5/data/mine";
     assert_eq!(as_5("xenstore-read", &["domid"]), Ok("5\n".into()));
-    assert_eq!(as_5("xenstore-write", &["data/mine", "yes"]), Ok(String::new()));
+    assert_eq!(
+        as_5("xenstore-write", &["data/mine", "yes"]),
+        Ok(String::new())
+    );
     assert!(as_7("xenstore-read", &[mine]).is_err());
-    assert_eq!(as_5("xenstore-chmod", &["data/mine", "n5", "r7"]), Ok(String::new()));
+    assert_eq!(
+        as_5("xenstore-chmod", &["data/mine", "n5", "r7"]),
+        Ok(String::new())
+    );
     assert_eq!(as_7("xenstore-read", &[mine]), Ok("yes\n".into()));
     assert!(as_7("xenstore-write", &[mine, "no"]).is_err());
     assert!(as_7("xenstore-chmod", &[mine, "b7"]).is_err());
-    let listing = rig.tool(ZERO, "xenstore-ls", &["-f", "-p", mine]).expect("listed");
+    let listing = rig
+        .tool(ZERO, "xenstore-ls", &["-f", "-p", mine])
+        .expect("listed");
     assert_eq!(listing, "");
-    let listing = rig.tool(ZERO, "xenstore-ls", &["-f", "-p", "/local/domain/5/data"]).expect("listed");
+    let listing = rig
+        .tool(ZERO, "xenstore-ls", &["-f", "-p", "/local/domain/5/data"])
+        .expect("listed");
     let words: Vec<_> = listing.split_whitespace().collect();
     assert_eq!(words, [mine, "=", "\"yes\"", "(n5,r7)"]);
 }
@@ -59,7 +78,8 @@ fn they_watch() {
     let mut next = || lines.next().expect("a line").expect("text");
     // The first event is that of the registration.
     assert_eq!(next(), "/watched");
-    rig.tool(ZERO, "xenstore-write", &["/watched/below", "x"]).expect("written");
+    rig.tool(ZERO, "xenstore-write", &["/watched/below", "x"])
+        .expect("written");
     assert_eq!(next(), "/watched/below");
     assert!(watch.wait().expect("ended").success());
 }

@@ -12,7 +12,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
+use tube_hub::log::Log;
 use tube_hub::probe::wait_readable;
+use tube_hub::rundir::RunDir;
+use tube_hub::server::{Hub, Patience, Setup};
 use tube_platform::local::fdpass;
 use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::{Domid, ErrorKind};
@@ -40,14 +43,33 @@ pub struct Rig {
 impl Rig {
     /// No hub yet.
     pub fn new() -> Rig {
-        let temp = tempfile::Builder::new().prefix("hub").tempdir().expect("a temporary directory");
-        Rig { temp, children: Vec::new() }
+        let temp = tempfile::Builder::new()
+            .prefix("hub")
+            .tempdir()
+            .expect("a temporary directory");
+        Rig {
+            temp,
+            children: Vec::new(),
+        }
     }
 
     /// With a hub that serves.
     pub fn with_hub(args: &[&str]) -> Rig {
         let mut rig = Rig::new();
         rig.start(args);
+        rig
+    }
+
+    /// With a hub that may have so many descriptors.
+    pub fn with_hub_of(descriptors: u32) -> Rig {
+        let mut rig = Rig::new();
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={descriptors}"))
+            .arg(env!("CARGO_BIN_EXE_tube-hub"))
+            .arg("--run")
+            .arg(rig.run());
+        rig.launch(command);
         rig
     }
 
@@ -66,18 +88,32 @@ impl Rig {
 
     /// Starts a hub in front and waits until it says that it is ready, as it tells systemd.
     pub fn start(&mut self, args: &[&str]) -> &mut Child {
+        let mut command = hub_command(&self.run());
+        command.args(args);
+        self.launch(command)
+    }
+
+    fn launch(&mut self, mut command: Command) -> &mut Child {
         let place = self.temp.path().join("notify");
         let _ = std::fs::remove_file(&place);
         let notify = UnixDatagram::bind(&place).expect("a socket");
         let log = self.temp.path().join("stderr");
-        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
-        let child = hub_command(&self.run())
-            .args(args)
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
+        let child = command
             .env("NOTIFY_SOCKET", &place)
+            .stdin(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("a hub");
-        assert!(wait_readable(&notify, deadline()).expect("poll"), "no hub: {}", self.log());
+        assert!(
+            wait_readable(&notify, deadline()).expect("poll"),
+            "no hub: {}",
+            self.log()
+        );
         let mut word = [0; 16];
         let length = notify.recv(&mut word).expect("a word");
         assert_eq!(&word[..length], b"READY=1");
@@ -97,8 +133,18 @@ impl Rig {
     /// A claimed domain.
     pub fn domain(&self, domid: Option<Domid>) -> Domain {
         let mut control = self.client("hub.sock");
-        match control.ask(Request::Hello { version: VERSION, domid }) {
-            Reply::Welcome { version: VERSION, domid } => Domain { run: self.run(), domid, control },
+        match control.ask(Request::Hello {
+            version: VERSION,
+            domid,
+        }) {
+            Reply::Welcome {
+                version: VERSION,
+                domid,
+            } => Domain {
+                run: self.run(),
+                domid,
+                control,
+            },
             other => panic!("{other:?}"),
         }
     }
@@ -112,14 +158,24 @@ impl Rig {
             .output()
             .expect("xenstore-utils is installed");
         let out = String::from_utf8(output.stdout).expect("text");
-        if output.status.success() { Ok(out) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+        if output.status.success() {
+            Ok(out)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// The names in the run directory, or below it.
     pub fn names(&self, below: &str) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.path(below))
             .expect("a directory")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
             .collect();
         names.sort();
         names
@@ -132,16 +188,54 @@ impl Drop for Rig {
             let _ = child.kill();
             let _ = child.wait();
         }
+        // A detached one, of a test that failed before it could end it.
+        if let Ok(client) = Client::connect(&self.path("hub.sock"))
+            && let Ok(hub) = rustix::net::sockopt::socket_peercred(&client.socket)
+            && hub.pid != rustix::process::getpid()
+        {
+            let _ = kill_process(hub.pid, Signal::KILL);
+        }
         if std::thread::panicking() {
             eprintln!("hub said:\n{}", self.log());
         }
     }
 }
 
+/// A hub in a thread of this process, for those who need one with little patience.
+pub struct Inside {
+    pub rig: Rig,
+    _stop: UnixStream,
+}
+
+impl Inside {
+    /// A hub that waits no longer than that for anything.
+    pub fn with_patience(limit: Duration) -> Inside {
+        let rig = Rig::new();
+        let (stop, told) = UnixStream::pair().expect("a pair");
+        let setup = Setup {
+            run: RunDir::open(&rig.run(), false).expect("a directory"),
+            idle: None,
+            domains: Vec::new(),
+            descriptors: 4096,
+            patience: Patience {
+                hello: limit,
+                reading: limit,
+            },
+            log: Log::file(&rig.temp.path().join("stderr"), false).expect("a log"),
+        };
+        let hub = Hub::open(setup, told.into()).expect("a hub");
+        std::thread::spawn(move || hub.serve().expect("no fault"));
+        Inside { rig, _stop: stop }
+    }
+}
+
 /// Waits for the end of a process that may be nobody's child.
 pub fn wait_for_end(pid: Pid) {
     match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(process) => assert!(wait_readable(process, deadline()).expect("poll"), "it does not end"),
+        Ok(process) => assert!(
+            wait_readable(process, deadline()).expect("poll"),
+            "it does not end"
+        ),
         Err(errno) => assert_eq!(errno, rustix::io::Errno::SRCH),
     }
 }
@@ -149,7 +243,9 @@ pub fn wait_for_end(pid: Pid) {
 /// The process that listens on a hub's socket.
 pub fn hub_pid(run: &Path) -> Pid {
     let client = Client::connect(&run.join("hub.sock")).expect("connected");
-    rustix::net::sockopt::socket_peercred(&client.socket).expect("credentials").pid
+    rustix::net::sockopt::socket_peercred(&client.socket)
+        .expect("credentials")
+        .pid
 }
 
 /// Ends a detached hub and waits until it has gone.
@@ -169,7 +265,8 @@ pub struct Client {
 impl Client {
     pub fn connect(path: &Path) -> rustix::io::Result<Client> {
         let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(Client { socket, seq: 0 })
     }
@@ -192,7 +289,10 @@ impl Client {
 
     /// The next reply; none at the end of file.
     pub fn receive(&mut self) -> Option<(u32, Reply, Vec<OwnedFd>)> {
-        assert!(wait_readable(&self.socket, deadline()).expect("poll"), "no answer");
+        assert!(
+            wait_readable(&self.socket, deadline()).expect("poll"),
+            "no answer"
+        );
         let mut buffer = [0; MESSAGE_MAX];
         match fdpass::receive(&self.socket, &mut buffer, 253) {
             Ok(None) | Err(rustix::io::Errno::CONNRESET) => None,
@@ -244,14 +344,22 @@ pub fn memory(pages: u64) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = rustix::fs::memfd_create("test", flags).expect("a memfd");
     rustix::fs::ftruncate(&fd, pages * 4096).expect("sized");
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("sealed");
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .expect("sealed");
     fd
 }
 
 /// What is ready on a descriptor at this moment.
 pub fn ready(fd: impl AsFd) -> PollFlags {
     let mut fds = [PollFd::new(&fd, PollFlags::IN | PollFlags::OUT)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
+    poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .expect("poll");
     fds[0].revents()
 }
 
@@ -261,6 +369,7 @@ pub mod op {
     pub const READ: u32 = 2;
     pub const WATCH: u32 = 4;
     pub const WRITE: u32 = 11;
+    pub const RM: u32 = 13;
     pub const SET_PERMS: u32 = 14;
     pub const WATCH_EVENT: u32 = 15;
     pub const ERROR: u32 = 16;
@@ -278,13 +387,18 @@ impl Store {
     }
 
     pub fn message(op: u32, payload: &[u8]) -> Vec<u8> {
-        let header: Vec<u8> = [op, 1, 0, payload.len() as u32].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let header: Vec<u8> = [op, 1, 0, payload.len() as u32]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
         [&header, payload].concat()
     }
 
     pub fn send(&mut self, op: u32, payload: &[u8]) {
         use std::io::Write;
-        self.0.write_all(&Store::message(op, payload)).expect("sent");
+        self.0
+            .write_all(&Store::message(op, payload))
+            .expect("sent");
     }
 
     /// The next message: operation and payload.
@@ -292,7 +406,8 @@ impl Store {
         use std::io::Read;
         let mut header = [0; 16];
         self.0.read_exact(&mut header)?;
-        let field = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let field =
+            |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
         let mut payload = vec![0; field(12) as usize];
         self.0.read_exact(&mut payload)?;
         Ok((field(0), payload))

@@ -1,0 +1,322 @@
+//! Clients that mean harm, or do not know what they do.
+
+mod common;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use common::*;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, Shutdown};
+use tube_hub::probe::{Answer, ask};
+use tube_platform::Access;
+use tube_platform::local::fdpass;
+use tube_platform::local::proto::{Request, VERSION};
+
+/// Bytes that mean nothing, the same every time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(step).collect()
+}
+
+#[test]
+fn what_is_no_message_ends_the_connection_and_nothing_else() {
+    let rig = Rig::with_hub(&["--domain", "3:0:0"]);
+    let five = rig.domain(Some(5));
+    let hello = Request::Hello {
+        version: VERSION,
+        domid: None,
+    }
+    .encode(1);
+    let share = Request::Share {
+        peer: 5,
+        pages: 1,
+        access: Access::ReadOnly,
+    }
+    .encode(1);
+    let alloc = Request::Alloc { peer: 5 }.encode(1);
+    let mut far = share.clone();
+    far[8..10].copy_from_slice(&0xFFFF_u16.to_le_bytes());
+    let mut many = Request::Map {
+        granter: 5,
+        refs: vec![1],
+    }
+    .encode(1);
+    many[10..14].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut long = hello.clone();
+    long.push(0);
+    let nonsense = [
+        vec![0],
+        vec![0xFF; 8],
+        noise(64),
+        noise(16 * 1024),
+        noise(40 * 1024),
+        far,
+        many,
+        long,
+    ];
+    let memory = memory(1);
+    for door in [
+        "hub.sock",
+        "dom3/control.sock",
+        "dom5/grants.sock",
+        "dom5/evtchn.sock",
+    ] {
+        // Well-formed, but not for this door, or without what belongs to it.
+        let misplaced = match door {
+            "dom5/grants.sock" => vec![hello.clone(), alloc.clone(), share.clone()],
+            "dom5/evtchn.sock" => vec![hello.clone(), share.clone()],
+            _ => vec![alloc.clone(), share.clone()],
+        };
+        for message in nonsense.iter().chain(&misplaced) {
+            let mut client = rig.client(door);
+            client.send(message, &[]);
+            client.expect_end();
+        }
+        // Descriptors where there should be none, or too many of them.
+        for count in [2, 200] {
+            let mut client = rig.client(door);
+            client.send(&share, &vec![memory.as_fd(); count]);
+            client.expect_end();
+        }
+        if door != "dom5/grants.sock" {
+            let mut client = rig.client(door);
+            client.send(
+                if door == "dom5/evtchn.sock" {
+                    &alloc
+                } else {
+                    &hello
+                },
+                &[memory.as_fd()],
+            );
+            client.expect_end();
+        }
+        // A packet of no bytes.
+        let client = rig.client(door);
+        rustix::net::send(&client.socket, &[], SendFlags::empty()).expect("sent");
+        client.expect_end();
+    }
+    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
+    five.store().must(op::READ, b"domid\0");
+    assert_eq!(rig.domain(None).domid, 1);
+}
+
+#[test]
+fn the_store_survives_noise() {
+    let rig = Rig::with_hub(&[]);
+    let five = rig.domain(Some(5));
+    for socket in ["dom0/xenstored.sock", "dom5/xenstored.sock"] {
+        let mut store = Store::connect(&rig.path(socket));
+        // It may be cut off at any byte of that.
+        let _ = store.0.write_all(&noise(100_000));
+        let _ = store.0.shutdown(std::net::Shutdown::Write);
+        while store.receive().is_ok() {}
+        let mut store = Store::connect(&rig.path(socket));
+        let header: Vec<u8> = [op::READ, 1, 0, 4097]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
+        store.0.write_all(&header).expect("sent");
+        assert!(
+            store.receive().is_err(),
+            "an oversized request must end the connection"
+        );
+    }
+    five.store().must(op::READ, b"domid\0");
+}
+
+#[test]
+fn a_domain_that_speaks_out_of_turn_ends_and_only_that_one() {
+    let rig = Rig::with_hub(&[]);
+    let (mut five, seven) = (rig.domain(Some(5)), rig.domain(Some(7)));
+    five.control.send(
+        &Request::Hello {
+            version: VERSION,
+            domid: Some(7),
+        }
+        .encode(1),
+        &[],
+    );
+    five.control.expect_end();
+    seven.store().must(op::READ, b"domid\0");
+}
+
+/// Sends a request again and again without reading any answer; tells how often it went
+/// before the hub took no more.
+fn flood(client: &Client, request: &[u8]) -> usize {
+    for count in 0..1_000_000 {
+        match rustix::net::send(
+            &client.socket,
+            request,
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        ) {
+            Ok(_) => {}
+            Err(Errno::AGAIN) => {
+                let mut fds = [rustix::event::PollFd::new(
+                    &client.socket,
+                    rustix::event::PollFlags::OUT,
+                )];
+                let moment = rustix::event::Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 50_000_000,
+                };
+                if rustix::event::poll(&mut fds, Some(&moment)).expect("poll") == 0 {
+                    return count;
+                }
+            }
+            Err(_) => return count,
+        }
+    }
+    panic!("it takes everything");
+}
+
+#[test]
+fn a_client_that_never_reads_is_dropped() {
+    let inside = Inside::with_patience(Duration::from_millis(300));
+    let five = inside.rig.domain(Some(5));
+    let client = five.client("grants.sock");
+    flood(
+        &client,
+        &Request::Map {
+            granter: 7,
+            refs: vec![1],
+        }
+        .encode(1),
+    );
+    // Meanwhile everybody else is served, that domain's other connections included.
+    five.store().must(op::READ, b"domid\0");
+    let answer = five.client("grants.sock").ask(Request::Map {
+        granter: 7,
+        refs: vec![1],
+    });
+    assert_eq!(refusal(&answer), "enoent");
+    let mut fds = [rustix::event::PollFd::new(
+        &client.socket,
+        rustix::event::PollFlags::empty(),
+    )];
+    let limit = rustix::event::Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        rustix::event::poll(&mut fds, Some(&limit)),
+        Ok(1),
+        "it was not dropped"
+    );
+    five.store().must(op::READ, b"domid\0");
+}
+
+#[test]
+fn a_newcomer_that_says_nothing_is_dropped() {
+    let inside = Inside::with_patience(Duration::from_millis(100));
+    let silent = inside.rig.client("hub.sock");
+    let five = inside.rig.domain(Some(5));
+    silent.expect_end();
+    // Whoever has said who it is may be silent for ever.
+    five.store().must(op::READ, b"domid\0");
+}
+
+#[test]
+fn shut_down_but_unread_is_the_end() {
+    let rig = Rig::with_hub(&[]);
+    let five = rig.domain(Some(5));
+    // As many as the door serves. The hub's patience is longer than ours here, so if they
+    // were only waited for, the next one would not be served.
+    let deaf: Vec<_> = (0..4)
+        .map(|_| {
+            let client = five.client("grants.sock");
+            flood(
+                &client,
+                &Request::Map {
+                    granter: 7,
+                    refs: vec![1],
+                }
+                .encode(1),
+            );
+            rustix::net::shutdown(&client.socket, Shutdown::Both).expect("shut down");
+            client
+        })
+        .collect();
+    five.store().must(op::READ, b"domid\0");
+    let answer = five.client("grants.sock").ask(Request::Map {
+        granter: 7,
+        refs: vec![1],
+    });
+    assert_eq!(refusal(&answer), "enoent");
+    drop(deaf);
+}
+
+#[test]
+fn a_watcher_that_never_reads_is_cut_off() {
+    let rig = Rig::with_hub(&[]);
+    let mut deaf = Store::connect(&rig.path("dom0/xenstored.sock"));
+    deaf.must(op::WATCH, b"/flood\0t\0");
+    let mut writer = Store::connect(&rig.path("dom0/xenstored.sock"));
+    let mut count = 0;
+    while !rig.log().contains("does not read") {
+        // Always another name, since an event that waits already is not told again.
+        let path = format!("/flood/{}{count}\0", "x".repeat(1000));
+        writer.must(op::WRITE, path.as_bytes());
+        writer.must(op::RM, path.as_bytes());
+        count += 1;
+        assert!(count < 100_000, "it is kept for ever");
+    }
+    // What had been sent can be read, then there is the end.
+    while deaf.receive().is_ok() {}
+}
+
+#[test]
+fn connections_are_limited_and_given_back() {
+    let rig = Rig::with_hub(&[]);
+    let (five, seven) = (rig.domain(Some(5)), rig.domain(Some(7)));
+    let mut open: Vec<_> = (0..64).map(|_| five.store()).collect();
+    for store in &mut open {
+        store.must(op::READ, b"domid\0");
+    }
+    assert!(five.store().receive().is_err());
+    seven.store().must(op::READ, b"domid\0");
+    drop(open.pop());
+    // The hub hears of that before it hears of the next one: same loop, same order.
+    five.store().must(op::READ, b"domid\0");
+}
+
+#[test]
+fn a_crowd_at_the_door_keeps_nobody_out_for_long() {
+    let inside = Inside::with_patience(Duration::from_millis(300));
+    let crowd: Vec<_> = (0..300).map(|_| inside.rig.client("hub.sock")).collect();
+    for silent in crowd {
+        silent.expect_end();
+    }
+    assert_eq!(inside.rig.domain(None).domid, 1);
+}
+
+#[test]
+fn descriptors_that_are_no_memory_are_refused() {
+    let rig = Rig::with_hub(&[]);
+    let five = rig.domain(Some(5));
+    let mut grants = five.client("grants.sock");
+    let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
+    let soft =
+        rustix::fs::memfd_create("soft", rustix::fs::MemfdFlags::ALLOW_SEALING).expect("a memfd");
+    rustix::fs::ftruncate(&soft, 4096).expect("sized");
+    let request = Request::Share {
+        peer: 7,
+        pages: 1,
+        access: Access::ReadWrite,
+    };
+    for fd in [pipe.as_fd(), soft.as_fd(), memory(2).as_fd()] {
+        assert_eq!(
+            refusal(&grants.ask_with(request.clone(), &[fd]).0),
+            "einval"
+        );
+    }
+    fdpass::send(&grants.socket, &request.encode(9), &[memory(1).as_fd()]).expect("sent");
+    assert!(grants.receive().is_some_and(|(seq, ..)| seq == 9));
+}

@@ -1,0 +1,263 @@
+//! Grants and event channels: the hub introduces two domains to each other, and no third.
+
+mod common;
+
+use std::os::fd::AsFd;
+
+use common::*;
+use rustix::event::PollFlags;
+use tube_platform::local::Local;
+use tube_platform::local::proto::{Reply, Request, Run};
+use tube_platform::{Access, Ack, Platform};
+
+fn share(client: &mut Client, peer: u16, pages: u32) -> Reply {
+    let memory = memory(pages.into());
+    client
+        .ask_with(
+            Request::Share {
+                peer,
+                pages,
+                access: Access::ReadOnly,
+            },
+            &[memory.as_fd()],
+        )
+        .0
+}
+
+fn shared(client: &mut Client, peer: u16, pages: u32) -> u32 {
+    match share(client, peer, pages) {
+        Reply::Share { first_ref } => first_ref,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pages_are_for_the_named_peer() {
+    let rig = Rig::with_hub(&[]);
+    let (tip, nock, third) = (
+        rig.domain(Some(5)),
+        rig.domain(Some(7)),
+        rig.domain(Some(9)),
+    );
+    let mut granter = tip.client("grants.sock");
+    let mut mapper = nock.client("grants.sock");
+    let mut stranger = third.client("grants.sock");
+    let first = shared(&mut granter, 7, 4);
+    let map = |refs: &[u32]| Request::Map {
+        granter: 5,
+        refs: refs.to_vec(),
+    };
+
+    let (reply, fds) = mapper.ask_with(map(&[first + 1, first + 2, first]), &[]);
+    let run = |first_page, pages| Run {
+        fd_index: 0,
+        first_page,
+        pages,
+        access: Access::ReadOnly,
+    };
+    assert_eq!(
+        reply,
+        Reply::Map {
+            runs: vec![run(1, 2), run(0, 1)]
+        }
+    );
+    assert_eq!(fds.len(), 1);
+    assert_eq!(
+        rustix::fs::fstat(&fds[0]).expect("a memfd").st_size,
+        4 * 4096
+    );
+
+    assert_eq!(refusal(&stranger.ask(map(&[first]))), "eacces");
+    assert_eq!(refusal(&granter.ask(map(&[first]))), "eacces");
+    assert_eq!(refusal(&mapper.ask(map(&[first + 4]))), "enoent");
+    assert_eq!(
+        refusal(&mapper.ask(Request::Map {
+            granter: 9,
+            refs: vec![first]
+        })),
+        "enoent"
+    );
+
+    // Only its granter ends it. These are not answered: what is asked next comes after them.
+    stranger.send(&Request::Unshare { first_ref: first }.encode(1), &[]);
+    assert_eq!(refusal(&stranger.ask(map(&[first]))), "eacces");
+    granter.send(&Request::Unshare { first_ref: first }.encode(1), &[]);
+    shared(&mut granter, 7, 1);
+    assert_eq!(refusal(&mapper.ask(map(&[first]))), "enoent");
+}
+
+#[test]
+fn pages_are_not_for_the_next_of_that_number() {
+    let rig = Rig::with_hub(&[]);
+    let tip = rig.domain(Some(5));
+    let nock = rig.domain(Some(7));
+    let mut granter = tip.client("grants.sock");
+    let first = shared(&mut granter, 7, 1);
+    let mut channels = tip.client("evtchn.sock");
+    let Reply::Alloc { port } = channels.ask(Request::Alloc { peer: 7 }) else {
+        panic!("no port")
+    };
+    let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
+    admin.must(op::WATCH, b"@releaseDomain\0t\0");
+    admin.await_event("@releaseDomain");
+    drop(nock);
+    admin.await_event("@releaseDomain");
+    let next = rig.domain(Some(7));
+    let refused = next.client("grants.sock").ask(Request::Map {
+        granter: 5,
+        refs: vec![first],
+    });
+    assert_eq!(refusal(&refused), "enoent");
+    let refused = next.client("evtchn.sock").ask(Request::Bind {
+        remote: 5,
+        remote_port: port,
+    });
+    assert_eq!(refusal(&refused), "enoent");
+}
+
+#[test]
+fn a_bound_channel_is_the_two_domains_own() {
+    let rig = Rig::with_hub(&[]);
+    let (tip, nock, third) = (
+        rig.domain(Some(5)),
+        rig.domain(Some(7)),
+        rig.domain(Some(9)),
+    );
+    let (reply, here) = tip
+        .client("evtchn.sock")
+        .ask_with(Request::Alloc { peer: 7 }, &[]);
+    let Reply::Alloc { port } = reply else {
+        panic!("{reply:?}")
+    };
+    let bind = Request::Bind {
+        remote: 5,
+        remote_port: port,
+    };
+    assert_eq!(
+        refusal(&third.client("evtchn.sock").ask(bind.clone())),
+        "eacces"
+    );
+    let mut binder = nock.client("evtchn.sock");
+    let (reply, there) = binder.ask_with(bind.clone(), &[]);
+    assert!(matches!(reply, Reply::Bind { .. }), "{reply:?}");
+    assert_eq!(refusal(&binder.ask(bind)), "enoent");
+    assert_eq!((here.len(), there.len()), (2, 2));
+
+    // Nobody can be made to block on one, and it goes with no program that is started.
+    for end in here.iter().chain(&there) {
+        assert!(
+            rustix::fs::fcntl_getfl(end)
+                .expect("flags")
+                .contains(rustix::fs::OFlags::NONBLOCK)
+        );
+    }
+    assert_eq!(rustix::io::write(&there[1], b"!"), Ok(1));
+    assert_eq!(rustix::io::read(&here[0], &mut [0; 8]), Ok(1));
+
+    // The hub has no copy: one side closes, the other sees it, all domains being alive.
+    assert!(!ready(&here[0]).contains(PollFlags::HUP));
+    // (Awaited, since a child that another test starts has copies until it execs.)
+    drop(there);
+    assert!(
+        tube_hub::probe::wait_readable(&here[0], deadline()).expect("poll"),
+        "no end"
+    );
+    assert_eq!(rustix::io::read(&here[0], &mut [0; 8]), Ok(0));
+    assert_eq!(
+        rustix::io::write(&here[1], b"!"),
+        Err(rustix::io::Errno::PIPE)
+    );
+}
+
+#[test]
+fn a_waiting_channel_ends_with_either_domain() {
+    let rig = Rig::with_hub(&[]);
+    let (tip, nock) = (rig.domain(Some(5)), rig.domain(Some(7)));
+    let (_, ends) = tip
+        .client("evtchn.sock")
+        .ask_with(Request::Alloc { peer: 7 }, &[]);
+    let mut closer = tip.client("evtchn.sock");
+    let (reply, closed) = closer.ask_with(Request::Alloc { peer: 7 }, &[]);
+    let Reply::Alloc { port } = reply else {
+        panic!("{reply:?}")
+    };
+    closer.send(&Request::Close { port }.encode(1), &[]);
+    assert!(tube_hub::probe::wait_readable(&closed[0], deadline()).expect("poll"));
+    assert!(!ready(&ends[0]).contains(PollFlags::HUP));
+    drop(nock);
+    assert!(
+        tube_hub::probe::wait_readable(&ends[0], deadline()).expect("poll"),
+        "nobody told"
+    );
+    assert_eq!(rustix::io::read(&ends[0], &mut [0; 8]), Ok(0));
+}
+
+#[test]
+fn one_domain_cannot_use_up_the_descriptors() {
+    let rig = Rig::with_hub_of(600);
+    let greedy = rig.domain(Some(5));
+    let mut grants = greedy.client("grants.sock");
+    let mut channels = greedy.client("evtchn.sock");
+    let mut held = Vec::new();
+    let refused = loop {
+        match share(&mut grants, 7, 1) {
+            Reply::Share { first_ref } => held.push(first_ref),
+            other => break other,
+        }
+        assert!(held.len() < 600, "no end of it");
+    };
+    assert_eq!(refusal(&refused), "enospc");
+    assert!(held.len() > 20, "{}", held.len());
+    assert_eq!(refusal(&channels.ask(Request::Alloc { peer: 7 })), "enospc");
+    // Everybody else has room, and what is given back can be had again.
+    let modest = rig.domain(Some(7));
+    shared(&mut modest.client("grants.sock"), 5, 1);
+    assert!(matches!(
+        modest.client("evtchn.sock").ask(Request::Alloc { peer: 5 }),
+        Reply::Alloc { .. }
+    ));
+    for first_ref in held.drain(..2) {
+        grants.send(&Request::Unshare { first_ref }.encode(1), &[]);
+    }
+    shared(&mut grants, 7, 1);
+}
+
+#[test]
+fn channels_that_are_bound_cost_nothing() {
+    let rig = Rig::with_hub_of(600);
+    let (tip, nock) = (rig.domain(Some(5)), rig.domain(Some(7)));
+    let (mut here, mut there) = (tip.client("evtchn.sock"), nock.client("evtchn.sock"));
+    for _ in 0..600 {
+        let Reply::Alloc { port } = here.ask(Request::Alloc { peer: 7 }) else {
+            panic!("no port")
+        };
+        let reply = there.ask(Request::Bind {
+            remote: 5,
+            remote_port: port,
+        });
+        assert!(matches!(reply, Reply::Bind { .. }), "{reply:?}");
+    }
+}
+
+#[test]
+fn the_library_meets_itself_here() {
+    let rig = Rig::with_hub(&[]);
+    let tip = Local::attach(&rig.run(), Some(5)).expect("attached");
+    let nock = Local::attach(&rig.run(), None).expect("attached");
+    assert_eq!((tip.domid(), nock.domid()), (5, 1));
+    let ours = tip.share(1, 3, Access::ReadOnly, None).expect("shared");
+    let theirs = nock
+        .map(5, ours.refs(), Access::ReadOnly, None)
+        .expect("mapped");
+    assert_eq!(theirs.len(), ours.len());
+    let bell = tip.evtchn_unbound(1).expect("allocated");
+    let other = nock.evtchn_bind(5, bell.port()).expect("bound");
+    other.notify().expect("rung");
+    assert!(tube_hub::probe::wait_readable(bell.fd(), deadline()).expect("poll"));
+    assert!(matches!(bell.acknowledge(), Ok(Ack::Open)));
+    drop(other);
+    assert!(tube_hub::probe::wait_readable(bell.fd(), deadline()).expect("poll"));
+    assert!(matches!(bell.acknowledge(), Ok(Ack::PeerGone)));
+    let error = Local::attach(&rig.run(), Some(5)).err().expect("taken");
+    assert_eq!(error.atom(), "domid_taken");
+}
