@@ -1,9 +1,9 @@
 //! What a call leaves to do once its lock is released: the VM and the event channel are never called
 //! with a half of a link locked.
 
+use crate::channel::Channel;
 use crate::flow::Refusal;
 use std::sync::Arc;
-use tube_platform::EventChannel;
 use tube_ring::Violation;
 
 pub(crate) struct After<P> {
@@ -14,7 +14,7 @@ pub(crate) struct After<P> {
     /// The peer waits for what was done.
     pub ring: bool,
     /// To ring it with.
-    pub channel: Option<Arc<dyn EventChannel>>,
+    pub channel: Option<Arc<Channel>>,
 }
 
 impl<P> Default for After<P> {

@@ -16,6 +16,7 @@
 
 mod after;
 mod census;
+mod channel;
 mod flow;
 mod info;
 mod link;
@@ -27,10 +28,11 @@ mod tx;
 mod vm;
 
 pub use census::Census;
+pub use channel::Channel;
 pub use flow::{Flow, Mode, Received, Refusal, Sent};
 pub use info::Info;
 pub use link::Link;
 pub use make::{MakeError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
-pub use vm::{Buffer, Herald, Outlet, Small, Vm};
+pub use vm::{Buffer, Herald, Nobody, Outlet, Small, Vm};

@@ -1,6 +1,7 @@
 //! A link: two halves, and what has become of it.
 
 use crate::after::{After, Stop};
+use crate::channel::Channel;
 use crate::flow::{Flow, Mode, Received, Refusal, Sent};
 use crate::info::Info;
 use crate::memory::Memory;
@@ -9,7 +10,6 @@ use crate::status::{Event, Status};
 use crate::tx::Tx;
 use crate::vm::{Herald, Outlet, Small, Vm};
 use std::sync::{Arc, Mutex, PoisonError};
-use tube_platform::{Ack, EventChannel};
 
 /// One end of a tube. When closed it is an empty shell, whoever may still hold it.
 pub struct Link<V: Vm> {
@@ -176,12 +176,10 @@ impl<V: Vm> Link<V> {
             self.settle(outlet);
             return Flow::Ready;
         }
-        match self.channel().map(|channel| channel.acknowledge()) {
-            Some(Ok(Ack::Open)) => self.look(false),
-            // A broken descriptor is as good as a peer that has gone: nothing will be heard again.
-            Some(Ok(Ack::PeerGone) | Err(_)) => self.look(true),
-            None => return Flow::Idle,
-        }
+        let Some(channel) = self.channel() else {
+            return Flow::Idle;
+        };
+        self.look(channel.acknowledge());
         self.go_on(outlet)
     }
 
@@ -198,7 +196,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// The event channel, while the link is open.
-    pub fn channel(&self) -> Option<Arc<dyn EventChannel>> {
+    pub fn channel(&self) -> Option<Arc<Channel>> {
         let tx = self.tx.lock().ok()?;
         tx.as_ref().map(|tx| tx.memory.channel().clone())
     }
@@ -215,8 +213,16 @@ impl<V: Vm> Link<V> {
     pub fn close(&self, outlet: &mut impl Outlet<V>) {
         let mut after = After::default();
         // Poisoned or not: this only takes things apart.
-        let tx = self.tx.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let rx = self.rx.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tx = self
+            .tx
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let rx = self
+            .rx
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(mut tx) = tx {
             tx.end(&mut after);
         }
@@ -383,7 +389,6 @@ impl<V: Vm> Link<V> {
 
 fn ring<P>(after: &After<P>) {
     if let Some(channel) = &after.channel {
-        // A peer that has gone does not hear, and our own end of the channel will say so.
-        _ = channel.notify();
+        channel.ring();
     }
 }

@@ -1,10 +1,11 @@
 //! How the two ends of a link come to be: the tip shares, the nock maps.
 
+use crate::channel::Channel;
 use crate::memory::{Memory, Ring, control};
 use crate::{Link, Vm};
 use std::fmt;
 use std::sync::Arc;
-use tube_platform::{Access, Domid, Error, Errno, ErrorKind, EventChannel, Gref, Notify, Pages, Platform};
+use tube_platform::{Access, Domid, Errno, Error, ErrorKind, Gref, Notify, Pages, Platform};
 use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP, ORDER_MAX, Role, Violation};
 
 /// What a tip means to share.
@@ -88,7 +89,7 @@ impl<V: Vm> Link<V> {
         if offer.order_tx.max(offer.order_rx) > ORDER_MAX {
             return Err(Error::posix(Errno::INVAL, "ring order").into());
         }
-        let channel: Arc<dyn EventChannel> = platform.evtchn_unbound(offer.peer)?.into();
+        let channel = Arc::new(Channel::new(platform.evtchn_unbound(offer.peer)?));
         let notify = Notify {
             offset: LIVE_TIP,
             port: channel.port(),
@@ -138,7 +139,7 @@ impl<V: Vm> Link<V> {
         nonce: u64,
         max_message: u32,
     ) -> Result<Link<V>, MakeError> {
-        let channel: Arc<dyn EventChannel> = platform.evtchn_bind(peer, port)?.into();
+        let channel = Arc::new(Channel::new(platform.evtchn_bind(peer, port)?));
         let notify = Notify {
             offset: LIVE_NOCK,
             port: channel.port(),

@@ -1,8 +1,9 @@
 //! The pages and the event channel of one link, and the ring ends made of them.
 
 use crate::census::Counted;
+use crate::channel::Channel;
 use std::sync::Arc;
-use tube_platform::{EventChannel, Pages};
+use tube_platform::Pages;
 use tube_ring::{Consumer, ControlPage, DataArea, Live, PAGE, Producer, Role, Violation};
 
 /// Pages of one ring.
@@ -18,21 +19,21 @@ pub(crate) struct Memory {
     // as it unmaps the one with the live bytes.
     tx: Ring,
     rx: Ring,
-    channel: Arc<dyn EventChannel>,
+    channel: Arc<Channel>,
     _counted: Counted,
 }
 
 impl Memory {
     /// `tx` and `rx` as the tip names them, whoever we are. The control pages are mapped writable; the
     /// data pages are 2^order, and writable in the direction in which `role` writes.
-    pub(crate) fn new(role: Role, tx: Ring, rx: Ring, channel: Arc<dyn EventChannel>) -> Memory {
+    pub(crate) fn new(role: Role, tx: Ring, rx: Ring, channel: Arc<Channel>) -> Memory {
         for ring in [&tx, &rx] {
             // What the ring ends below rely on, whatever the platform made of the request.
             assert_eq!(ring.control.len(), PAGE);
             assert!((ring.data.len() / PAGE).is_power_of_two());
         }
         let bytes = [&tx, &rx].map(|ring| ring.control.len() + ring.data.len());
-        let _counted = Counted::new((bytes[0] + bytes[1]) / PAGE);
+        let _counted = Counted::link((bytes[0] + bytes[1]) / PAGE);
         Memory {
             role,
             tx,
@@ -71,7 +72,7 @@ impl Memory {
         Ok(control.live(peer)? == Live::Gone)
     }
 
-    pub(crate) fn channel(&self) -> &Arc<dyn EventChannel> {
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
         &self.channel
     }
 }

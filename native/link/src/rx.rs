@@ -190,12 +190,7 @@ impl<V: Vm> Rx<V> {
                     *budget = budget.saturating_sub(bytes.max(1));
                     return Ok(match self.assembly.buffer.take() {
                         Some(buffer) => Step::Long(buffer),
-                        None => {
-                            if bytes == 0 {
-                                small.empty();
-                            }
-                            Step::Small
-                        }
+                        None => Step::Small,
                     });
                 }
                 Pull::Partial(bytes) => *budget = budget.saturating_sub(bytes),
@@ -284,7 +279,11 @@ impl<B: Buffer, S: Small> Sink for Inlet<'_, B, S> {
     #[inline]
     fn begin(&mut self, total: usize) -> bool {
         self.assembly.total = total;
-        total <= self.assembly.inline || self.assembly.make_room()
+        if total <= self.assembly.inline {
+            self.small.room(total)
+        } else {
+            self.assembly.make_room()
+        }
     }
 
     #[inline]

@@ -90,9 +90,13 @@ impl Status {
             0 => None,
             untold => Some(flags | untold << TOLD),
         };
-        let before = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, tell);
+        let before = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, tell);
         let untold = before.map_or(0, |flags| Flags(flags).untold());
-        REPORTED.into_iter().filter(move |event| untold & *event as u32 != 0)
+        REPORTED
+            .into_iter()
+            .filter(move |event| untold & *event as u32 != 0)
     }
 }
 
@@ -110,7 +114,10 @@ mod tests {
         status.raise(Event::Fin);
         status.raise(Event::Fin);
         assert!(status.is_untold() && status.now().ends() && !status.now().has(Event::Gone));
-        assert_eq!(status.take().collect::<Vec<_>>(), [Event::Fin, Event::Drained]);
+        assert_eq!(
+            status.take().collect::<Vec<_>>(),
+            [Event::Fin, Event::Drained]
+        );
         status.raise(Event::Fin);
         assert!(!status.is_untold());
         status.raise(Event::Gone);

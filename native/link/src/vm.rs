@@ -23,11 +23,11 @@ pub trait Buffer: Sized + Send {
 
 /// Where a message goes that is in the ring in one piece: straight to its last place.
 pub trait Small {
-    /// Copies the message out.
-    fn take(&mut self, bytes: Fragment<'_>);
+    /// Makes room for a message of `len` bytes, maybe none. False if there is no memory.
+    fn room(&mut self, len: usize) -> bool;
 
-    /// The message has no bytes.
-    fn empty(&mut self);
+    /// Copies the message out, of as many bytes as the last `room`. Not called for an empty one.
+    fn take(&mut self, bytes: Fragment<'_>);
 }
 
 /// Tells processes. Called with no lock held; a receiver that is no more is no error.
@@ -44,7 +44,7 @@ pub trait Herald<P> {
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
 pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
-    /// Delivers the message just taken by [`Small`]. False if the owner is no more.
+    /// Delivers the message that [`Small`] has. False if the owner is no more.
     fn small(&mut self, owner: V::Process) -> bool;
 
     /// Delivers a message that came in pieces. False if the owner is no more.
@@ -55,4 +55,37 @@ pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
 
     /// All is delivered and nothing more will come: `None` for a clean end.
     fn end(&mut self, owner: V::Process, reason: Option<crate::Refusal>);
+}
+
+/// For a link that data never flowed through: nobody waits, nobody listens.
+pub struct Nobody;
+
+impl Small for Nobody {
+    fn room(&mut self, _len: usize) -> bool {
+        false
+    }
+
+    fn take(&mut self, _bytes: Fragment<'_>) {}
+}
+
+impl<P> Herald<P> for Nobody {
+    fn space(&self, _to: P) {}
+
+    fn data(&self, _to: P) {}
+
+    fn event(&self, _event: Event) {}
+}
+
+impl<V: Vm> Outlet<V> for Nobody {
+    fn small(&mut self, _owner: V::Process) -> bool {
+        false
+    }
+
+    fn long(&mut self, _owner: V::Process, _message: V::Buffer) -> bool {
+        false
+    }
+
+    fn passive(&mut self, _owner: V::Process) {}
+
+    fn end(&mut self, _owner: V::Process, _reason: Option<crate::Refusal>) {}
 }

@@ -1,0 +1,268 @@
+//! The link port: the one reader of a link's event channel, in every mode.
+
+use super::parked::Selected;
+use super::term::{ATOMS, Bytes, Sender};
+use super::{Verdict, sys};
+use crate::handles::{self, Entry, Form};
+use crate::nif::watch;
+use crate::process::{Beam, Buffer, Pid};
+use std::ffi::{CStr, c_uint};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use tube_link::{Buffer as _, Event, Flow, Fragment, Herald, Mode, Nobody, Outlet, Refusal, Small};
+
+/// Operations of `port_control`, as in lib/tube/native.ex.
+const START: c_uint = 0x5455_0001;
+const ACTIVE: c_uint = 0x5455_0002;
+
+/// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
+/// cheaper to have it copy them than to make a binary that it copies from all the same.
+const ON_HEAP: usize = 64;
+
+/// The port of one link.
+pub struct LinkPort {
+    port: sys::Port,
+    id: u64,
+    entry: Arc<Entry>,
+    /// From `start` on.
+    flowing: Option<Flowing>,
+}
+
+/// What there is once data flows.
+struct Flowing {
+    selected: Option<Selected>,
+    delivery: Delivery,
+}
+
+impl LinkPort {
+    /// Takes the link `id` for `port`. `None` for an id that is not there or has a port.
+    pub fn start(port: sys::Port, id: u64) -> Option<LinkPort> {
+        let entry = handles::claim_link(id)?;
+        Some(LinkPort {
+            port,
+            id,
+            entry,
+            flowing: None,
+        })
+    }
+
+    /// The event channel has something to say.
+    pub fn ready_input(&mut self) -> Verdict {
+        if let Some(flowing) = &mut self.flowing {
+            let flow = self.entry.link.bell(&mut flowing.delivery);
+            self.follow(flow);
+        }
+        Verdict::Stay
+    }
+
+    /// The timer that [`follow`](Self::follow) set.
+    pub fn timeout(&mut self) -> Verdict {
+        self.resume();
+        Verdict::Stay
+    }
+
+    /// `port_control`. The answer is the name of an atom.
+    ///
+    /// # Safety
+    /// In the `control` callback of this port.
+    pub unsafe fn control(&mut self, operation: c_uint, data: &[u8]) -> Option<&'static CStr> {
+        // SAFETY: the caller's promise.
+        let (caller, connected) = unsafe {
+            let port = self.port;
+            (sys::driver_caller(port), sys::driver_connected(port))
+        };
+        let done = match (operation, data) {
+            (START, []) => self.begin(Pid::from_word(connected)),
+            (ACTIVE, data) => match mode(data) {
+                Some(mode) => self.entry.link.set_mode(Pid::from_word(caller), mode),
+                None => Err(Refusal::Invalid),
+            },
+            _ => return None,
+        };
+        Some(match done {
+            Ok(()) => {
+                self.resume();
+                c"ok"
+            }
+            Err(Refusal::NotOwner) => c"not_owner",
+            Err(Refusal::Invalid) => c"einval",
+            Err(_) => c"closed",
+        })
+    }
+
+    /// Data begins to flow.
+    fn begin(&mut self, connected: Pid) -> Result<(), Refusal> {
+        let parties = self.entry.parties.get().ok_or(Refusal::Invalid)?;
+        // Also the proof that NIF and driver mean the same by a process. See `Pid`.
+        if parties.connection != connected || self.flowing.is_some() {
+            return Err(Refusal::Invalid);
+        }
+        let channel = self.entry.link.channel().ok_or(Refusal::Closed)?;
+        let fd = channel.fd();
+        // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
+        let selected = unsafe { Selected::new(self.port, fd, channel) };
+        let selected = Some(selected.ok_or(Refusal::Invalid)?);
+        // SAFETY: in a callback of this port.
+        let term = unsafe { sys::driver_mk_port(self.port) };
+        let sender = Sender::new(term, self.id, parties.connection);
+        let delivery = Delivery {
+            sender,
+            form: parties.form,
+            taken: Taken::Inline(0),
+            inline: [MaybeUninit::uninit(); ON_HEAP],
+        };
+        self.flowing = Some(Flowing { selected, delivery });
+        self.entry.link.start(parties.owner)
+    }
+
+    fn resume(&mut self) {
+        if let Some(flowing) = &mut self.flowing {
+            let flow = self.entry.link.resume(&mut flowing.delivery);
+            self.follow(flow);
+        }
+    }
+
+    fn follow(&mut self, flow: Flow) {
+        let Some(flowing) = &mut self.flowing else {
+            return;
+        };
+        if self.entry.link.is_gone() {
+            // At its end a descriptor is readable for ever.
+            flowing.selected = None;
+        }
+        let again = match flow {
+            Flow::Idle => false,
+            Flow::Ready => flowing.selected.is_none(),
+            Flow::Later => true,
+        };
+        if again {
+            // SAFETY: in a callback of this port.
+            unsafe { sys::driver_set_timer(self.port, 0) };
+        }
+    }
+}
+
+impl Drop for LinkPort {
+    /// The port closes: everything goes back.
+    fn drop(&mut self) {
+        handles::remove_link(self.id);
+        watch::forget(&self.entry);
+        // Before the pages go, so that no callback of ours meets a link that is half gone.
+        let delivery = self.flowing.take().map(|flowing| flowing.delivery);
+        match delivery {
+            Some(mut delivery) => self.entry.link.close(&mut delivery),
+            None => self.entry.link.close(&mut Nobody),
+        }
+    }
+}
+
+/// The mode of four little-endian bytes. See `Tube.Native.active/2`.
+fn mode(data: &[u8]) -> Option<Mode> {
+    match i32::from_le_bytes(data.try_into().ok()?) {
+        0 => Some(Mode::Passive),
+        -1 => Some(Mode::Always),
+        -2 => Some(Mode::Once),
+        count => u32::try_from(count).ok().map(Mode::Count),
+    }
+}
+
+/// Delivers to the owner in the form that it wants.
+struct Delivery {
+    sender: Sender,
+    form: Form,
+    taken: Taken,
+    inline: [MaybeUninit<u8>; ON_HEAP],
+}
+
+/// The message that was just copied out of the ring.
+enum Taken {
+    /// So many bytes of `inline`.
+    Inline(usize),
+    Binary(Buffer),
+}
+
+impl Delivery {
+    fn send(&self, owner: Pid, bytes: Bytes<'_>) -> bool {
+        match self.form {
+            Form::Tube => self.sender.tube_data(owner, bytes),
+            Form::Port => self.sender.port_data(owner, bytes),
+        }
+    }
+}
+
+impl Small for Delivery {
+    fn room(&mut self, len: usize) -> bool {
+        self.taken = match len {
+            0..=ON_HEAP => Taken::Inline(len),
+            _ => match Buffer::new(len) {
+                Some(binary) => Taken::Binary(binary),
+                None => return false,
+            },
+        };
+        true
+    }
+
+    fn take(&mut self, bytes: Fragment<'_>) {
+        match &mut self.taken {
+            Taken::Inline(len) => bytes.copy_to(&mut self.inline[..*len]),
+            Taken::Binary(binary) => bytes.copy_to(binary.room()),
+        };
+    }
+}
+
+impl Outlet<Beam> for Delivery {
+    fn small(&mut self, owner: Pid) -> bool {
+        match std::mem::replace(&mut self.taken, Taken::Inline(0)) {
+            Taken::Inline(len) => {
+                // SAFETY: `take` has filled so many, or there are none.
+                let bytes = unsafe { self.inline[..len].assume_init_ref() };
+                self.send(owner, Bytes::Copied(bytes))
+            }
+            Taken::Binary(binary) => self.long(owner, binary),
+        }
+    }
+
+    fn long(&mut self, owner: Pid, message: Buffer) -> bool {
+        self.send(owner, Bytes::Shared(message.as_ptr(), message.len()))
+    }
+
+    fn passive(&mut self, owner: Pid) {
+        if self.form == Form::Tube {
+            self.sender.about(owner, ATOMS.tube_passive);
+        }
+    }
+
+    fn end(&mut self, owner: Pid, reason: Option<Refusal>) {
+        // A port ends by its exit signal, which is the connection's to give.
+        if self.form == Form::Port {
+            return;
+        }
+        if let Some(reason) = reason {
+            let name = match reason {
+                Refusal::PeerDown => ATOMS.peer_down,
+                _ => ATOMS.protocol,
+            };
+            self.sender.tube_error(owner, name);
+        }
+        self.sender.about(owner, ATOMS.tube_closed);
+    }
+}
+
+impl Herald<Pid> for Delivery {
+    fn space(&self, to: Pid) {
+        self.sender.wake(to, ATOMS.our_space);
+    }
+
+    fn data(&self, to: Pid) {
+        self.sender.wake(to, ATOMS.our_data);
+    }
+
+    fn event(&self, event: Event) {
+        self.sender.event(match event {
+            Event::Fin => ATOMS.fin,
+            Event::Drained => ATOMS.drained,
+            Event::Gone => ATOMS.gone,
+            Event::Violated => ATOMS.protocol,
+        });
+    }
+}

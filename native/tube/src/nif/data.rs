@@ -1,0 +1,141 @@
+//! The calls of the data path. They are entered as plain C functions, because the wrapper that rustler
+//! makes allocates a vector for the arguments of each call.
+
+use super::{Voice, atoms, refused, watch};
+use crate::guard::guarded;
+use crate::handles;
+use crate::process::{Buffer, Pid};
+use rustler::sys::{
+    ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
+};
+use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
+use std::ffi::{c_int, c_uint};
+use std::mem::MaybeUninit;
+use tube_link::{Fragment, Received, Refusal, Sent, Small};
+
+/// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
+macro_rules! enter {
+    ($name:literal, $arity:literal, $function:path) => {
+        rustler::codegen_runtime::inventory::submit! {
+            rustler::Nif {
+                name: $name.as_ptr(),
+                arity: $arity as c_uint,
+                flags: rustler::SchedulerFlags::Normal as c_uint,
+                raw_func: {
+                    unsafe extern "C" fn raw(
+                        env: *mut ErlNifEnv,
+                        _argc: c_int,
+                        argv: *const ErlNifTerm,
+                    ) -> ErlNifTerm {
+                        // SAFETY: the VM calls with its environment, and with as many terms as the arity.
+                        unsafe {
+                            let arguments = &*argv.cast::<[ErlNifTerm; $arity]>();
+                            let lifetime = ();
+                            let env = Env::new(&lifetime, env);
+                            let terms = arguments.map(|term| Term::new(env, term));
+                            match guarded(|| $function(env, terms)) {
+                                Some(Some(term)) => term.as_c_arg(),
+                                Some(None) => enif_make_badarg(env.as_c_arg()),
+                                None => {
+                                    let reason = atoms::nif_panicked().as_c_arg();
+                                    enif_raise_exception(env.as_c_arg(), reason)
+                                }
+                            }
+                        }
+                    }
+                    raw
+                },
+            }
+        }
+    };
+}
+
+enter!(c"send", 2, send);
+enter!(c"send", 3, send_on);
+enter!(c"recv", 1, recv);
+
+fn send<'a>(env: Env<'a>, [id, message]: [Term<'a>; 2]) -> Option<Term<'a>> {
+    send_from(env, id, message, 0)
+}
+
+fn send_on<'a>(env: Env<'a>, [id, message, done]: [Term<'a>; 3]) -> Option<Term<'a>> {
+    send_from(env, id, message, done.decode().ok()?)
+}
+
+fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Option<Term<'a>> {
+    let id = id.decode().ok()?;
+    let message = Binary::from_term(message).ok()?;
+    let sent = handles::with_link(id, |entry| {
+        let sender = Pid::caller(env);
+        let sent = entry
+            .link
+            .send(sender, &message, done, &Voice::new(env, id, entry));
+        watch::follow(
+            env,
+            id,
+            entry,
+            done > 0,
+            matches!(sent, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0),
+        );
+        sent
+    });
+    Some(match sent.unwrap_or(Err(Refusal::Closed)) {
+        Ok(Sent::Whole) => atoms::ok().to_term(env),
+        Ok(Sent::More(done)) => (atoms::more(), done).encode(env),
+        Ok(Sent::Wait(done)) => (atoms::wait(), done).encode(env),
+        Err(refusal) => refused(env, refusal),
+    })
+}
+
+fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
+    let id = id.decode().ok()?;
+    let mut small = Inline { env, made: None };
+    let received = handles::with_link(id, |entry| {
+        let owner = Pid::caller(env);
+        entry
+            .link
+            .recv(owner, &mut small, &Voice::new(env, id, entry))
+    });
+    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+        Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
+        Ok(Received::Long(buffer)) => {
+            let long = ResourceArc::new(Long(buffer));
+            (atoms::ok(), long.make_binary(env, |long| long.0.filled())).encode(env)
+        }
+        Ok(Received::More) => atoms::more().to_term(env),
+        Ok(Received::Wait) => atoms::wait().to_term(env),
+        Err(refusal) => refused(env, refusal),
+    })
+}
+
+/// Takes a message that is in the ring in one piece straight into a binary of the calling process.
+struct Inline<'a> {
+    env: Env<'a>,
+    made: Option<(Term<'a>, *mut MaybeUninit<u8>)>,
+}
+
+impl Small for Inline<'_> {
+    fn room(&mut self, len: usize) -> bool {
+        let mut term = MaybeUninit::uninit();
+        // SAFETY: the VM gives `len` bytes, which live as long as the term, and initialises the term.
+        self.made = unsafe {
+            let bytes = enif_make_new_binary(self.env.as_c_arg(), len, term.as_mut_ptr());
+            Some((Term::new(self.env, term.assume_init()), bytes.cast()))
+        };
+        true
+    }
+
+    fn take(&mut self, bytes: Fragment<'_>) {
+        if let Some((_, room)) = self.made {
+            // SAFETY: made by the `room` before this, for as many bytes, and nobody else knows of it yet.
+            let room = unsafe { std::slice::from_raw_parts_mut(room, bytes.len()) };
+            bytes.copy_to(room);
+        }
+    }
+}
+
+/// A long message as a resource: its binary term is a view of it, so no byte is copied again.
+struct Long(Buffer);
+
+#[rustler::resource_impl]
+impl Resource for Long {}

@@ -1,0 +1,91 @@
+//! Looking: what a link has done, what is alive, which image this is.
+
+use super::{atoms, refused};
+use crate::{handles, image};
+use rustler::{Encoder, Env, NifMap, Term};
+use tube_link::{Census, Counters, Info, Mode, Refusal};
+
+/// Live counts of this VM.
+#[derive(NifMap)]
+struct Stats {
+    links: usize,
+    streams: usize,
+    pages: usize,
+    fds: usize,
+}
+
+/// Counters of one direction.
+#[derive(NifMap)]
+struct Direction {
+    ring: usize,
+    backlog: usize,
+    messages: u64,
+    bytes: u64,
+    waits: u64,
+    bells: u64,
+    bells_spared: u64,
+    finished: bool,
+}
+
+/// One link.
+#[derive(NifMap)]
+struct Report {
+    tx: Direction,
+    rx: Direction,
+    gone: bool,
+    active: i64,
+}
+
+#[rustler::nif]
+fn build() -> &'static str {
+    image::name()
+}
+
+#[rustler::nif]
+fn stats() -> Stats {
+    let census = Census::take();
+    let streams = handles::streams();
+    Stats {
+        links: census.links,
+        streams,
+        pages: census.pages,
+        fds: census.channels + streams,
+    }
+}
+
+#[rustler::nif]
+fn info<'a>(env: Env<'a>, id: u64) -> Term<'a> {
+    match handles::link(id).and_then(|entry| entry.link.info()) {
+        Some(info) => (atoms::ok(), Report::from(info)).encode(env),
+        None => refused(env, Refusal::Closed),
+    }
+}
+
+impl From<Info> for Report {
+    fn from(info: Info) -> Report {
+        Report {
+            tx: direction(info.tx, info.tx_ring, info.tx_backlog, info.tx_finished),
+            rx: direction(info.rx, info.rx_ring, info.rx_backlog, info.rx_finished),
+            gone: info.gone,
+            active: match info.mode {
+                Mode::Passive => 0,
+                Mode::Always => -1,
+                Mode::Once => -2,
+                Mode::Count(left) => left.into(),
+            },
+        }
+    }
+}
+
+fn direction(counted: Counters, ring: usize, backlog: usize, finished: bool) -> Direction {
+    Direction {
+        ring,
+        backlog,
+        messages: counted.messages,
+        bytes: counted.bytes,
+        waits: counted.waits,
+        bells: counted.rung,
+        bells_spared: counted.spared,
+        finished,
+    }
+}

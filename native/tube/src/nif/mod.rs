@@ -1,0 +1,110 @@
+//! The NIF half: terms in, one call, terms out. What a call means is decided in `tube_link`.
+
+mod data;
+mod link;
+mod look;
+mod platform;
+pub mod watch;
+
+use crate::process::Pid;
+use rustler::{Atom, Encoder, Env, Term};
+use tube_link::{Event, Herald, Refusal};
+
+/// The atoms of the answers.
+pub mod atoms {
+    rustler::atoms! {
+        closed,
+        drained,
+        einval,
+        emsgsize,
+        enomem,
+        enospc,
+        error,
+        event_channel,
+        fin,
+        gone,
+        local,
+        more,
+        nif_panicked,
+        not_owner,
+        ok,
+        order_rx,
+        order_tx,
+        our_data = "$tube_data",
+        our_event = "$tube",
+        our_space = "$tube_space",
+        peer_down,
+        port,
+        protocol,
+        rx_ring_ref,
+        tube,
+        tx_ring_ref,
+        wait,
+    }
+}
+
+/// `{:error, reason}`.
+fn refused<'a>(env: Env<'a>, refusal: Refusal) -> Term<'a> {
+    let reason = match refusal {
+        Refusal::Closed => atoms::closed(),
+        Refusal::PeerDown => atoms::peer_down(),
+        Refusal::Protocol => atoms::protocol(),
+        Refusal::TooLong => atoms::emsgsize(),
+        Refusal::Invalid => atoms::einval(),
+        Refusal::NotOwner => atoms::not_owner(),
+        Refusal::NoMemory => atoms::enomem(),
+    };
+    (atoms::error(), reason).encode(env)
+}
+
+/// `{:error, word}`. The words are a fixed set in `tube_platform`, so no atoms are made without end.
+fn failed<'a>(env: Env<'a>, word: &str) -> Term<'a> {
+    let reason = Atom::from_str(env, word).unwrap_or_else(|_| atoms::einval());
+    (atoms::error(), reason).encode(env)
+}
+
+/// Tells the processes of a link, from within a NIF call or callback.
+pub struct Voice<'a> {
+    env: Env<'a>,
+    id: u64,
+    connection: Option<Pid>,
+}
+
+impl<'a> Voice<'a> {
+    /// For the link `id` of `entry`.
+    pub fn new(env: Env<'a>, id: u64, entry: &crate::handles::Entry) -> Voice<'a> {
+        let connection = entry.parties.get().map(|parties| parties.connection);
+        Voice {
+            env,
+            id,
+            connection,
+        }
+    }
+
+    // A receiver that is no more needs no message.
+    fn say(&self, to: Pid, message: impl Encoder) {
+        _ = self.env.send(&to.nif(), message);
+    }
+}
+
+impl Herald<Pid> for Voice<'_> {
+    fn space(&self, to: Pid) {
+        self.say(to, (atoms::our_space(), self.id));
+    }
+
+    fn data(&self, to: Pid) {
+        self.say(to, (atoms::our_data(), self.id));
+    }
+
+    fn event(&self, event: Event) {
+        let name = match event {
+            Event::Fin => atoms::fin(),
+            Event::Drained => atoms::drained(),
+            Event::Gone => atoms::gone(),
+            Event::Violated => atoms::protocol(),
+        };
+        if let Some(connection) = self.connection {
+            self.say(connection, (atoms::our_event(), self.id, name));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Attaching to a platform, and its byte streams.
+
+use super::{atoms, failed};
+use crate::handles;
+use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tube_platform::local::Local;
+use tube_platform::{DOMID_MAX, Errno, Error, Platform};
+
+/// A platform in Erlang's hands. Empty once detached.
+pub struct Attached(Mutex<Option<Arc<dyn Platform>>>);
+
+#[rustler::resource_impl]
+impl Resource for Attached {}
+
+impl Attached {
+    /// The platform, unless detached.
+    pub fn get(&self) -> Result<Arc<dyn Platform>, Error> {
+        let platform = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        platform
+            .clone()
+            .ok_or_else(|| Error::posix(Errno::NOTCONN, "detached"))
+    }
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn attach<'a>(
+    env: Env<'a>,
+    kind: Atom,
+    run_directory: Binary<'a>,
+    domid: i64,
+) -> NifResult<Term<'a>> {
+    let domid = match domid {
+        -1 => None,
+        0.. if domid <= DOMID_MAX.into() => Some(domid as u16),
+        _ => return Err(rustler::Error::BadArg),
+    };
+    if kind != atoms::local() {
+        return Err(rustler::Error::BadArg);
+    }
+    let run_directory = Path::new(OsStr::from_bytes(&run_directory));
+    Ok(match Local::attach(run_directory, domid) {
+        Ok(platform) => {
+            let domid = platform.domid();
+            let platform = ResourceArc::new(Attached(Mutex::new(Some(Arc::new(platform)))));
+            (atoms::ok(), platform, domid).encode(env)
+        }
+        Err(error) => {
+            let reason = Atom::from_str(env, error.atom())?;
+            (atoms::error(), (reason, error.what)).encode(env)
+        }
+    })
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn detach(platform: ResourceArc<Attached>) -> Atom {
+    let ended = platform
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    drop(ended);
+    atoms::ok()
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn xenbus<'a>(env: Env<'a>, platform: ResourceArc<Attached>) -> Term<'a> {
+    stream(env, platform.get().and_then(|platform| platform.xenbus()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn life<'a>(env: Env<'a>, platform: ResourceArc<Attached>) -> Term<'a> {
+    stream(env, platform.get().and_then(|platform| platform.life()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn stream_free(id: u64) -> Atom {
+    drop(handles::take_stream(id));
+    atoms::ok()
+}
+
+fn stream<'a>(env: Env<'a>, opened: Result<OwnedFd, Error>) -> Term<'a> {
+    match opened.map(handles::insert_stream) {
+        Ok(Some(id)) => (atoms::ok(), id).encode(env),
+        Ok(None) => (atoms::error(), atoms::enospc()).encode(env),
+        Err(error) => failed(env, error.atom()),
+    }
+}
