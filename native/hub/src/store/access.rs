@@ -1,7 +1,7 @@
 //! Reading and writing nodes on behalf of somebody, inside a transaction or outside.
 //!
-//! Outside, every operation checks all that can fail before it changes anything. Inside, one that fails half-way spoils the
-//! transaction, as in C xenstored.
+//! Outside, every operation checks all that can fail before it changes anything. Inside, one that
+//! fails half-way spoils the transaction, as in C xenstored.
 
 use std::sync::Arc;
 
@@ -33,8 +33,9 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// The node, whatever its permissions. A transaction remembers having looked, also for a node that is not there.
-    /// ENOSPC or ENOMEM, which spoil the transaction, if it has looked at too much.
+    /// The node, whatever its permissions. A transaction remembers having looked, also for a node
+    /// that is not there. ENOSPC or ENOMEM, which spoil the transaction, if it has looked at too
+    /// much.
     pub fn read(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Error> {
         let committed = self.store.tree.get(path.bytes());
         let Some(tx) = &mut self.tx else {
@@ -70,8 +71,8 @@ impl<'a> Access<'a> {
 
     /// The node, if the subject has the rights `needed`.
     ///
-    /// Who has none of them for the nearest node above that exists is told EACCES in any case, so that nobody learns by
-    /// probing which nodes exist.
+    /// Who has none of them for the nearest node above that exists is told EACCES in any case, so
+    /// that nobody learns by probing which nodes exist.
     pub fn node(&mut self, path: &Path, needed: Rights) -> Result<Arc<Node>, Error> {
         let error = match self.read(path)? {
             Some(node) if self.rights(&node).include(needed) => return Ok(node),
@@ -99,7 +100,8 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// A copy of a node to be changed. Entries that grant nothing by now must not come to life through the new generation.
+    /// A copy of a node to be changed. Entries that grant nothing by now must not come to life
+    /// through the new generation.
     pub fn edit(&self, node: &Node) -> Node {
         let mut copy = node.clone();
         let domains = &self.store.domains;
@@ -108,8 +110,8 @@ impl<'a> Access<'a> {
         copy
     }
 
-    /// Creates a node, and those missing above it. Each has the permissions of the one above; an unprivileged creator
-    /// becomes the owner. `path` must not exist.
+    /// Creates a node, and those missing above it. Each has the permissions of the one above; an
+    /// unprivileged creator becomes the owner. `path` must not exist.
     pub fn create(&mut self, path: &Path, data: &[u8]) -> Result<(), Error> {
         let (ancestor, found) = self.nearest_above(path)?;
         let mut missing = vec![path.clone()];
@@ -152,7 +154,8 @@ impl<'a> Access<'a> {
         self.write(nodes, true)
     }
 
-    /// Puts new versions of nodes in place, all or (outside a transaction) none. `sized`: they must keep to the size quota.
+    /// Puts new versions of nodes in place, all or (outside a transaction) none. `sized`: they must
+    /// keep to the size quota.
     pub fn write(&mut self, nodes: Vec<(Path, Node)>, sized: bool) -> Result<(), Error> {
         if let Err(error) = self.room_for(&nodes, sized) {
             if let Some(tx) = &mut self.tx {
@@ -175,7 +178,8 @@ impl<'a> Access<'a> {
         {
             return Err(Error::NoSpace);
         }
-        // By how much each domain's memory grows: a transaction's nodes are charged to who opened it.
+        // By how much each domain's memory grows: a transaction's nodes are charged to who opened
+        // it.
         let mut growth: Vec<(Domid, isize)> = Vec::new();
         for (path, node) in nodes {
             let before = match &mut self.tx {
@@ -228,40 +232,48 @@ impl<'a> Access<'a> {
         });
     }
 
-    /// Removes a node and all below it. Watches on it and above it get one event; those below, one for each node that they
-    /// are on, children first. EIO if a quota ends it half-way, which only happens in a transaction.
+    /// Removes a node and all below it. Watches on it and above it get one event; those below, one
+    /// for each node that they are on, children first.
+    ///
+    /// EIO only happens in a transaction, which cannot commit then: a quota ended it half-way, or a
+    /// parent and a child have been looked at before and after somebody else created or removed the
+    /// child.
     pub fn remove(&mut self, path: &Path) -> Result<(), Error> {
-        let parent = self.read(&path.parent())?.ok_or(Error::Invalid)?;
+        self.read(&path.parent())?.ok_or(Error::Invalid)?;
         self.remove_below(path).map_err(|_| Error::Io)?;
+        let parent = self.read(&path.parent())?.ok_or(Error::Io)?;
         let mut parent = self.edit(&parent);
-        parent.children.remove(path.base());
+        if !parent.children.remove(path.base()) {
+            return Err(Error::Io);
+        }
         self.write(vec![(path.parent(), parent)], false)
     }
 
     fn remove_below(&mut self, root: &Path) -> Result<(), Error> {
-        // Parents before children, as C xenstored reads them; then children before parents, as it removes them.
+        // Parents before children, as C xenstored reads them; then children before parents, as it
+        // removes them.
         let mut pending = vec![(root.clone(), false)];
         while let Some((path, visited)) = pending.pop() {
-            let Some(node) = self.read(&path)? else {
-                continue;
-            };
+            let node = self.read(&path)?.ok_or(Error::Io)?;
             if !visited {
                 pending.push((path.clone(), true));
-                pending.extend(
-                    node.children
-                        .iter()
-                        .rev()
-                        .map(|name| (path.child(name), false)),
-                );
+                let children = node
+                    .children
+                    .iter()
+                    .rev()
+                    .map(|name| (path.child(name), false));
+                pending.extend(children);
                 continue;
             }
             self.put(&path, None);
-            let reach = if path == *root {
-                Reach::Above
-            } else {
-                Reach::Exact
-            };
+            let is_root = path == *root;
+            let reach = if is_root { Reach::Above } else { Reach::Exact };
             self.fire(&path, Some(&node), reach, None);
+            // Its parent follows at once, unless the walk fails; then a transaction goes on with
+            // what is left.
+            if let (Some(tx), false) = (&mut self.tx, is_root) {
+                tx.unlist(&path);
+            }
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use super::path::Path;
 use super::perms::Domid;
 
 impl Xenstored {
-    /// Recomputes everything that is kept twice and says what does not agree. For tests; it looks at every node.
+    /// Recomputes everything that is kept twice and says what does not agree. For tests; it looks
+    /// at every node.
     pub fn audit(&self) -> Result<(), String> {
         self.audit_tree()?;
         self.audit_usage()

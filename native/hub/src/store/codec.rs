@@ -1,6 +1,8 @@
-//! The wire format: a 16-byte header in the machine's byte order, then at most 4096 bytes of payload.
+//! The wire format: a 16-byte header in the machine's byte order, then at most 4096 bytes of
+//! payload.
 //!
-//! Payloads are NUL-terminated strings, except that the value of a WRITE runs to the end of the payload.
+//! Payloads are NUL-terminated strings, except that the value of a WRITE runs to the end of the
+//! payload.
 
 /// Bytes of a header.
 pub const HEADER: usize = 16;
@@ -127,13 +129,15 @@ pub fn encode(kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) -> Vec<u8> {
 /// Puts requests together again from bytes that arrive cut anywhere.
 #[derive(Default)]
 pub struct Assembler {
-    /// The beginning of a message whose end has not come yet: less than `HEADER + PAYLOAD_MAX` bytes.
+    /// The beginning of a message whose end has not come yet: less than `HEADER + PAYLOAD_MAX`
+    /// bytes.
     partial: Vec<u8>,
 }
 
 impl Assembler {
-    /// Takes bytes from the front of `input`; a message if one is complete, None if all was taken and more is needed.
-    /// `Err(len)` for a header that announces too much: nothing after it can be understood.
+    /// Takes bytes from the front of `input`; a message if one is complete, None if all was taken
+    /// and more is needed. `Err(len)` for a header that announces too much: nothing after it can be
+    /// understood.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<(Header, Vec<u8>)>, u32> {
         self.fill(input, HEADER);
         let Some(head) = self.partial.first_chunk::<HEADER>() else {
@@ -168,7 +172,8 @@ pub fn one_string(payload: &[u8]) -> Option<&[u8]> {
     (*last == 0 && !string.contains(&0)).then_some(string)
 }
 
-/// The strings of a payload, in order, without their NULs. Bytes after the last NUL are ignored, as C xenstored does.
+/// The strings of a payload, in order, without their NULs. Bytes after the last NUL are ignored, as
+/// C xenstored does.
 pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     let end = payload.iter().rposition(|&byte| byte == 0);
     let terminated = end.map(|end| &payload[..end]);
@@ -183,8 +188,8 @@ pub fn split_string(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&payload[..nul], &payload[nul + 1..]))
 }
 
-/// A number read as C's `atoi` reads it into an `unsigned int`: leading blanks, a sign, digits up to the first other byte,
-/// 0 if there are none. Sloppy, but it decides which requests are refused.
+/// A number read as C's `atoi` reads it into an `unsigned int`: leading blanks, a sign, digits up
+/// to the first other byte, 0 if there are none. Sloppy, but it decides which requests are refused.
 pub fn atoi(text: &[u8]) -> u32 {
     let text = skip_blanks(text);
     let (negative, digits) = split_sign(text);
@@ -192,7 +197,8 @@ pub fn atoi(text: &[u8]) -> u32 {
     signed(negative, value) as u32
 }
 
-/// A number read as C's `strtol` with base 0 (decimal, `0x` or `0` for octal) that must fill the whole text.
+/// A number read as C's `strtol` with base 0 (decimal, `0x` or `0` for octal) that must fill the
+/// whole text.
 pub fn strtol(text: &[u8]) -> Option<u32> {
     let (negative, digits) = split_sign(skip_blanks(text));
     let (digits, base) = match digits {

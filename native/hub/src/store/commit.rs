@@ -10,8 +10,8 @@ use super::path::Path;
 use super::transaction::Transaction;
 
 impl Access<'_> {
-    /// Commits a transaction, or says why it cannot be: ENOMEM if it had failed before, ENOSPC for too many nodes, EAGAIN if
-    /// anything it looked at has changed since.
+    /// Commits a transaction, or says why it cannot be: ENOMEM if it had failed before, ENOSPC for
+    /// too many nodes, EAGAIN if anything it looked at has changed since.
     pub fn commit(&mut self, tx: &Transaction) -> Result<(), Error> {
         if tx.failed {
             return Err(Error::Memory);

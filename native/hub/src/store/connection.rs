@@ -14,13 +14,14 @@ pub struct ConnId(pub(super) u64);
 /// Why a connection must be closed. Nothing is sent to the client about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
-    /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any further.
+    /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any
+    /// further.
     Oversized {
         /// The length in bytes that the header gave.
         len: u32,
     },
-    /// The client does not read what is sent to it, and more waits for it than the quota allows. C xenstored drops
-    /// events instead; a client that is cut off knows that it has to look again.
+    /// The client does not read what is sent to it, and more waits for it than the quota allows. C
+    /// xenstored drops events instead; a client that is cut off knows that it has to look again.
     Unread,
     /// The connection is not, or no longer, known: its domain was released.
     Unknown,
@@ -95,8 +96,8 @@ impl Connection {
         });
     }
 
-    /// Queues a watch event, unless the same one still waits there. Special events always count: each may be about
-    /// another domain.
+    /// Queues a watch event, unless the same one still waits there. Special events always count:
+    /// each may be about another domain.
     pub fn event(&mut self, payload: &[u8]) {
         let bytes: Arc<[u8]> = encode(WATCH_EVENT, 0, 0, payload).into();
         let special = payload.first() == Some(&b'@');

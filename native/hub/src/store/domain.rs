@@ -33,9 +33,11 @@ pub struct Usage {
 
 /// A domain that has been introduced and not released.
 pub struct Domain {
-    /// Generation of the tree when it came: entries in older permission lists are not about this domain.
+    /// Generation of the tree when it came: entries in older permission lists are not about this
+    /// domain.
     generation: u64,
-    /// It lives and dies with the process that calls [`Xenstored::introduce`], not by INTRODUCE and RELEASE requests.
+    /// It lives and dies with the process that calls [`Xenstored::introduce`], not by INTRODUCE and
+    /// RELEASE requests.
     hosted: bool,
     /// The domain whose rights it shares.
     pub target: Option<Domid>,
@@ -85,7 +87,8 @@ impl Domains {
         self.known.get(&domid).is_some_and(|domain| domain.hosted)
     }
 
-    /// Whether a permission entry written at `generation` is about the domain that has this number now.
+    /// Whether a permission entry written at `generation` is about the domain that has this number
+    /// now.
     pub fn valid(&self, domid: Domid, generation: u64) -> bool {
         self.known
             .get(&domid)
@@ -135,7 +138,8 @@ impl Domains {
         }
     }
 
-    /// What a special node allows; its entries are settled when they are written and removed with the domain.
+    /// What a special node allows; its entries are settled when they are written and removed with
+    /// the domain.
     pub fn special_rights(&mut self, name: &[u8], subject: Subject) -> Option<Rights> {
         self.special(name)
             .map(|perms| perms.rights(subject, |_| true))
@@ -191,8 +195,9 @@ impl Xenstored {
         }
     }
 
-    /// Takes a domain off the record. C xenstored's order: its connections; every node that it owns, wherever it is, with
-    /// all that is below, watches firing while the permissions still tell who may know; then `@releaseDomain`.
+    /// Takes a domain off the record. C xenstored's order: its connections; every node that it
+    /// owns, wherever it is, with all that is below, watches firing while the permissions still
+    /// tell who may know; then `@releaseDomain`.
     pub(super) fn expel(&mut self, domid: Domid) {
         let conns: Vec<ConnId> = self
             .connections

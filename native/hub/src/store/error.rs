@@ -11,7 +11,8 @@ pub enum Error {
     Exists,
     /// `ENOENT`: no such node, watch, transaction or domain.
     NotFound,
-    /// `ENOMEM`: the memory of the domain is used up, or a transaction had failed before it was to be committed.
+    /// `ENOMEM`: the memory of the domain is used up, or a transaction had failed before it was to
+    /// be committed.
     Memory,
     /// `ENOSPC`: a quota other than watches or memory.
     NoSpace,

@@ -11,8 +11,9 @@ use super::perms::{Domid, Rights};
 use super::watch::Reach;
 
 impl Xenstored {
-    /// Sends events for a change of `path` to the watches that it reaches, of those connections that may read the node as it
-    /// was (`old`, if its permissions changed) or is (`node`, else looked up), or its parent.
+    /// Sends events for a change of `path` to the watches that it reaches, of those connections
+    /// that may read the node as it was (`old`, if its permissions changed) or is (`node`, else
+    /// looked up), or its parent.
     pub(super) fn fire(
         &mut self,
         path: &[u8],

@@ -1,16 +1,19 @@
 //! The store of the virtual domains: a xenstored without input or output.
 //!
-//! Bytes from clients go in, bytes for clients come out; the process around it owns the sockets. The model is C xenstored
-//! 4.17, rule for rule: what a program sees here it sees on a Xen host. Known differences:
+//! Bytes from clients go in, bytes for clients come out; the process around it owns the sockets.
+//! The model is C xenstored 4.17, rule for rule: what a program sees here it sees on a Xen host.
+//! Known differences:
 //!
 //! * No limit on the rate of writes while transactions are open (it needs a clock).
 //! * A client that does not read is cut off ([`Kill::Unread`]) where C xenstored drops its events.
-//! * A domain may have several connections. Quotas are per domain; watches and transactions belong to a connection.
+//! * A domain may have several connections. Quotas are per domain; watches and transactions belong
+//!   to a connection.
 //! * Control commands are refused; a hosted domain cannot be introduced or released by request.
 //! * The memory quota does not count queued output, which has a limit of its own.
 //!
-//! Each file has one noun: a request comes in through [`connection`](self) and `codec`, is performed by `requests` through an
-//! `access` (on behalf of a domain, perhaps in a `transaction`) on the `tree` of `node`s, whose changes reach `watch`es.
+//! Each file has one noun: a request comes in through [`connection`](self) and `codec`, is
+//! performed by `requests` through an `access` (on behalf of a domain, perhaps in a `transaction`)
+//! on the `tree` of `node`s, whose changes reach `watch`es.
 
 mod access;
 mod audit;
@@ -25,6 +28,7 @@ mod path;
 mod perms;
 mod quota;
 mod requests;
+mod toolstack;
 mod transaction;
 mod tree;
 mod watch;
@@ -53,7 +57,8 @@ pub enum Notice {
 
 /// The store: tree, domains, connections, watches and transactions.
 ///
-/// After each call that may have changed something, act on every notice from [`Xenstored::notices`].
+/// After each call that may have changed something, act on every notice from
+/// [`Xenstored::notices`].
 pub struct Xenstored {
     quota: Quota,
     tree: Tree,
@@ -65,7 +70,8 @@ pub struct Xenstored {
 }
 
 impl Xenstored {
-    /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and domid.
+    /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and
+    /// domid.
     pub fn new(quota: Quota) -> Self {
         let private = Perms::new(Entry::new(Rights::NONE, 0), &[]);
         let mut store = Self {
@@ -91,8 +97,9 @@ impl Xenstored {
         store
     }
 
-    /// A new domain: writes what libxl writes for it (`/local/domain/<domid>` with `name`, `domid`, `device`, `control`
-    /// readable to the domain, `control/shutdown` and `data` its own), then fires `@introduceDomain`.
+    /// A new domain: writes what libxl writes for it (`/local/domain/<domid>` with `name`, `domid`,
+    /// `device`, `control` readable to the domain, `control/shutdown` and `data` its own), then
+    /// fires `@introduceDomain`.
     ///
     /// False, and nothing done, if it is there already or no domain can have that number.
     pub fn introduce(&mut self, domid: u16) -> bool {
@@ -105,9 +112,10 @@ impl Xenstored {
         true
     }
 
-    /// The end of a domain. Its connections with their watches and transactions go, every node that it owns with all that is
-    /// below (watches fire while the permissions can still be seen), its entries in permission lists grant nothing any more,
-    /// `@releaseDomain` fires, and at last `/local/domain/<domid>` is removed as a toolstack does it.
+    /// The end of a domain. Its connections with their watches and transactions go, every node that
+    /// it owns with all that is below (watches fire while the permissions can still be seen), its
+    /// entries in permission lists grant nothing any more, `@releaseDomain` fires, and at last
+    /// `/local/domain/<domid>` is removed as a toolstack does it.
     ///
     /// Unknown domids, and 0, are ignored.
     pub fn release(&mut self, domid: u16) {
@@ -122,7 +130,8 @@ impl Xenstored {
         }
     }
 
-    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always has, and is privileged.
+    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always
+    /// has, and is privileged.
     pub fn connect(&mut self, domid: u16) -> Option<ConnId> {
         let domid = Domid::from(domid);
         if !self.domains.contains(domid) {
@@ -134,16 +143,19 @@ impl Xenstored {
         Some(id)
     }
 
-    /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are ignored.
+    /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are
+    /// ignored.
     pub fn disconnect(&mut self, conn: ConnId) {
         self.strip(conn);
         self.connections.remove(&conn);
     }
 
-    /// Takes bytes that a client sent, cut anywhere, and serves every request that is complete by now.
+    /// Takes bytes that a client sent, cut anywhere, and serves every request that is complete by
+    /// now.
     ///
-    /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`]. Pass no more than a few
-    /// KiB at a time and ask [`Xenstored::wants_input`] in between, or a client can fill its output at once.
+    /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`].
+    /// Pass no more than a few KiB at a time and ask [`Xenstored::wants_input`] in between, or a
+    /// client can fill its output at once.
     pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), Kill> {
         let mut rest = bytes;
         loop {
@@ -162,8 +174,8 @@ impl Xenstored {
         }
     }
 
-    /// False while the client has so many unread answers, or so much unread output, that nothing more should be read from
-    /// it. Only [`Xenstored::sent`] makes it true again.
+    /// False while the client has so many unread answers, or so much unread output, that nothing
+    /// more should be read from it. Only [`Xenstored::sent`] makes it true again.
     pub fn wants_input(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_some_and(|known| {
             let replies = if known.domid == 0 {
@@ -175,8 +187,8 @@ impl Xenstored {
         })
     }
 
-    /// The next bytes to send on a connection, at most one message; empty if there are none. They stay until
-    /// [`Xenstored::sent`].
+    /// The next bytes to send on a connection, at most one message; empty if there are none. They
+    /// stay until [`Xenstored::sent`].
     pub fn output(&self, conn: ConnId) -> &[u8] {
         self.connections.get(&conn).map_or(&[], Connection::output)
     }
@@ -188,7 +200,8 @@ impl Xenstored {
         }
     }
 
-    /// What has come up since the last call. Output is announced once; again only after all of it has been sent.
+    /// What has come up since the last call. Output is announced once; again only after all of it
+    /// has been sent.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }

@@ -3,17 +3,19 @@
 use super::codec::PAYLOAD_MAX;
 use super::perms::Perms;
 
-/// Bytes that C xenstored keeps for each node besides permissions, value and children (its record header).
+/// Bytes that C xenstored keeps for each node besides permissions, value and children (its record
+/// header).
 const OVERHEAD: usize = 24;
 
 /// Bytes of one permission entry in that record.
 const PERM: usize = 8;
 
-/// A node. Versions of it are shared between the tree and transactions and are replaced, never changed in place
-/// while shared.
+/// A node. Versions of it are shared between the tree and transactions and are replaced, never
+/// changed in place while shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Grows with every change, across the whole store; two versions of one node never have the same.
+    /// Grows with every change, across the whole store; two versions of one node never have the
+    /// same.
     pub generation: u64,
     /// Who may do what.
     pub perms: Perms,
@@ -34,7 +36,8 @@ impl Node {
         }
     }
 
-    /// The size of the record that C xenstored would keep, which is what its quotas are about. Bytes.
+    /// The size of the record that C xenstored would keep, which is what its quotas are about.
+    /// Bytes.
     pub fn size(&self) -> usize {
         OVERHEAD + PERM * self.perms.count() + self.data.len() + self.children.bytes().len()
     }
@@ -42,8 +45,9 @@ impl Node {
 
 /// The names of a node's children, in the order in which they were created.
 ///
-/// Kept as the protocol sends them, each followed by a NUL: an answer to DIRECTORY is a copy. Changing the list takes time
-/// in its length, which the quota on node size bounds for everyone but domain 0.
+/// Kept as the protocol sends them, each followed by a NUL: an answer to DIRECTORY is a copy.
+/// Changing the list takes time in its length, which the quota on node size bounds for everyone but
+/// domain 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Children(Vec<u8>);
 
@@ -81,8 +85,8 @@ impl Children {
         false
     }
 
-    /// The answer to DIRECTORY_PART: the generation, then as many whole names from `offset` (in bytes) as fit.
-    /// Behind the last name stands an empty one.
+    /// The answer to DIRECTORY_PART: the generation, then as many whole names from `offset` (in
+    /// bytes) as fit. Behind the last name stands an empty one.
     pub fn part(&self, generation: u64, offset: usize) -> Vec<u8> {
         let mut answer = format!("{generation}\0").into_bytes();
         let room = PAYLOAD_MAX - 1 - answer.len();

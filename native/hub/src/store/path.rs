@@ -108,8 +108,8 @@ pub fn parent(name: &[u8]) -> &[u8] {
     }
 }
 
-/// The rules of C xenstored: absolute, no slash at the end, no double slash, few characters, and at most `limit` bytes,
-/// to which a leading `/local/domain/<domid>/` does not count.
+/// The rules of C xenstored: absolute, no slash at the end, no double slash, few characters, and at
+/// most `limit` bytes, to which a leading `/local/domain/<domid>/` does not count.
 fn is_legal(name: &[u8], limit: usize) -> bool {
     let slashes = name == b"/"
         || (name.starts_with(b"/")
@@ -119,7 +119,8 @@ fn is_legal(name: &[u8], limit: usize) -> bool {
     slashes && name.len() - domain_prefix(name) <= limit && name.iter().all(legal)
 }
 
-/// Bytes of a leading `/local/domain/<domid>/`, 0 without one. Like `%5u`: at most five characters, one of them maybe a sign.
+/// Bytes of a leading `/local/domain/<domid>/`, 0 without one. Like `%5u`: at most five characters,
+/// one of them maybe a sign.
 fn domain_prefix(name: &[u8]) -> usize {
     const HOMES: &[u8] = b"/local/domain/";
     let Some(rest) = name.strip_prefix(HOMES) else {

@@ -1,15 +1,17 @@
 //! Permission lists, and what they let a connection do.
 //!
-//! The first entry names the owner, who may do everything; its letter is what everyone not listed may do.
-//! Only the list of the node itself counts, never those of the nodes above it.
+//! The first entry names the owner, who may do everything; its letter is what everyone not listed
+//! may do. Only the list of the node itself counts, never those of the nodes above it.
 
 use super::codec::strtol;
 use super::error::Error;
 
-/// A domain as permission lists name it: any 32-bit number can be written there, whether or not such a domain exists.
+/// A domain as permission lists name it: any 32-bit number can be written there, whether or not
+/// such a domain exists.
 pub type Domid = u32;
 
-/// What may be done, or is asked for: a set of [`Rights::READ`], [`Rights::WRITE`] and [`Rights::OWNER`].
+/// What may be done, or is asked for: a set of [`Rights::READ`], [`Rights::WRITE`] and
+/// [`Rights::OWNER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights(u8);
 
@@ -74,8 +76,8 @@ pub struct Entry {
     pub domid: Domid,
     /// What its letter says: READ, WRITE, both or none.
     pub rights: Rights,
-    /// The domain did not exist when the entry was written, or is gone: the entry is still shown, but grants nothing,
-    /// also not to a later domain with that number.
+    /// The domain did not exist when the entry was written, or is gone: the entry is still shown,
+    /// but grants nothing, also not to a later domain with that number.
     pub void: bool,
 }
 
@@ -133,7 +135,8 @@ impl Perms {
         }
     }
 
-    /// The list as GET_PERMS answers it. A number above `i32::MAX` comes out negative, as it does from C xenstored.
+    /// The list as GET_PERMS answers it. A number above `i32::MAX` comes out negative, as it does
+    /// from C xenstored.
     pub fn encode(&self) -> Vec<u8> {
         let strings = self
             .0

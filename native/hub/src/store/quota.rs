@@ -1,11 +1,13 @@
 //! The limits that unprivileged domains live under.
 
-/// Limits per unprivileged domain; the defaults are those of C xenstored 4.17. Domain 0 is bound by `output` only.
+/// Limits per unprivileged domain; the defaults are those of C xenstored 4.17. Domain 0 is bound by
+/// `output` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Nodes owned.
     pub nodes: usize,
-    /// Bytes of one node: header, permissions, value and the names of its children; must stay below this.
+    /// Bytes of one node: header, permissions, value and the names of its children; must stay below
+    /// this.
     pub node_size: usize,
     /// Entries in one permission list.
     pub perms: usize,

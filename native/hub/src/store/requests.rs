@@ -1,25 +1,22 @@
 //! The operations of the protocol, each as C xenstored 4.17 performs it.
 
-use super::Xenstored;
 use super::access::Access;
 use super::codec::{self, Header, Op, PAYLOAD_MAX, atoi, one_string, split_string, strings};
 use super::connection::ConnId;
-use super::domain::{FIRST_RESERVED, INTRODUCE_DOMAIN, home};
+use super::domain::home;
 use super::error::Error;
 use super::node::Node;
 use super::path::Path;
 use super::perms::{Domid, Perms, Rights};
 use super::transaction::Transaction;
 use super::watch::{Reach, Token};
-
-/// A domain's name for itself (`DOMID_SELF`).
-const DOMID_SELF: Domid = 0x7FF0;
+use super::{Xenstored, toolstack};
 
 /// What an operation answers when there is nothing to tell.
-const OK: &[u8] = b"OK\0";
+pub const OK: &[u8] = b"OK\0";
 
 /// An answer's payload.
-type Answer = Result<Vec<u8>, Error>;
+pub type Answer = Result<Vec<u8>, Error>;
 
 impl Xenstored {
     /// Serves one request: its answer, and all events that it causes, are queued when this returns.
@@ -43,7 +40,8 @@ impl Xenstored {
         self.reply(conn, header, codec::ERROR, &name);
     }
 
-    /// `confirmation`: an event that belongs after the answer; those caused by changes are sent before it.
+    /// `confirmation`: an event that belongs after the answer; those caused by changes are sent
+    /// before it.
     fn answer(
         &mut self,
         id: ConnId,
@@ -81,7 +79,7 @@ impl Xenstored {
             Op::ResetWatches => access.reset_watches(id),
             Op::TransactionStart => access.transaction_start(id),
             Op::TransactionEnd => access.transaction_end(payload),
-            Op::GetDomainPath => domain_path(payload),
+            Op::GetDomainPath => toolstack::domain_path(payload),
             Op::IsDomainIntroduced => access.is_introduced(payload),
             Op::Introduce => access.introduce(payload),
             Op::Release => access.release(payload),
@@ -195,8 +193,8 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Needs write permission on the node itself, not on its parent nor on what is below. A node that is not there counts as
-    /// removed if its parent is there.
+    /// Needs write permission on the node itself, not on its parent nor on what is below. A node
+    /// that is not there counts as removed if its parent is there.
     fn rm(&mut self, payload: &[u8]) -> Answer {
         let path = self.resolve(one_string(payload))?;
         match self.node(&path, Rights::WRITE) {
@@ -213,8 +211,8 @@ impl Access<'_> {
         Ok(self.node(&path, Rights::READ)?.perms.encode())
     }
 
-    /// For the owner and the privileged. Entries for domains that do not exist are kept but grant nothing; an owner that
-    /// does not exist is ENOENT.
+    /// For the owner and the privileged. Entries for domains that do not exist are kept but grant
+    /// nothing; an owner that does not exist is ENOENT.
     fn set_perms(&mut self, payload: &[u8]) -> Answer {
         let mut parts = strings(payload);
         let name = parts.next().ok_or(Error::Invalid)?;
@@ -256,7 +254,8 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Fires once right away, after the answer, whether or not there is such a node and whoever may read it.
+    /// Fires once right away, after the answer, whether or not there is such a node and whoever may
+    /// read it.
     fn watch(
         &mut self,
         conn: ConnId,
@@ -354,75 +353,4 @@ impl Access<'_> {
         }
         Ok(OK.to_vec())
     }
-
-    fn is_introduced(&mut self, payload: &[u8]) -> Answer {
-        let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
-        let known = domid == DOMID_SELF || self.store.domains.contains(domid);
-        Ok(if known {
-            b"T\0".to_vec()
-        } else {
-            b"F\0".to_vec()
-        })
-    }
-
-    /// Domid, frame number, event channel: only the domid matters here. A domain introduced in this way has no process that
-    /// hosts it and no nodes; one that has is connected already.
-    fn introduce(&mut self, payload: &[u8]) -> Answer {
-        let parts: Vec<&[u8]> = strings(payload).collect();
-        let [domid, _, port, ..] = parts[..] else {
-            return Err(Error::Invalid);
-        };
-        let (domid, port) = (atoi(domid), atoi(port).cast_signed());
-        if port <= 0 || domid >= FIRST_RESERVED {
-            return Err(Error::Invalid);
-        }
-        if self.store.domains.is_hosted(domid) {
-            return Err(Error::Connected);
-        }
-        if self.store.enrol(domid, false) {
-            self.store.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
-        }
-        Ok(OK.to_vec())
-    }
-
-    /// The domain that a string names: EINVAL for 0, ENOENT for one that is not there.
-    fn existing(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
-        match atoi(name.ok_or(Error::Invalid)?) {
-            0 => Err(Error::Invalid),
-            domid if self.store.domains.contains(domid) => Ok(domid),
-            _ => Err(Error::NotFound),
-        }
-    }
-
-    /// A domain that is hosted ends with its process only.
-    fn release(&mut self, payload: &[u8]) -> Answer {
-        let domid = self.existing(one_string(payload))?;
-        if self.store.domains.is_hosted(domid) {
-            return Err(Error::Busy);
-        }
-        self.store.expel(domid);
-        Ok(OK.to_vec())
-    }
-
-    fn set_target(&mut self, payload: &[u8]) -> Answer {
-        let mut parts = strings(payload).map(atoi);
-        let (Some(domid), Some(target)) = (parts.next(), parts.next()) else {
-            return Err(Error::Invalid);
-        };
-        if !self.store.domains.contains(target) {
-            return Err(Error::NotFound);
-        }
-        self.store
-            .domains
-            .get_mut(domid)
-            .ok_or(Error::NotFound)?
-            .target = Some(target);
-        Ok(OK.to_vec())
-    }
-}
-
-/// Answers for any number, whether or not there is such a domain.
-fn domain_path(payload: &[u8]) -> Answer {
-    let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
-    Ok(format!("{}\0", home(domid)).into_bytes())
 }

@@ -12,7 +12,8 @@ use super::watch::Reach;
 pub struct Accessed {
     /// The name.
     pub path: Path,
-    /// The node as it was in the tree at the first access; None if there was none. The commit needs it to be so still.
+    /// The node as it was in the tree at the first access; None if there was none. The commit needs
+    /// it to be so still.
     pub before: Option<Arc<Node>>,
     /// The node as this transaction sees it.
     pub now: Option<Arc<Node>>,
@@ -22,7 +23,8 @@ pub struct Accessed {
     pub fire: Option<Reach>,
 }
 
-/// An open transaction. Reading shares the node with the tree, so a snapshot costs one entry per name accessed.
+/// An open transaction. Reading shares the node with the tree, so a snapshot costs one entry per
+/// name accessed.
 #[derive(Default)]
 pub struct Transaction {
     /// In order of first access, which is the order in which a commit applies the changes.
@@ -60,12 +62,26 @@ impl Transaction {
         });
     }
 
-    /// Queues a watch event. One that also reaches watches above replaces an exact one, not the other way round.
+    /// Queues a watch event. One that also reaches watches above replaces an exact one, not the
+    /// other way round.
     pub fn queue(&mut self, path: &Path, reach: Reach) {
         match self.get(path) {
             Some(accessed) if accessed.fire != Some(Reach::Above) => accessed.fire = Some(reach),
             Some(_) => {}
             None => self.failed = true,
+        }
+    }
+
+    /// Takes a node that is gone off its parent's list.
+    pub fn unlist(&mut self, path: &Path) {
+        if let Some(Accessed {
+            now: Some(parent),
+            modified,
+            ..
+        }) = self.get(&path.parent())
+        {
+            Arc::make_mut(parent).children.remove(path.base());
+            *modified = true;
         }
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::node::Node;
 use super::path::Path;
 
-/// All nodes, flat as in C xenstored: an access is one look-up, however deep the name. Each node lists its children,
-/// so the tree can be walked; the root is always there. Nodes are shared with transactions, never copied for them.
+/// All nodes, flat as in C xenstored: an access is one look-up, however deep the name. Each node
+/// lists its children, so the tree can be walked; the root is always there. Nodes are shared with
+/// transactions, never copied for them.
 pub struct Tree {
     nodes: HashMap<Path, Arc<Node>>,
     generation: u64,
@@ -48,8 +49,8 @@ impl Tree {
         self.generation
     }
 
-    /// The names at and below `root` that `wanted` picks, parents first, children in their order. Nothing below a picked
-    /// node is looked at.
+    /// The names at and below `root` that `wanted` picks, parents first, children in their order.
+    /// Nothing below a picked node is looked at.
     pub fn select(&self, root: &Path, wanted: impl Fn(&Node) -> bool) -> Vec<Path> {
         let mut picked = Vec::new();
         let mut pending = vec![root.clone()];

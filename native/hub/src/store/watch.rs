@@ -13,7 +13,8 @@ pub type Token = Arc<[u8]>;
 /// Which watches a change reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those on exactly this name: nodes that go because one above them is removed, and special names.
+    /// Those on exactly this name: nodes that go because one above them is removed, and special
+    /// names.
     Exact,
     /// Those on this name or one above it.
     Above,
@@ -23,7 +24,8 @@ pub enum Reach {
 struct Watch {
     /// Order of registration.
     number: u64,
-    /// Bytes of the name to leave out in events, if the client named the node relative to its domain's home.
+    /// Bytes of the name to leave out in events, if the client named the node relative to its
+    /// domain's home.
     relative: Option<usize>,
 }
 
@@ -105,7 +107,8 @@ impl Watches {
             .collect()
     }
 
-    /// The watches that a change of `path` reaches: per connection, in the order in which they were set.
+    /// The watches that a change of `path` reaches: per connection, in the order in which they were
+    /// set.
     pub fn hits(&self, path: &[u8], reach: Reach) -> Vec<Hit> {
         let mut hits = Vec::new();
         match reach {
@@ -126,8 +129,9 @@ impl Watches {
         })
     }
 
-    /// Every watched name above `path` is a prefix of the greatest watched name that does not sort after `path`. So each
-    /// step jumps to what that one and `path` have in common, instead of asking for every name above.
+    /// Every watched name above `path` is a prefix of the greatest watched name that does not sort
+    /// after `path`. So each step jumps to what that one and `path` have in common, instead of
+    /// asking for every name above.
     fn above(&self, mut path: &[u8], hits: &mut Vec<Hit>) {
         loop {
             let range = (Bound::Unbounded, Bound::Included(path));

@@ -1,0 +1,86 @@
+//! The operations about domains, most of them for the toolstack in domain 0.
+
+use super::access::Access;
+use super::codec::{atoi, one_string, strings};
+use super::domain::{FIRST_RESERVED, INTRODUCE_DOMAIN, home};
+use super::error::Error;
+use super::perms::Domid;
+use super::requests::{Answer, OK};
+use super::watch::Reach;
+
+/// A domain's name for itself (`DOMID_SELF`).
+const DOMID_SELF: Domid = 0x7FF0;
+
+/// Answers for any number, whether or not there is such a domain.
+pub fn domain_path(payload: &[u8]) -> Answer {
+    let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
+    Ok(format!("{}\0", home(domid)).into_bytes())
+}
+
+impl Access<'_> {
+    /// Whether a domain is known; one always is to itself.
+    pub fn is_introduced(&mut self, payload: &[u8]) -> Answer {
+        let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
+        let known = domid == DOMID_SELF || self.store.domains.contains(domid);
+        Ok(if known {
+            b"T\0".to_vec()
+        } else {
+            b"F\0".to_vec()
+        })
+    }
+
+    /// Domid, frame number, event channel: only the domid matters here. A domain introduced in this
+    /// way has no process that hosts it and no nodes; one that has is connected already.
+    pub fn introduce(&mut self, payload: &[u8]) -> Answer {
+        let parts: Vec<&[u8]> = strings(payload).collect();
+        let [domid, _, port, ..] = parts[..] else {
+            return Err(Error::Invalid);
+        };
+        let (domid, port) = (atoi(domid), atoi(port));
+        if port == 0 || domid >= FIRST_RESERVED {
+            return Err(Error::Invalid);
+        }
+        if self.store.domains.is_hosted(domid) {
+            return Err(Error::Connected);
+        }
+        if self.store.enrol(domid, false) {
+            self.store.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
+        }
+        Ok(OK.to_vec())
+    }
+
+    /// The domain that a string names: EINVAL for 0, ENOENT for one that is not there.
+    pub fn existing(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
+        match atoi(name.ok_or(Error::Invalid)?) {
+            0 => Err(Error::Invalid),
+            domid if self.store.domains.contains(domid) => Ok(domid),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// A domain that is hosted ends with its process only.
+    pub fn release(&mut self, payload: &[u8]) -> Answer {
+        let domid = self.existing(one_string(payload))?;
+        if self.store.domains.is_hosted(domid) {
+            return Err(Error::Busy);
+        }
+        self.store.expel(domid);
+        Ok(OK.to_vec())
+    }
+
+    pub fn set_target(&mut self, payload: &[u8]) -> Answer {
+        let mut parts = strings(payload).map(atoi);
+        let (Some(domid), Some(target)) = (parts.next(), parts.next()) else {
+            return Err(Error::Invalid);
+        };
+        if !self.store.domains.contains(target) {
+            return Err(Error::NotFound);
+        }
+        self.store
+            .domains
+            .get_mut(domid)
+            .ok_or(Error::NotFound)?
+            .target = Some(target);
+        Ok(OK.to_vec())
+    }
+}
