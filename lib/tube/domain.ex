@@ -262,9 +262,19 @@ defmodule Tube.Domain do
   end
 
   defp concluded({:attached, {:ok, parts}}, state) do
-    life = Native.stream_port(parts.life)
-    wanted = %{state.wanted | domid: parts.domid}
-    connected(parts.store, %{state | platform: parts.platform, life: life, wanted: wanted})
+    # Here, not in the attempt: a driver without ports goes with the process that loaded it.
+    case Native.driver() do
+      :ok ->
+        life = Native.stream_port(parts.life)
+        wanted = %{state.wanted | domid: parts.domid}
+        connected(parts.store, %{state | platform: parts.platform, life: life, wanted: wanted})
+
+      {:error, reason} ->
+        for stream <- [parts.life, parts.store], do: Native.stream_free(stream)
+        Native.detach(parts.platform)
+        text = "the driver cannot be loaded: #{:erl_ddll.format_error(reason)}"
+        failed({:native, text}, state)
+    end
   end
 
   defp concluded({:reopened, {:ok, store}}, %{platform: nil} = state) do

@@ -27,19 +27,43 @@ defmodule Tube.Hub do
     if guest?(run_dir),
       do:
         no_hub(
-          "#{run_dir} holds the directories of single domains only: its hub runs elsewhere and has to be started there"
+          "no hub answers in #{run_dir}, and it is only a domain's part of a run directory: the hub has to be started outside"
         ),
       else: execute(executable(), ["--run", run_dir, "--daemon", "--idle", "#{@idle_s}"])
   end
 
-  # A container gets its dom<N>/ mounted and nothing else. A hub started there would be another
-  # world: nobody outside could be reached through it. Where a hub has ever been, its lock is.
+  # A container gets its dom<N>/ mounted, as its run directory or in it, and nothing else. A hub
+  # started there would be another world: nobody outside could be reached through it. Where a hub
+  # has ever been, its lock file is; where one was stopped in good order no sockets are left in a
+  # domain's directory, but the mount still says what it is.
   defp guest?(run_dir) do
     case File.ls(run_dir) do
-      {:ok, names} -> "hub.lock" not in names and Enum.any?(names, &(&1 =~ ~r/\Adom\d+\z/))
-      {:error, _none} -> false
+      {:ok, names} ->
+        "hub.lock" not in names and
+          (Enum.any?(names, &(&1 == "control.sock" or domain?(&1))) or domain_mounted?(run_dir))
+
+      {:error, _none} ->
+        false
     end
   end
+
+  # Fields 4 and 5 of mountinfo: what of its file system is mounted, and where.
+  defp domain_mounted?(run_dir) do
+    case File.read("/proc/self/mountinfo") do
+      {:ok, mounts} ->
+        mounts
+        |> String.split("\n", trim: true)
+        |> Enum.map(&String.split(&1, " "))
+        |> Enum.any?(fn [_id, _parent, _device, root, at | _options] ->
+          at == run_dir and root |> Path.basename() |> domain?()
+        end)
+
+      {:error, _no_proc} ->
+        false
+    end
+  end
+
+  defp domain?(name), do: name =~ ~r/\Adom\d+\z/
 
   defp execute(program, args) do
     options = [:binary, :exit_status, :stderr_to_stdout, :hide, args: args]

@@ -102,10 +102,6 @@ defmodule Tube.Xenstore do
     Transaction.run(store, fun, tries, timeout)
   end
 
-  @doc "Does one operation, given as data, inside of a transaction's function."
-  @spec in_transaction(Transaction.t(), op(), limit()) :: :ok | {:ok, term()} | {:error, reason()}
-  def in_transaction(%Transaction{} = tx, op, opts \\ []), do: run(tx, op, opts)
-
   @doc """
   Asks for something without waiting. The calling process gets `{:xenstore, ref, result}` in any
   case, in time, with the result that the function of that name would have returned.

@@ -24,8 +24,7 @@ defmodule Tube.Domain.Attempt do
   @doc "Becomes a domain; starts a hub if there is none and it may."
   @spec attach(Settings.t()) :: result()
   def attach(settings) do
-    with :ok <- driver(),
-         {:ok, platform, domid} <- attach(settings, &Hub.start/1) do
+    with {:ok, platform, domid} <- attach(settings, &Hub.start/1) do
       with {:ok, life} <- stream(Native.life(platform), "the domain's life"),
            {:ok, store} <- open_store(platform, life) do
         {:ok, %{platform: platform, domid: domid, life: life, store: store}}
@@ -58,11 +57,6 @@ defmodule Tube.Domain.Attempt do
       Native.stream_free(life)
       error
     end
-  end
-
-  defp driver do
-    with {:error, reason} <- Native.driver(),
-         do: {:error, {:native, "the driver cannot be loaded: #{:erl_ddll.format_error(reason)}"}}
   end
 
   defp stream({:ok, id}, _what), do: {:ok, id}

@@ -222,7 +222,7 @@ defmodule Tube.Xenstore.ClientTest do
         async(fn ->
           Xenstore.transaction(client, fn tx ->
             with {:ok, value} <- Xenstore.read(tx, "/a"),
-                 :ok <- Xenstore.in_transaction(tx, {:write, "/b", value}),
+                 :ok <- Xenstore.perform(tx, {:write, "/b", value}),
                  do: {:ok, value}
           end)
         end)
