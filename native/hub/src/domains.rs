@@ -7,8 +7,9 @@ use tube_platform::{DOMID_MAX, Domid};
 use crate::listener::Door;
 use crate::owner::Owner;
 
-/// Descriptors that the hub keeps for itself: its own files, and those on their way through it.
-pub const RESERVE: usize = 256;
+/// Descriptors that the hub keeps for itself: its own files, newcomers, and what one message
+/// can carry, which has to be received to be refused.
+pub const RESERVE: usize = 512;
 
 /// No domain gets more than this part of all descriptors, so that a few that go mad leave
 /// room for the others.

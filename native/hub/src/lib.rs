@@ -6,11 +6,12 @@
 //! It only introduces domains to each other: what two of them then do passes through shared
 //! memory and pipes that the hub has no copy of, so its end does not end them.
 //!
-//! One thread and one event loop ([`server`]). Every client may be hostile: no call blocks,
+//! One thread with an event loop ([`server`]); others only close what may take long to close. Every client may be hostile: no call blocks,
 //! nothing that a client causes grows without a limit, and what is malformed ends the
 //! connection that it came by, never the hub.
 
 pub mod args;
+mod connections;
 pub mod daemon;
 pub mod domains;
 pub mod evtchn;
@@ -29,3 +30,4 @@ pub mod rundir;
 pub mod server;
 pub mod store;
 mod streams;
+mod undertaker;

@@ -44,8 +44,8 @@ impl Door {
     /// does and a few admins, and little enough that nobody runs us out of anything.
     pub fn connections(self) -> usize {
         match self {
-            // Those not yet claimed; a claimed one counts as its domain.
-            Door::Hub => 256,
+            // Those who have not said who they are; a domain is limited otherwise.
+            Door::Hub => 128,
             Door::Control => 16,
             Door::Store => 64,
             Door::Grants | Door::Evtchn => 4,

@@ -9,7 +9,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt,
 };
-use tube_platform::local::proto::MESSAGE_MAX;
+use tube_platform::local::proto::{FDS_MAX, MESSAGE_MAX};
 
 /// Bytes that wait to be read by one client, as the kernel counts them (it doubles the
 /// number). Room for the longest reply, and for few of them: descriptors under way are
@@ -23,8 +23,10 @@ pub enum Incoming<'a> {
     Nothing,
     /// End of file.
     End,
-    /// A message and the descriptors with it.
+    /// A message and the memfds with it.
     Message(&'a [u8], Vec<OwnedFd>),
+    /// Descriptors that are not what a message can have. Closing them may take time.
+    Foreign(Vec<OwnedFd>),
     /// Something that is no message, or a connection that is broken.
     Bad(&'static str),
 }
@@ -84,24 +86,20 @@ impl Packets {
         }
     }
 
-    /// Takes one message.
+    /// Takes one message, or of a byte stream at most `limit` bytes, with at most `most`
+    /// memfds.
     ///
-    /// Unlike a client, which trusts its hub, we leave no room for descriptors that no
-    /// message of ours has: those that do not fit are let go by the kernel without ever
-    /// being ours. (The control buffer is aligned, so one more than `most` may still come.)
-    pub fn receive(&mut self, socket: impl AsFd, most: usize) -> Incoming<'_> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let space = if most == 0 {
-            &mut [][..]
-        } else {
-            &mut space[..]
-        };
-        let mut control = RecvAncillaryBuffer::new(space);
+    /// There is room for all descriptors that can come. Those that found none would be closed
+    /// by the kernel then and there, and that can take for ever (see `undertaker`).
+    pub fn receive(&mut self, socket: impl AsFd, most: usize, limit: usize) -> Incoming<'_> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let limit = limit.min(self.buffer.len());
         let received = retry_on_intr(|| {
             recvmsg(
                 &socket,
-                &mut [IoSliceMut::new(&mut self.buffer)],
+                &mut [IoSliceMut::new(&mut self.buffer[..limit])],
                 &mut control,
                 flags,
             )
@@ -117,8 +115,14 @@ impl Packets {
                 fds.extend(given);
             }
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > most {
-            return Incoming::Bad("descriptors that nobody asked for");
+        // That can be asked without going to a file system that may never answer, and only
+        // memfds have an answer.
+        let memory = |fd: &OwnedFd| rustix::fs::fcntl_get_seals(fd).is_ok();
+        if fds.len() > most || !fds.iter().all(memory) {
+            return Incoming::Foreign(fds);
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Incoming::Bad("descriptors that we have no room for");
         }
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Incoming::Bad("message too long");

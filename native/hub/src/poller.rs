@@ -20,6 +20,8 @@ pub enum Interest {
     Write,
     /// Both.
     ReadWrite,
+    /// None of them.
+    Nothing,
 }
 
 /// What was seen on a descriptor.
@@ -158,6 +160,7 @@ fn flags(interest: Interest) -> epoll::EventFlags {
         Interest::Read => epoll::EventFlags::IN,
         Interest::Write => epoll::EventFlags::OUT,
         Interest::ReadWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        Interest::Nothing => epoll::EventFlags::empty(),
     }
 }
 

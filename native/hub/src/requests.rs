@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 use tube_platform::local::fdpass;
-use tube_platform::local::proto::{Malformed, Reply, Request};
+use tube_platform::local::proto::{MESSAGE_MAX, Malformed, Reply, Request};
 use tube_platform::{Domid, Error, ErrorKind};
 
 use crate::evtchn::{self, End};
@@ -15,6 +15,9 @@ use crate::server::{Hub, Source, Standing};
 
 /// Requests taken from one client before the others get their turn.
 const TURN: usize = 16;
+
+/// Why a connection of a domain goes of which we have too much to close.
+pub(crate) const OVERRUN: &str = "its domain sends what takes long to close";
 
 /// What becomes of a client after a request.
 pub(crate) enum Fate {
@@ -34,6 +37,9 @@ impl Hub {
                 return;
             };
             let standing = *standing;
+            if self.undertaker.is_overrun(standing.domid()) {
+                return self.drop_source(token, OVERRUN);
+            }
             match Packets::outlook(socket) {
                 Outlook::Open => {}
                 Outlook::Full => return self.pause(token),
@@ -41,7 +47,11 @@ impl Hub {
             }
             // Only what arrives on that socket may carry a descriptor, and only one.
             let most = usize::from(matches!(standing, Standing::Grants(_)));
-            let fate = match self.packets.receive(socket, most) {
+            let fate = match self.packets.receive(socket, most, MESSAGE_MAX) {
+                Incoming::Foreign(fds) => {
+                    self.undertaker.bury(standing.domid(), fds);
+                    Fate::Goes("it sent descriptors that are no memory".to_owned())
+                }
                 Incoming::Nothing => break,
                 Incoming::End => {
                     self.close_source(token);

@@ -1,24 +1,24 @@
 //! The event loop: who is connected, and what is ready.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 use tube_platform::Domid;
 
-use crate::domains::Domains;
+use crate::domains::{Domains, RESERVE};
 use crate::evtchn::Channels;
 use crate::fault::Fault;
 use crate::grants::Grants;
 use crate::listener::{self, Door};
 use crate::log::Log;
-use crate::owner::{Owner, admit};
+use crate::owner::Owner;
 use crate::packet::Packets;
 use crate::poller::{Interest, Poller, Ready, Token};
 use crate::rundir::RunDir;
 use crate::store::{ConnId, Quota, Xenstored};
+use crate::undertaker::Undertaker;
 
 /// How long clients may keep us waiting.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,9 @@ impl Default for Patience {
         }
     }
 }
+
+/// With fewer descriptors there would be none for domains.
+const FEWEST: usize = 2 * RESERVE;
 
 /// What a hub is started with.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ pub struct Hub {
     pub(crate) store: Xenstored,
     pub(crate) streams: HashMap<ConnId, Token>,
     pub(crate) packets: Packets,
+    pub(crate) undertaker: Undertaker,
     pub(crate) patience: Patience,
     pub(crate) log: Log,
     idle: Option<Duration>,
@@ -117,6 +121,12 @@ impl Hub {
     /// # Errors
     /// One line about what could not be set up.
     pub fn open(setup: Setup, stop: OwnedFd) -> Result<Hub, Fault> {
+        if setup.descriptors < FEWEST {
+            let (have, need) = (setup.descriptors, FEWEST);
+            return Err(Fault::new(format!(
+                "the limit of descriptors (RLIMIT_NOFILE) is {have}; a hub needs {need}"
+            )));
+        }
         let Setup {
             run,
             idle,
@@ -152,6 +162,7 @@ impl Hub {
             store: Xenstored::new(Quota::default()),
             streams: HashMap::new(),
             packets: Packets::default(),
+            undertaker: Undertaker::default(),
             patience,
             log,
             idle,
@@ -193,7 +204,7 @@ impl Hub {
             }
             let now = Instant::now();
             while let Some(token) = self.poller.due(now) {
-                self.drop_source(token, "it kept us waiting");
+                self.time_is_up(token);
                 self.act_on_notices();
             }
             // Only when nothing was ready: whoever is at the door comes first.
@@ -290,125 +301,21 @@ impl Hub {
     pub(crate) fn close_door(&mut self, door: Door, domid: Domid) {
         if let Some(token) = self.doors.remove(&(domid, door)) {
             let _ = self.run.remove_socket(&door.below(domid));
-            self.take_source(token);
+            if let Some(Source::Door { socket, .. }) = self.take_source(token) {
+                // Those who wait to be let in go with it, and what they sent.
+                self.undertaker.bury_socket(domid, socket);
+            }
             self.domains.refund(domid, 1);
         }
     }
+}
 
-    /// Takes one connection; level-triggered readiness brings us back for the next.
-    fn accept(&mut self, at: Token) {
-        let Some(Source::Door {
-            socket,
-            door,
-            domid,
-        }) = self.sources.get(&at)
-        else {
-            return;
-        };
-        let (door, domid) = (*door, *domid);
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = match rustix::net::accept_with(socket, flags) {
-            Ok(socket) => socket,
-            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return,
-            Err(errno) => {
-                // Descriptors are counted, so this is the host running out of something.
-                self.log
-                    .note(format_args!("accept on {}: {errno}", door.below(domid)));
-                return;
-            }
-        };
-        let place = door.below(domid);
-        if let Err(uid) = admit(
-            &socket,
-            if door == Door::Hub {
-                None
-            } else {
-                self.domains.owner(domid)
-            },
-        ) {
-            self.log.note(format_args!("{place}: user {uid} may not"));
-            return;
-        }
-        let room = match door {
-            Door::Hub => self.strangers < door.connections(),
-            _ => self.domains.connect(domid, door),
-        };
-        if !room {
-            self.log.note(format_args!("{place}: too many connections"));
-            return;
-        }
-        if let Err(errno) = self.welcome(socket, door, domid) {
-            self.log.note(format_args!("{place}: {errno}"));
-            if door != Door::Hub {
-                self.domains.disconnect(domid, door);
-            }
-        }
-    }
-
-    /// Puts a new connection, already counted, into the event loop.
-    fn welcome(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), Errno> {
-        let standing = match door {
-            Door::Store => return self.open_stream(socket, domid),
-            Door::Hub => Standing::Stranger(None),
-            Door::Control => Standing::Stranger(Some(domid)),
-            Door::Grants => Standing::Grants(domid),
-            Door::Evtchn => Standing::Evtchn(domid),
-        };
-        Packets::prepare(&socket)?;
-        let token = self.poller.add(&socket, Interest::Read)?;
-        if let Standing::Stranger(_) = standing {
-            self.poller
-                .set_deadline(token, Some(Instant::now() + self.patience.hello));
-        }
-        if door == Door::Hub {
-            self.strangers += 1;
-        }
-        self.sources
-            .insert(token, Source::Client { socket, standing });
-        Ok(())
-    }
-
-    /// Takes a source out of the event loop; dropping it closes it.
-    pub(crate) fn take_source(&mut self, token: Token) -> Option<Source> {
-        let source = self.sources.remove(&token)?;
-        match &source {
-            Source::Stop(fd) => self.poller.remove(token, fd),
-            Source::Door { socket, .. }
-            | Source::Client { socket, .. }
-            | Source::Stream { socket, .. } => {
-                self.poller.remove(token, socket.as_fd());
-            }
-        }
-        Some(source)
-    }
-
-    /// Drops a client for a reason that is worth a line.
-    pub(crate) fn drop_source(&mut self, token: Token, why: &str) {
-        let who = match self.sources.get(&token) {
-            Some(Source::Client { standing, .. }) => standing.to_string(),
-            Some(Source::Stream { domid, .. }) => format!("a store connection of domain {domid}"),
-            _ => return,
-        };
-        self.log.note(format_args!("dropped {who}: {why}"));
-        self.close_source(token);
-    }
-
-    /// Closes a connection and undoes what it stood for.
-    pub(crate) fn close_source(&mut self, token: Token) {
-        match self.take_source(token) {
-            Some(Source::Client { standing, .. }) => match standing {
-                Standing::Stranger(None) => self.strangers -= 1,
-                Standing::Stranger(Some(domid)) => self.domains.disconnect(domid, Door::Control),
-                Standing::Grants(domid) => self.domains.disconnect(domid, Door::Grants),
-                Standing::Evtchn(domid) => self.domains.disconnect(domid, Door::Evtchn),
-                Standing::Life(domid) => self.end_domain(domid),
-            },
-            Some(Source::Stream { conn, domid, .. }) => {
-                self.streams.remove(&conn);
-                self.store.disconnect(conn);
-                self.domains.disconnect(domid, Door::Store);
-            }
-            Some(Source::Stop(_) | Source::Door { .. }) | None => {}
+impl Standing {
+    /// On whose account it is. Whoever gets to `hub.sock` sees everything, as domain 0 does.
+    pub(crate) fn domid(self) -> Domid {
+        match self {
+            Standing::Stranger(door) => door.unwrap_or(0),
+            Standing::Life(domid) | Standing::Grants(domid) | Standing::Evtchn(domid) => domid,
         }
     }
 }

@@ -4,10 +4,12 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::SendFlags;
 use tube_platform::Domid;
 
+use crate::packet::Incoming;
 use crate::poller::{Interest, Ready, Token};
+use crate::requests::OVERRUN;
 use crate::server::{Hub, Source};
 use crate::store::{Kill, Notice};
 
@@ -41,21 +43,32 @@ impl Hub {
     }
 
     pub(crate) fn serve_stream(&mut self, ready: Ready) {
-        let Some(Source::Stream { socket, conn, .. }) = self.sources.get(&ready.token) else {
+        let Some(Source::Stream {
+            socket,
+            conn,
+            domid,
+        }) = self.sources.get(&ready.token)
+        else {
             return;
         };
-        let conn = *conn;
+        let (conn, domid) = (*conn, *domid);
         if ready.read && self.store.wants_input(conn) {
-            let mut buffer = [0; TURN];
-            match retry_on_intr(|| rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)) {
-                Ok((0, _)) => return self.close_source(ready.token),
-                Ok((length, _)) => {
-                    if let Err(kill) = self.store.receive(conn, &buffer[..length]) {
+            if self.undertaker.is_overrun(domid) {
+                return self.drop_source(ready.token, OVERRUN);
+            }
+            match self.packets.receive(socket, 0, TURN) {
+                Incoming::Nothing => {}
+                Incoming::End => return self.close_source(ready.token),
+                Incoming::Message(bytes, _) => {
+                    if let Err(kill) = self.store.receive(conn, bytes) {
                         return self.drop_source(ready.token, &why(kill));
                     }
                 }
-                Err(Errno::AGAIN) => {}
-                Err(_) => return self.close_source(ready.token),
+                Incoming::Foreign(fds) => {
+                    self.undertaker.bury(domid, fds);
+                    return self.drop_source(ready.token, "it sent descriptors");
+                }
+                Incoming::Bad(why) => return self.drop_source(ready.token, why),
             }
         }
         if ready.write {

@@ -3,7 +3,8 @@
 mod common;
 
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use common::*;
@@ -298,11 +299,10 @@ fn a_crowd_at_the_door_keeps_nobody_out_for_long() {
 }
 
 #[test]
-fn descriptors_that_are_no_memory_are_refused() {
+fn memory_that_does_not_fit_is_refused() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
     let mut grants = five.client("grants.sock");
-    let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
     let soft =
         rustix::fs::memfd_create("soft", rustix::fs::MemfdFlags::ALLOW_SEALING).expect("a memfd");
     rustix::fs::ftruncate(&soft, 4096).expect("sized");
@@ -311,7 +311,7 @@ fn descriptors_that_are_no_memory_are_refused() {
         pages: 1,
         access: Access::ReadWrite,
     };
-    for fd in [pipe.as_fd(), soft.as_fd(), memory(2).as_fd()] {
+    for fd in [soft.as_fd(), memory(2).as_fd()] {
         assert_eq!(
             refusal(&grants.ask_with(request.clone(), &[fd]).0),
             "einval"
@@ -319,4 +319,76 @@ fn descriptors_that_are_no_memory_are_refused() {
     }
     fdpass::send(&grants.socket, &request.encode(9), &[memory(1).as_fd()]).expect("sent");
     assert!(grants.receive().is_some_and(|(seq, ..)| seq == 9));
+}
+
+/// A descriptor whose last close takes a minute: a TCP connection with something unsent that
+/// was told to linger. A file of a FUSE file system could take for ever.
+fn lingering() -> (OwnedFd, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut stream =
+        TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+    stream.set_nonblocking(true).expect("set");
+    while stream.write(&[0; 65536]).is_ok() {}
+    stream.set_nonblocking(false).expect("set");
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(60))).expect("set");
+    (stream.into(), listener)
+}
+
+#[test]
+fn what_takes_long_to_close_stalls_nobody() {
+    let mut rig = Rig::with_hub(&["--domain", "5:0:0"]);
+    let mut five = rig.client("dom5/control.sock");
+    five.ask(Request::Hello {
+        version: VERSION,
+        domid: None,
+    });
+    let seven = rig.domain(Some(7));
+    let hub = rustix::process::Pid::from_child(rig.hub());
+    let request = Request::Share {
+        peer: 7,
+        pages: 1,
+        access: Access::ReadWrite,
+    }
+    .encode(1);
+    let mut listeners = Vec::new();
+    for door in [
+        "dom5/grants.sock",
+        "dom5/evtchn.sock",
+        "dom5/control.sock",
+        "dom5/xenstored.sock",
+    ] {
+        // Alone; behind a message that ends the connection; in a queue that is never read.
+        for before in [&[][..], &[&[0][..]], &[&[]]] {
+            // Stopped, so that the hub's copy is the last one.
+            rustix::process::kill_process(hub, rustix::process::Signal::STOP).expect("stopped");
+            let (slow, listener) = lingering();
+            let client = if door.ends_with("xenstored.sock") {
+                Store::connect(&rig.path(door)).0.into()
+            } else {
+                rig.client(door).socket
+            };
+            for message in before {
+                rustix::net::send(&client, message, SendFlags::empty()).expect("sent");
+            }
+            fdpass::send(&client, &request, &[slow.as_fd()]).expect("sent");
+            drop(slow);
+            rustix::process::kill_process(hub, rustix::process::Signal::CONT).expect("continued");
+            assert!(
+                tube_hub::probe::wait_readable(&client, deadline()).expect("poll"),
+                "{door}"
+            );
+            listeners.push(listener);
+        }
+    }
+    let answer = seven.client("grants.sock").ask(Request::Map {
+        granter: 5,
+        refs: vec![1],
+    });
+    assert_eq!(refusal(&answer), "enoent");
+    // Neither does the end of that domain, nor its next life.
+    drop(five);
+    let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
+    admin.must(op::WATCH, b"@releaseDomain\0t\0");
+    admin.await_event("@releaseDomain");
+    seven.store().must(op::READ, b"domid\0");
 }

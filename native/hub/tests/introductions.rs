@@ -194,7 +194,7 @@ fn a_waiting_channel_ends_with_either_domain() {
 
 #[test]
 fn one_domain_cannot_use_up_the_descriptors() {
-    let rig = Rig::with_hub_of(600);
+    let rig = Rig::with_hub_of(1100);
     let greedy = rig.domain(Some(5));
     let mut grants = greedy.client("grants.sock");
     let mut channels = greedy.client("evtchn.sock");
@@ -204,7 +204,7 @@ fn one_domain_cannot_use_up_the_descriptors() {
             Reply::Share { first_ref } => held.push(first_ref),
             other => break other,
         }
-        assert!(held.len() < 600, "no end of it");
+        assert!(held.len() < 1100, "no end of it");
     };
     assert_eq!(refusal(&refused), "enospc");
     assert!(held.len() > 20, "{}", held.len());
@@ -224,7 +224,7 @@ fn one_domain_cannot_use_up_the_descriptors() {
 
 #[test]
 fn channels_that_are_bound_cost_nothing() {
-    let rig = Rig::with_hub_of(600);
+    let rig = Rig::with_hub_of(1100);
     let (tip, nock) = (rig.domain(Some(5)), rig.domain(Some(7)));
     let (mut here, mut there) = (tip.client("evtchn.sock"), nock.client("evtchn.sock"));
     for _ in 0..600 {

@@ -1,0 +1,171 @@
+//! Connections: how they come in, and how they go.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use tube_platform::Domid;
+
+use crate::listener::Door;
+use crate::owner::admit;
+use crate::packet::Packets;
+use crate::poller::{Interest, Token};
+use crate::server::{Hub, Source, Standing};
+
+/// How long a door stays shut when nobody can be let in.
+const SHUT: Duration = Duration::from_millis(50);
+
+impl Hub {
+    /// Takes one connection; level-triggered readiness brings us back for the next.
+    pub(crate) fn accept(&mut self, at: Token) {
+        let Some(Source::Door {
+            socket,
+            door,
+            domid,
+        }) = self.sources.get(&at)
+        else {
+            return;
+        };
+        let (door, domid) = (*door, *domid);
+        if door == Door::Hub && self.strangers >= door.connections() {
+            // They say who they are within moments. The others can wait in the kernel.
+            return self.shut(at);
+        }
+        if self.undertaker.is_overrun(domid) {
+            return self.shut(at);
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = match rustix::net::accept_with(socket, flags) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => return,
+            Err(errno) => {
+                // Our descriptors are counted, so the host is running out of something. The
+                // connection still waits: without a pause we would be back here at once.
+                let place = door.below(domid);
+                self.log.note(format_args!("accept on {place}: {errno}"));
+                return self.shut(at);
+            }
+        };
+        if let Err(why) = self.let_in(socket, door, domid) {
+            let place = door.below(domid);
+            self.log.note(format_args!("{place}: {why}"));
+        }
+    }
+
+    /// Stops looking at a door for a moment.
+    fn shut(&mut self, door: Token) {
+        self.poller.set_deadline(door, Some(Instant::now() + SHUT));
+        self.look_at(door, Interest::Nothing);
+    }
+
+    fn look_at(&mut self, door: Token, interest: Interest) {
+        if let Some(Source::Door { socket, .. }) = self.sources.get(&door)
+            && let Err(errno) = self.poller.change(door, socket, interest)
+        {
+            self.log.note(format_args!("epoll: {errno}"));
+        }
+    }
+
+    /// A deadline has come.
+    pub(crate) fn time_is_up(&mut self, token: Token) {
+        match self.sources.get(&token) {
+            Some(Source::Door { .. }) => self.look_at(token, Interest::Read),
+            _ => self.drop_source(token, "it kept us waiting"),
+        }
+    }
+
+    /// Takes in a new connection if its user may and its domain has room for it.
+    fn let_in(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), String> {
+        let owner = match door {
+            Door::Hub => None,
+            _ => self.domains.owner(domid),
+        };
+        admit(&socket, owner).map_err(|uid| format!("user {uid} may not"))?;
+        if door != Door::Hub && !self.domains.connect(domid, door) {
+            return Err("too many connections".to_owned());
+        }
+        self.welcome(socket, door, domid).map_err(|errno| {
+            if door != Door::Hub {
+                self.domains.disconnect(domid, door);
+            }
+            errno.to_string()
+        })
+    }
+
+    /// Puts a new connection, already counted, into the event loop.
+    fn welcome(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), Errno> {
+        let standing = match door {
+            Door::Store => return self.open_stream(socket, domid),
+            Door::Hub => Standing::Stranger(None),
+            Door::Control => Standing::Stranger(Some(domid)),
+            Door::Grants => Standing::Grants(domid),
+            Door::Evtchn => Standing::Evtchn(domid),
+        };
+        Packets::prepare(&socket)?;
+        let token = self.poller.add(&socket, Interest::Read)?;
+        if let Standing::Stranger(_) = standing {
+            self.poller
+                .set_deadline(token, Some(Instant::now() + self.patience.hello));
+        }
+        if door == Door::Hub {
+            self.strangers += 1;
+        }
+        self.sources
+            .insert(token, Source::Client { socket, standing });
+        Ok(())
+    }
+
+    /// Takes a source out of the event loop. What clients may have filled is to be closed by
+    /// the undertaker.
+    pub(crate) fn take_source(&mut self, token: Token) -> Option<Source> {
+        let source = self.sources.remove(&token)?;
+        match &source {
+            Source::Stop(fd) => self.poller.remove(token, fd),
+            Source::Door { socket, .. }
+            | Source::Client { socket, .. }
+            | Source::Stream { socket, .. } => self.poller.remove(token, socket),
+        }
+        Some(source)
+    }
+
+    /// Drops a client for a reason that is worth a line.
+    pub(crate) fn drop_source(&mut self, token: Token, why: &str) {
+        let who = match self.sources.get(&token) {
+            Some(Source::Client { standing, .. }) => standing.to_string(),
+            Some(Source::Stream { domid, .. }) => format!("a store connection of domain {domid}"),
+            _ => return,
+        };
+        self.log.note(format_args!("dropped {who}: {why}"));
+        self.close_source(token);
+    }
+
+    /// Closes a connection and undoes what it stood for.
+    pub(crate) fn close_source(&mut self, token: Token) {
+        match self.take_source(token) {
+            Some(Source::Client { socket, standing }) => {
+                self.undertaker.bury_socket(standing.domid(), socket);
+                match standing {
+                    Standing::Stranger(None) => self.strangers -= 1,
+                    Standing::Stranger(Some(domid)) => {
+                        self.domains.disconnect(domid, Door::Control);
+                    }
+                    Standing::Grants(domid) => self.domains.disconnect(domid, Door::Grants),
+                    Standing::Evtchn(domid) => self.domains.disconnect(domid, Door::Evtchn),
+                    Standing::Life(domid) => self.end_domain(domid),
+                }
+            }
+            Some(Source::Stream {
+                socket,
+                conn,
+                domid,
+            }) => {
+                self.undertaker.bury_socket(domid, socket);
+                self.streams.remove(&conn);
+                self.store.disconnect(conn);
+                self.domains.disconnect(domid, Door::Store);
+            }
+            Some(Source::Stop(_) | Source::Door { .. }) | None => {}
+        }
+    }
+}
