@@ -4,7 +4,7 @@
 
 root = Path.expand("..", __DIR__)
 
-support = for name <- ~w(eventually vm run_dir), do: "test/support/#{name}.ex"
+support = for name <- ~w(vm eventually run_dir), do: "test/support/#{name}.ex"
 helpers = for name <- ~w(screen witness handshake story), do: "examples/demo/#{name}.ex"
 
 modules =
@@ -15,6 +15,9 @@ modules =
 
 # bin/demo makes the directory, and removes it whatever happens here.
 run_dir = System.fetch_env!("TUBE_DEMO_DIR")
+
+# A task that fails is reported where it is awaited, in place of ending all of this.
+Process.flag(:trap_exit, true)
 
 try do
   Tube.Demo.Story.tell(run_dir, modules)

@@ -30,7 +30,9 @@ defmodule Tube.Demo.Handshake do
       for vm <- vms, {at, operation} <- VM.run(vm, &collect/0, as: :trace), reduce: [] do
         events -> for(text <- describe(operation), do: {at, vm.domid, text}) ++ events
       end
-      |> Enum.sort()
+      # In its own order within a moment.
+      |> Enum.reverse()
+      |> Enum.sort_by(fn {at, _domid, _text} -> at end)
 
     case events do
       [] ->

@@ -25,10 +25,7 @@ defmodule Tube.Demo.Story do
     before = standing(run_dir, [tip, nock])
 
     Screen.title("Handshake: what each VM does in xenstore, and when")
-    for vm <- [tip, nock], do: Handshake.trace(vm)
-    accepting = VM.async(tip, fn -> accept(listener) end)
-    near = VM.run(nock, fn -> open(5) end)
-    far = Task.await(accepting, @limit)
+    {near, far} = connect(nock, tip, listener)
     expect_states(Handshake.show([tip, nock]), ~w(2 1 3 4))
 
     Screen.title("Messages")
@@ -81,6 +78,18 @@ defmodule Tube.Demo.Story do
       end
 
     List.to_tuple(vms)
+  end
+
+  defp connect(nock, tip, listener) do
+    for vm <- [tip, nock], do: Handshake.trace(vm)
+    accepting = VM.async(tip, fn -> accept(listener) end)
+    near = VM.run(nock, fn -> open(5) end)
+    {near, Task.await(accepting, @limit)}
+  catch
+    kind, reason ->
+      # How far it came is what one wants to know.
+      Handshake.show([tip, nock])
+      :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
   defp messages(nock, near, tip, far) do
