@@ -131,7 +131,7 @@ defmodule Tube.Handshake.Machine do
       else: %{m | pending: {:ask, tag, results, n}}
   end
 
-  defp event(m, {:watch, token}), do: %{m | dirty: Enum.uniq([token | m.dirty])}
+  defp event(m, {:watch, token}), do: soil(m, token)
 
   defp event(m, {:watch_failed, _token, reason}),
     do: if(opening?(m), do: fail(m, reason), else: m)
@@ -330,6 +330,10 @@ defmodule Tube.Handshake.Machine do
       error -> error
     end
   end
+
+  @doc "Notes that what a token watches must be looked at."
+  @spec soil(t, Handshake.token()) :: t
+  def soil(m, token), do: %{m | dirty: Enum.sort([token | m.dirty -- [token]])}
 
   @spec watch(t, Handshake.token(), Tube.Paths.t(), Tube.Paths.t()) :: t
   def watch(m, token, path, interest),

@@ -87,7 +87,7 @@ defmodule Tube.Handshake.Open do
 
   def timeout(%{phase: :open} = m, :vanished), do: break(m, :peer_domain_gone)
   def timeout(%{phase: :open, seen: :gone} = m, :grace), do: break(m, :peer_domain_gone)
-  def timeout(%{phase: :open} = m, :grace), do: %{m | dirty: Enum.uniq([:peer | m.dirty])}
+  def timeout(%{phase: :open} = m, :grace), do: soil(m, :peer)
   def timeout(%{own: 6} = m, :close), do: finish(m)
   def timeout(m, :close), do: finish(%{m | ending: m.ending || :timeout})
 

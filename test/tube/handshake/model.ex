@@ -42,13 +42,17 @@ defmodule Tube.Handshake.Model do
     let_in: [],
     crashed: [],
     store_down: nil,
-    nocks: 1
+    late: false,
+    # Timers that may fire before their time; the others fire when nothing else is under way.
+    early: [:limit, :close, :drain, :grace, :vanished]
   ]
 
-  @doc "The state before the first step."
+  @doc "The state before the first step; with `from: :open` one in which both are connected."
   def new(options) do
     %__MODULE__{
       flavour: Keyword.get(options, :flavour, :c),
+      late: Keyword.get(options, :late, false),
+      early: Keyword.get(options, :early, [:limit, :close, :drain, :grace, :vanished]),
       machines: Keyword.get(options, :machines, %{nock: Handshake.Nock, tip: Handshake.Tip}),
       budget:
         Map.merge(
@@ -80,6 +84,15 @@ defmodule Tube.Handshake.Model do
       service: @service
     })
     |> then(&if(Keyword.get(options, :door, :open) == :open, do: open_door(&1, "one"), else: &1))
+    |> then(&if(Keyword.get(options, :from) == :open, do: run(&1), else: &1))
+  end
+
+  # Until nothing is under way, without any time-out.
+  defp run(w) do
+    case %{w | early: []} |> steps() |> elem(0) do
+      [{_label, next} | _] -> run(%{next | early: w.early})
+      [] -> w
+    end
   end
 
   # What a dead predecessor of the nock, or of both, has left behind.
@@ -98,8 +111,9 @@ defmodule Tube.Handshake.Model do
       Enum.flat_map(w.parties, fn {name, party} -> party_steps(w, name, party) end) ++
         door_steps(w) ++ back_steps(w)
 
-    timers = if progress == [], do: clean_steps(w), else: []
-    {progress ++ timers, chances(w)}
+    progress = if progress == [], do: timers(w, &(&1 != :clean)), else: progress
+    progress = if progress == [], do: timers(w, &(&1 == :clean)), else: progress
+    {progress, chances(w)}
   end
 
   ## Parties
@@ -138,40 +152,55 @@ defmodule Tube.Handshake.Model do
           {{name, :watch, token},
            w |> update(name, &%{&1 | fired: p.fired -- [token]}) |> event(name, {:watch, token})}
       ) ++
-      for(timer <- p.timers, timer != :clean, do: fire(w, name, timer)) ++ bell(w, name, p)
+      for(timer <- p.timers, timer in w.early, do: fire(w, name, timer)) ++ bell(w, name, p)
   end
 
-  defp clean_steps(w) do
-    for {name, p} <- w.parties, :clean in p.timers, do: fire(w, name, :clean)
-  end
+  defp timers(w, which),
+    do: for({name, p} <- w.parties, timer <- p.timers, which.(timer), do: fire(w, name, timer))
 
   defp fire(w, name, timer) do
     {{name, :timeout, timer},
      w |> update(name, &%{&1 | timers: &1.timers -- [timer]}) |> event(name, {:timeout, timer})}
   end
 
-  # The store carries out the oldest request of a party.
+  # The oldest thing that a party has asked for is carried out, and answered at once: what could
+  # happen between the two could as well happen before. (`late: true` walks those orders too.)
   defp execute(_w, _name, %{queue: []}), do: []
   defp execute(_w, _name, %{down: true}), do: []
+
+  defp execute(w, name, %{queue: [{:native, what, spec} | queue]}) do
+    w = update(w, name, &%{&1 | queue: queue})
+    done = native(w, name, what, spec)
+    failed = fn -> w |> spend(:native) |> reply(name, {reply_to(what), {:error, :enospc}}) end
+
+    [{{name, what}, done}] ++
+      if(w.budget.native > 0, do: [{{name, what, :fails}, failed.()}], else: [])
+  end
 
   defp execute(w, name, %{queue: [{ref, request} | queue]} = p) do
     {result, store, fired} = TestStore.request(w.store, w.flavour, p.dom, request)
     w = update(w, name, &%{&1 | queue: queue})
-    done = w |> changed(store, fired) |> answered(name, p, {:store, ref, result})
-    failed = w |> spend(:fault) |> answered(name, p, {:store, ref, {:error, :eagain}})
-    transaction? = match?({:transaction, _}, request)
+    done = {{name, request}, w |> changed(store, fired) |> reply(name, {:store, ref, result})}
 
-    [{{name, request}, done}] ++
-      if(transaction? and w.budget.fault > 0, do: [{{name, :fault}, failed}], else: [])
+    if w.budget.fault > 0 and match?({:transaction, _}, request),
+      do: [
+        done,
+        {{name, :fault}, w |> spend(:fault) |> reply(name, {:store, ref, {:error, :eagain}})}
+      ],
+      else: [done]
   end
 
-  # An answer that the machine only puts with the others may as well arrive at once.
-  defp answered(w, name, p, {:store, {tag, _}, _} = answer) do
-    case p.m.pending do
-      {:ask, ^tag, results, n} when map_size(results) < n - 1 -> event(w, name, answer)
-      _last -> update(w, name, &%{&1 | answers: &1.answers ++ [answer]})
-    end
+  defp reply(%{late: false} = w, name, answer), do: event(w, name, answer)
+
+  defp reply(w, name, answer) do
+    # One that the machine only puts with the others may as well arrive at once.
+    if last?(w.parties[name].m.pending, answer),
+      do: update(w, name, &%{&1 | answers: &1.answers ++ [answer]}),
+      else: event(w, name, answer)
   end
+
+  defp last?({:ask, tag, results, n}, {:store, {tag, _}, _}), do: map_size(results) == n - 1
+  defp last?(_pending, _answer), do: true
 
   defp answer(_w, _name, %{answers: []}), do: []
 
@@ -181,6 +210,30 @@ defmodule Tube.Handshake.Model do
        w |> update(name, &%{&1 | answers: rest}) |> event(name, event)}
     ]
   end
+
+  defp native(w, {:tip, k} = name, :allocate, %{peer: @nock, nonce: nonce}) do
+    refs = %{tx_ring_ref: 8 * k, rx_ring_ref: 8 * k + 1, event_channel: 8 * k + 2}
+
+    w
+    |> update(name, &%{&1 | rings: {:shared, nonce, refs}})
+    |> reply(name, {:allocated, {:ok, refs}})
+  end
+
+  defp native(w, :nock, :map, %{peer: @tip} = spec) do
+    refs = Map.take(spec, [:tx_ring_ref, :rx_ring_ref, :event_channel])
+
+    # The page's nonce is not looked at here: the handshake must do without.
+    case Enum.find(w.parties, fn {_name, p} -> match?({:shared, _, ^refs}, p.rings) end) do
+      {tip, _party} ->
+        w |> update(:nock, &%{&1 | rings: {:mapped, tip}}) |> reply(:nock, {:mapped, :ok})
+
+      nil ->
+        reply(w, :nock, {:mapped, {:error, :enoent}})
+    end
+  end
+
+  defp reply_to(:allocate), do: :allocated
+  defp reply_to(:map), do: :mapped
 
   # What the doorbell tells.
   defp bell(_w, _name, %{rings: nil}), do: []
@@ -237,28 +290,8 @@ defmodule Tube.Handshake.Model do
 
   defp op(w, name, {:cancel, timer}), do: update(w, name, &%{&1 | timers: &1.timers -- [timer]})
 
-  defp op(w, {:tip, k} = name, {:allocate, %{peer: @nock, nonce: nonce}}) do
-    refs = %{tx_ring_ref: 8 * k, rx_ring_ref: 8 * k + 1, event_channel: 8 * k + 2}
-
-    update(
-      w,
-      name,
-      &%{&1 | rings: {:shared, nonce, refs}, answers: &1.answers ++ [{:allocated, {:ok, refs}}]}
-    )
-  end
-
-  defp op(w, :nock, {:map, %{peer: @tip} = spec}) do
-    refs = Map.take(spec, [:tx_ring_ref, :rx_ring_ref, :event_channel])
-
-    # The page's nonce is not looked at here: the handshake must do without.
-    case Enum.find(w.parties, fn {_name, p} -> match?({:shared, _, ^refs}, p.rings) end) do
-      {tip, _party} ->
-        update(w, :nock, &%{&1 | rings: {:mapped, tip}, answers: &1.answers ++ [{:mapped, :ok}]})
-
-      nil ->
-        update(w, :nock, &%{&1 | answers: &1.answers ++ [{:mapped, {:error, :enoent}}]})
-    end
-  end
+  defp op(w, name, {what, spec}) when what in [:allocate, :map],
+    do: update(w, name, &%{&1 | queue: &1.queue ++ [{:native, what, spec}]})
 
   defp op(w, name, :free) do
     true = w.parties[name].rings != nil
@@ -286,7 +319,7 @@ defmodule Tube.Handshake.Model do
   # Who holds the other end of a party's rings.
   defp others(w, name) do
     case w.parties[name].rings do
-      {:mapped, tip} -> if w.parties[tip].rings, do: [tip], else: []
+      {:mapped, tip} -> for %{rings: {:shared, _, _}} <- [w.parties[tip]], do: tip
       {:shared, _, _} -> for {:nock, %{rings: {:mapped, ^name}}} <- w.parties, do: :nock
       nil -> []
     end
@@ -371,7 +404,7 @@ defmodule Tube.Handshake.Model do
     doors(w) ++
       closes(w) ++
       crashes(w) ++
-      spurious(w) ++ strangers(w) ++ siblings(w) ++ natives(w) ++ losses(w) ++ restarts(w)
+      spurious(w) ++ strangers(w) ++ siblings(w) ++ losses(w) ++ restarts(w)
   end
 
   defp doors(%{door: :closed, crashed: []} = w), do: [{:door_opens, open_door(w, "one")}]
@@ -487,20 +520,6 @@ defmodule Tube.Handshake.Model do
           ),
         store != w.store,
         do: {{:sibling, domid}, w |> spend(:sibling) |> changed(store, fired)}
-  end
-
-  # The rings cannot be had: the answer on its way says so instead.
-  defp natives(%{budget: %{native: 0}}), do: []
-
-  defp natives(w) do
-    for {name, %{answers: [{kind, result}]} = p} <- w.parties,
-        kind in [:allocated, :mapped],
-        result == :ok or match?({:ok, _}, result) do
-      w = w |> spend(:native) |> let_go(name)
-
-      {{name, kind, :fails},
-       update(w, name, fn _ -> %{p | rings: nil, answers: [{kind, {:error, :enospc}}]} end)}
-    end
   end
 
   # The connection to the store is lost: for one party if the store lives, for all if it died.
@@ -619,7 +638,7 @@ defmodule Tube.Handshake.Model do
       mute = Enum.find(live, fn {_, p} -> not reason?(p.told) end) ->
         "no reason was given: #{inspect(mute)}"
 
-      nock && :connected not in nock.told && not match?([{:failed, _} | _], nock.told) ->
+      nock && not told?(nock.told) ->
         "the asker was not told"
 
       true ->
@@ -629,6 +648,8 @@ defmodule Tube.Handshake.Model do
 
   defp reason?(told),
     do: Enum.any?(told, &match?({:stop, reason} when is_atom(reason) and reason != nil, &1))
+
+  defp told?(told), do: :connected in told or match?([{:failed, _} | _], told)
 
   # Both are connected, to each other, and the store shows them and nothing else.
   defp wrong_open(w, open) do
@@ -702,16 +723,25 @@ defmodule Tube.Handshake.Model do
     end)
   end
 
-  @doc "What identifies a state: what is the same in all of them is left out."
+  @doc "What identifies a state: what can make no difference any more is left out."
   def key(w) do
-    parties =
-      for {name, p} <- w.parties, into: [] do
-        m = %{p.m | limits: nil, role: nil, service: nil}
-        {name, Map.values(%{p | m: nil, watches: Map.keys(p.watches)}), Map.values(m)}
-      end
+    parties = for {name, p} <- w.parties, do: {name, summary(p)}
 
     :erlang.md5(
       :erlang.term_to_binary({w.store, parties, w.budget, w.door, w.rung, w.let_in, w.crashed})
     )
+  end
+
+  defp summary(%{m: %{phase: :done}} = p),
+    do: {:done, p.rings, p.timers, p.watches, p.queue, p.down, reason?(p.told), told?(p.told)}
+
+  defp summary(%{m: %{phase: :cleaning} = m} = p) do
+    {:cleaning, m.pending, m.store, m.tries, m.nonce, m.instance, p.rings, p.timers, p.watches,
+     p.queue, p.answers, p.down, told?(p.told)}
+  end
+
+  defp summary(p) do
+    m = %{p.m | limits: nil, role: nil, service: nil}
+    {Map.values(%{p | m: nil, watches: Map.keys(p.watches)}), Map.values(m)}
   end
 end

@@ -128,7 +128,10 @@ defmodule Tube.Handshake.TestStore do
       (may?(perms, domid, :r) or may?(nearest(store, up(path)), domid, :r))
   end
 
-  defp above?(above, path), do: String.starts_with?(path, above <> "/")
+  defp above?(above, path) do
+    size = byte_size(above)
+    match?(<<^above::binary-size(size), ?/, _::binary>>, path)
+  end
 
   defp get(store, domid, path, want) do
     case store do
@@ -179,11 +182,10 @@ defmodule Tube.Handshake.TestStore do
   end
 
   defp up(path) do
-    case path |> String.split("/") |> Enum.drop(-1) |> Enum.join("/") do
-      "" -> "/"
-      "/local" -> "/"
-      "/local/domain" -> "/"
-      "/local/domain/" <> rest = up -> if String.contains?(rest, "/"), do: up, else: "/"
+    case path |> :binary.matches("/") |> List.last() do
+      # Nothing above a domain's `data` is there but the root.
+      {at, 1} when at > 15 -> binary_part(path, 0, at)
+      _ -> "/"
     end
   end
 end
