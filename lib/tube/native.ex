@@ -199,7 +199,8 @@ defmodule Tube.Native do
   def recv_cancel(_id), do: :erlang.nif_error(:not_loaded)
 
   @doc """
-  Sets the mode of delivery; owner only. A count is added to what is left of an earlier count.
+  Sets the mode of delivery; for the owner and the connection process. A count is added to what is
+  left of an earlier count.
 
   The owner gets messages in its form; in form `:tube` also `{:tube_passive, tube}` when a count is
   used up and, when the peer has finished or gone and all is delivered, `{:tube_closed, tube}`, after
@@ -221,7 +222,8 @@ defmodule Tube.Native do
   @spec info(id) :: {:ok, map} | {:error, :closed}
   def info(_id), do: :erlang.nif_error(:not_loaded)
 
-  @doc "What is alive in this VM: `links`, `streams`, `pages` (of 4096 bytes), `fds` of both."
+  @doc "What is alive in this VM: `links`, `streams`, `pages` (of 4096 bytes), `fds`: event channels and
+  streams that are open."
   @spec stats :: %{
           links: non_neg_integer,
           streams: non_neg_integer,

@@ -154,13 +154,14 @@ impl<V: Vm> Link<V> {
         done
     }
 
-    /// Says how messages are to be delivered; to be followed by a [`resume`](Self::resume).
+    /// Says how messages are to be delivered; to be followed by a [`resume`](Self::resume). Asked `by` a
+    /// process, or by the connection itself.
     ///
     /// # Errors
     /// [`Refusal::NotOwner`], [`Refusal::Closed`].
-    pub fn set_mode(&self, owner: V::Process, mode: Mode) -> Result<(), Refusal> {
+    pub fn set_mode(&self, by: Option<V::Process>, mode: Mode) -> Result<(), Refusal> {
         self.with_rx(&mut After::default(), |rx, _| {
-            if rx.owner != Some(owner) {
+            if by.is_some() && by != rx.owner {
                 return Err(Refusal::NotOwner.into());
             }
             rx.mode = rx.mode.turn(mode);

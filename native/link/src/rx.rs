@@ -77,6 +77,7 @@ impl<V: Vm> Rx<V> {
         if self.mode.is_active() {
             return Err(Refusal::Invalid.into());
         }
+        self.waiting = false;
         let mut budget = BUDGET;
         loop {
             match self.step(small, &mut budget)? {

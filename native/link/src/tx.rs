@@ -41,6 +41,10 @@ impl<P: Copy + PartialEq> Tx<P> {
         done: u64,
         after: &mut After<P>,
     ) -> Result<Sent, Stop> {
+        // Who calls does not wait, told or not: it must not be told later of a call long over.
+        if !self.waiting.is_empty() {
+            self.waiting.retain(|waiting| *waiting != sender);
+        }
         match self.current {
             None if done > 0 => return Err(Refusal::Invalid.into()),
             None if self.finishing => return Err(Refusal::Closed.into()),
@@ -53,7 +57,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             Some(_) if done > 0 => return Err(Refusal::Invalid.into()),
             Some(_) if self.finishing => return Err(Refusal::Closed.into()),
             Some(_) => {
-                self.wait(sender);
+                self.waiting.push(sender);
                 return Ok(Sent::Wait(0));
             }
         }
@@ -108,11 +112,11 @@ impl<P: Copy + PartialEq> Tx<P> {
         match pushed {
             Ok(Sent::Whole) if !begun => {}
             Ok(Sent::More(0)) => {}
-            Ok(Sent::Wait(0)) => self.wait(sender),
+            Ok(Sent::Wait(0)) => self.waiting.push(sender),
             Ok(Sent::More(_)) => self.current = Some(sender),
             Ok(Sent::Wait(_)) => {
                 self.current = Some(sender);
-                self.wait(sender);
+                self.waiting.push(sender);
             }
             // The message may go on all the same: only its sender got something wrong.
             Err(Stop::Refused(Refusal::Invalid)) => {}
@@ -132,12 +136,6 @@ impl<P: Copy + PartialEq> Tx<P> {
         if self.finishing {
             self.producer.finish();
             after.ring = true;
-        }
-    }
-
-    fn wait(&mut self, sender: P) {
-        if !self.waiting.contains(&sender) {
-            self.waiting.push(sender);
         }
     }
 

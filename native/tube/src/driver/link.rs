@@ -74,7 +74,10 @@ impl LinkPort {
         let done = match (operation, data) {
             (START, []) => self.begin(Pid::from_word(connected)),
             (ACTIVE, data) => match mode(data) {
-                Some(mode) => self.entry.link.set_mode(Pid::from_word(caller), mode),
+                Some(mode) => {
+                    let by = (caller != connected).then_some(Pid::from_word(caller));
+                    self.entry.link.set_mode(by, mode)
+                }
                 None => Err(Refusal::Invalid),
             },
             _ => return None,

@@ -1,0 +1,90 @@
+//! How links come to be, and how they do not.
+
+mod toy;
+
+use std::sync::atomic::Ordering;
+use toy::{Ear, Machine, NONCE, Toy, offer};
+use tube_link::{Event, Flow, Link, MakeError, Offer};
+
+fn share(toy: &Toy, offer: Offer) -> Result<(u32, u32), &'static str> {
+    let made = Link::<Machine>::share(toy, offer);
+    made.map(|(_, refs)| (refs.order_tx, refs.order_rx))
+        .map_err(|error| error.atom())
+}
+
+#[test]
+fn short_of_pages_the_larger_ring_is_halved_first() {
+    let (toy, _) = Toy::pair();
+    let sized = |order_tx, order_rx| Offer {
+        order_tx,
+        order_rx,
+        ..offer(0, 1)
+    };
+    assert_eq!(share(&toy, sized(8, 8)), Ok((8, 8)));
+    for (room, asked, made) in [
+        (256, (8, 8), (8, 8)),
+        (255, (8, 8), (7, 7)),
+        (64, (8, 8), (6, 6)),
+        (64, (8, 4), (6, 4)),
+        (8, (8, 4), (3, 3)),
+        (8, (2, 8), (2, 3)),
+        (1, (8, 8), (0, 0)),
+    ] {
+        toy.world().room.store(room + 1, Ordering::Relaxed);
+        assert_eq!(
+            share(&toy, sized(asked.0, asked.1)),
+            Ok(made),
+            "{room} pages"
+        );
+    }
+    toy.world().room.store(1, Ordering::Relaxed);
+    assert_eq!(share(&toy, sized(8, 8)), Err("enospc"));
+}
+
+#[test]
+fn an_order_above_the_limit_is_refused() {
+    let (toy, _) = Toy::pair();
+    assert_eq!(share(&toy, offer(9, 1)), Err("einval"));
+}
+
+#[test]
+fn the_nock_checks_what_it_maps() {
+    let (tip, nock) = Toy::pair();
+    let (link, refs) = Link::<Machine>::share(&tip, offer(0, 100)).unwrap();
+    let map = |tx, rx, port, nonce| {
+        let made = Link::<Machine>::map(&nock, 1, (tx, rx, port), nonce, 100);
+        made.map(drop).map_err(|error: MakeError| error.atom())
+    };
+    let (tx, rx, port) = (refs.tx_ring_ref, refs.rx_ring_ref, refs.event_channel);
+    assert_eq!(map(tx, rx, port + 1000, NONCE), Err("enoent"));
+    // A channel can be bound once, so each of these needs a link of its own.
+    assert_eq!(map(tx, rx, port, NONCE + 1), Err("protocol"));
+    link.close(&mut Ear::default());
+    for swapped in [true, false] {
+        let (link, refs) = Link::<Machine>::share(&tip, offer(0, 100)).unwrap();
+        let (tx, rx) = (refs.tx_ring_ref, refs.rx_ring_ref);
+        let tried = match swapped {
+            true => map(rx, tx, refs.event_channel, NONCE),
+            false => map(tx, rx, refs.event_channel, NONCE),
+        };
+        assert_eq!(tried, if swapped { Err("protocol") } else { Ok(()) });
+        link.close(&mut Ear::default());
+    }
+    assert_eq!(map(4_000_000, rx, port, NONCE), Err("enoent"));
+}
+
+#[test]
+fn events_before_the_start_are_kept_for_it() {
+    let (one, two) = Toy::pair();
+    let (tip, refs) = Link::<Machine>::share(&one, offer(0, 100)).unwrap();
+    let named = (refs.tx_ring_ref, refs.rx_ring_ref, refs.event_channel);
+    let nock = Link::<Machine>::map(&two, 1, named, NONCE, 100).unwrap();
+    nock.close(&mut Ear::default());
+    let mut ear = Ear::default();
+    assert_eq!(tip.resume(&mut ear), Flow::Idle);
+    assert_eq!(ear.take(), [], "nobody listens yet");
+    tip.start(1).unwrap();
+    tip.resume(&mut ear);
+    let events = [Event::Fin, Event::Gone, Event::Drained];
+    assert_eq!(ear.take(), events.map(toy::Told::Event));
+}
