@@ -139,6 +139,19 @@ fn a_read_only_mapping_stays_so() {
 }
 
 #[test]
+fn mappings_do_not_pass_to_children() {
+    let pages = mapped(RW, vec![run(0, 0, 2, RW)], vec![ordinary(2, FINAL)]).unwrap();
+    let start = format!("{:x}-", pages.ptr().as_ptr() as usize);
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let flags = smaps
+        .lines()
+        .skip_while(|line| !line.starts_with(&start))
+        .find_map(|line| line.strip_prefix("VmFlags:"))
+        .unwrap();
+    assert!(flags.split(' ').any(|flag| flag == "dc"), "{flags}");
+}
+
+#[test]
 fn the_checks_are_made_on_what_is_mapped() {
     let kind = |result: Result<Pages, Error>| result.unwrap_err().atom();
     let both = |access| vec![run(0, 0, 2, access)];
