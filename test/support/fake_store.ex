@@ -1,4 +1,4 @@
-defmodule Tube.FakeStore do
+defmodule Tube.Test.FakeStore do
   @moduledoc false
   # A store whose every byte the test decides: the far end of a client's connection, over a unix
   # socket. And the client's transport for it.
@@ -30,8 +30,8 @@ defmodule Tube.FakeStore do
   end
 
   @doc "A connected client, not linked to the test, and the store's end of its connection."
-  @spec start() :: {client :: pid(), store :: :gen_tcp.socket()}
-  def start do
+  @spec start(module()) :: {client :: pid(), store :: :gen_tcp.socket()}
+  def start(transport \\ Socket) do
     path =
       Path.join(
         System.tmp_dir!(),
@@ -39,7 +39,7 @@ defmodule Tube.FakeStore do
       )
 
     {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {:local, path}])
-    {:ok, client} = Client.start_link({Socket, path})
+    {:ok, client} = Client.start_link({transport, path})
     Process.unlink(client)
     {:ok, store} = :gen_tcp.accept(listener, 5_000)
     :gen_tcp.close(listener)

@@ -1,4 +1,4 @@
-defmodule Tube.Properties do
+defmodule Tube.Test.Properties do
   @moduledoc false
   # PropEr from ExUnit. A property is a function that asserts about a generated value; when one
   # fails, the smallest such value that PropEr finds is run once more outside of it, so that ExUnit

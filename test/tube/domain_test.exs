@@ -256,8 +256,8 @@ defmodule Tube.DomainTest do
 
       assert_receive {:tube_domain, :attached, %{domid: 1} = again}, 10_000
       assert_receive {:tube_domain, :attached, %{domid: 7}}, 10_000
-      assert [new] = hub_pids(run_dir)
-      assert new != old
+      # Both wanted to start it; the one that came second goes.
+      true!(fn -> match?([new] when new != old, hub_pids(run_dir)) end)
 
       # A new world: what had been published is gone.
       assert Xenstore.read(again.store, "/local/domain/1/data/mine") == {:error, :enoent}

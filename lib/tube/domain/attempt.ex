@@ -6,15 +6,10 @@ defmodule Tube.Domain.Attempt do
   alias Tube.Domain.Settings
   alias Tube.{Hub, Native}
 
-  @typedoc "`life` and `store` are streams for which a port has to be opened."
+  @typedoc "`store` is a stream for which a port has to be opened."
   @type result ::
-          {:ok,
-           %{
-             platform: Native.platform(),
-             domid: 0..0x7FEF,
-             life: Native.id(),
-             store: Native.id()
-           }}
+          {:attached, Native.platform(), domid :: 0..0x7FEF, store :: Native.id()}
+          | {:reopened, store :: Native.id()}
           | {:error, {atom(), String.t()}}
 
   # What it looks like when there is no hub: no socket, one that a killed hub left, or one that is
@@ -25,10 +20,10 @@ defmodule Tube.Domain.Attempt do
   @spec attach(Settings.t()) :: result()
   def attach(settings) do
     with {:ok, platform, domid} <- attach(settings, &Hub.start/1) do
-      with {:ok, life} <- stream(Native.life(platform), "the domain's life"),
-           {:ok, store} <- open_store(platform, life) do
-        {:ok, %{platform: platform, domid: domid, life: life, store: store}}
-      else
+      case reopen(platform) do
+        {:reopened, store} ->
+          {:attached, platform, domid, store}
+
         error ->
           Native.detach(platform)
           error
@@ -37,8 +32,23 @@ defmodule Tube.Domain.Attempt do
   end
 
   @doc "Makes a new connection to the store for a domain that still lives."
-  @spec reopen(Native.platform()) :: {:ok, Native.id()} | {:error, {atom(), String.t()}}
-  def reopen(platform), do: stream(Native.xenbus(platform), "the store")
+  @spec reopen(Native.platform()) :: result()
+  def reopen(platform) do
+    case Native.xenbus(platform) do
+      {:ok, store} -> {:reopened, store}
+      {:error, reason} -> {:error, {reason, "the store: #{:file.format_error(reason)}"}}
+    end
+  end
+
+  @doc "Gives back what nobody wants any more."
+  @spec undo(result()) :: :ok
+  def undo({:attached, platform, _domid, store}) do
+    Native.stream_free(store)
+    Native.detach(platform)
+  end
+
+  def undo({:reopened, store}), do: Native.stream_free(store)
+  def undo({:error, _reason}), do: :ok
 
   defp attach(settings, start_hub) do
     case Native.attach(:local, settings.run_dir, settings.domid || -1) do
@@ -51,16 +61,4 @@ defmodule Tube.Domain.Attempt do
         result
     end
   end
-
-  defp open_store(platform, life) do
-    with {:error, _} = error <- reopen(platform) do
-      Native.stream_free(life)
-      error
-    end
-  end
-
-  defp stream({:ok, id}, _what), do: {:ok, id}
-
-  defp stream({:error, reason}, what),
-    do: {:error, {reason, "#{what}: #{:file.format_error(reason)}"}}
 end

@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.BacklogTest do
   use ExUnit.Case, async: true
 
-  import Tube.Properties
+  import Tube.Test.Properties
   import :proper_types, only: [integer: 2, list: 1, vector: 2, frequency: 1]
 
   alias Tube.Xenstore.{Backlog, Path}

@@ -1,11 +1,33 @@
 defmodule Tube.Xenstore.ClientTest do
   use ExUnit.Case, async: true
 
-  import Tube.FakeStore
+  import Tube.Test.FakeStore
   import Tube.Test.Eventually
 
   alias Tube.Xenstore
   alias Tube.Xenstore.Client
+
+  # Takes nothing at first, as a port with a long queue.
+  defmodule Busy do
+    @behaviour Tube.Xenstore.Transport
+    alias Tube.Test.FakeStore.Socket
+
+    @impl true
+    defdelegate open(path), to: Socket
+    @impl true
+    defdelegate event(socket, message), to: Socket
+    @impl true
+    defdelegate close(socket), to: Socket
+    @impl true
+    defdelegate max_payload(socket), to: Socket
+
+    @impl true
+    def send(socket, packet) do
+      tries = Process.get(:tries, 0)
+      Process.put(:tries, tries + 1)
+      if tries < 3, do: :busy, else: Socket.send(socket, packet)
+    end
+  end
 
   setup do
     {client, store} = start()
@@ -539,11 +561,30 @@ defmodule Tube.Xenstore.ClientTest do
       refute_received {:xenstore_lost, _}
     end
 
+    test "that takes nothing for a while is tried again, and nothing is sent twice" do
+      {client, store} = start(Busy)
+      for n <- 1..5, do: Xenstore.request(client, n, {:write, "/#{n}", ""})
+
+      for n <- 1..5 do
+        path = "/#{n}\0"
+        assert {0, ^path} = answer(store, :write)
+        assert_receive {:xenstore, ^n, :ok}
+      end
+
+      assert silent?(store)
+      Process.exit(client, :kill)
+    end
+
+    test "to the device has room for the header in its 4096 bytes" do
+      assert Tube.Xenstore.Stream.max_payload({:port, :socket}) == 4096
+      assert Tube.Xenstore.Stream.max_payload({:port, :device}) == 4080
+    end
+
     test "cannot be made to nothing" do
       Process.flag(:trap_exit, true)
 
       assert {:error, {:shutdown, :enoent}} =
-               Client.start_link({Tube.FakeStore.Socket, "/nonexistent/socket"})
+               Client.start_link({Tube.Test.FakeStore.Socket, "/nonexistent/socket"})
     end
   end
 

@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.CodecTest do
   use ExUnit.Case, async: true
 
-  import Tube.Properties
+  import Tube.Test.Properties
   import :proper_types, only: [binary: 0, integer: 2, list: 1, oneof: 1]
 
   alias Tube.Xenstore.Codec

@@ -1,6 +1,7 @@
 defmodule Tube.Xenstore.HubTest do
   # The client through the driver's stream, against the hub's store: two ordinary domains and dom0.
-  use ExUnit.Case, async: true
+  # Not async: it counts the streams of this VM.
+  use ExUnit.Case
 
   import Tube.Test.{Eventually, RunDir}
 
@@ -164,5 +165,24 @@ defmodule Tube.Xenstore.HubTest do
       end
 
     assert tasks |> Task.await_many(20_000) |> Enum.sum() == 5050
+  end
+
+  test "a stream that is not there cannot be opened" do
+    Process.flag(:trap_exit, true)
+
+    assert {:error, {:shutdown, _}} =
+             Client.start_link({Tube.Xenstore.Stream, {0xFFFFFF, :socket}})
+  end
+
+  test "a client that is stopped gives its descriptor back, and its watches", %{
+    one: one,
+    two: two
+  } do
+    :ok = Xenstore.watch(one, @data, @data, :mine)
+    streams = Tube.Native.stats().streams
+    GenServer.stop(one, :shutdown)
+    assert_receive {:xenstore_lost, ^one}
+    true!(fn -> Tube.Native.stats().streams <= streams - 1 end)
+    assert {:ok, _} = Xenstore.domain_path(two, 1)
   end
 end

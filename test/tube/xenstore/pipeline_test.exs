@@ -1,8 +1,8 @@
 defmodule Tube.Xenstore.PipelineTest do
   use ExUnit.Case, async: true
 
-  import Tube.FakeStore, only: [packet: 3, watch_event: 2]
-  import Tube.Properties
+  import Tube.Test.FakeStore, only: [packet: 3, watch_event: 2]
+  import Tube.Test.Properties
   import :proper_types, only: [integer: 2, list: 1]
 
   alias Tube.Xenstore.{Codec, Pipeline}

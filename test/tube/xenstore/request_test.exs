@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.RequestTest do
   use ExUnit.Case, async: true
 
-  import Tube.Properties
+  import Tube.Test.Properties
   import :proper_types, only: [binary: 0, integer: 2, non_empty: 1, list: 1, oneof: 1]
 
   alias Tube.Xenstore.{Path, Perms, Reason, Request}
