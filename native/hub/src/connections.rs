@@ -47,9 +47,10 @@ impl Hub {
                 return self.shut(at);
             }
         };
-        if let Err(why) = self.let_in(socket, door, domid) {
+        if let Err((socket, why)) = self.let_in(socket, door, domid) {
             let place = door.below(domid);
             self.log.note(format_args!("{place}: {why}"));
+            self.undertaker.bury_socket(domid, socket);
         }
     }
 
@@ -75,26 +76,43 @@ impl Hub {
         }
     }
 
-    /// Takes in a new connection if its user may and its domain has room for it.
-    fn let_in(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), String> {
+    /// Takes in a new connection if its user may and its domain has room for it; else gives it
+    /// back with the reason.
+    fn let_in(
+        &mut self,
+        socket: OwnedFd,
+        door: Door,
+        domid: Domid,
+    ) -> Result<(), (OwnedFd, String)> {
         let owner = match door {
             Door::Hub => None,
             _ => self.domains.owner(domid),
         };
-        admit(&socket, owner).map_err(|uid| format!("user {uid} may not"))?;
-        if door != Door::Hub && !self.domains.connect(domid, door) {
-            return Err("too many connections".to_owned());
+        if let Err(uid) = admit(&socket, owner) {
+            return Err((socket, format!("user {uid} may not")));
         }
-        self.welcome(socket, door, domid).map_err(|errno| {
-            if door != Door::Hub {
-                self.domains.disconnect(domid, door);
-            }
-            errno.to_string()
-        })
+        if door == Door::Hub {
+            self.strangers += 1;
+        } else if !self.domains.connect(domid, door) {
+            return Err((socket, "too many connections".to_owned()));
+        }
+        self.welcome(socket, door, domid)
+            .map_err(|(socket, errno)| {
+                match door {
+                    Door::Hub => self.strangers -= 1,
+                    _ => self.domains.disconnect(domid, door),
+                }
+                (socket, errno.to_string())
+            })
     }
 
     /// Puts a new connection, already counted, into the event loop.
-    fn welcome(&mut self, socket: OwnedFd, door: Door, domid: Domid) -> Result<(), Errno> {
+    fn welcome(
+        &mut self,
+        socket: OwnedFd,
+        door: Door,
+        domid: Domid,
+    ) -> Result<(), (OwnedFd, Errno)> {
         let standing = match door {
             Door::Store => return self.open_stream(socket, domid),
             Door::Hub => Standing::Stranger(None),
@@ -102,14 +120,15 @@ impl Hub {
             Door::Grants => Standing::Grants(domid),
             Door::Evtchn => Standing::Evtchn(domid),
         };
-        Packets::prepare(&socket)?;
-        let token = self.poller.add(&socket, Interest::Read)?;
+        let added =
+            Packets::prepare(&socket).and_then(|()| self.poller.add(&socket, Interest::Read));
+        let token = match added {
+            Ok(token) => token,
+            Err(errno) => return Err((socket, errno)),
+        };
         if let Standing::Stranger(_) = standing {
             self.poller
                 .set_deadline(token, Some(Instant::now() + self.patience.hello));
-        }
-        if door == Door::Hub {
-            self.strangers += 1;
         }
         self.sources
             .insert(token, Source::Client { socket, standing });

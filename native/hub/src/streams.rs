@@ -24,21 +24,26 @@ const HOME_OF_0: &[u8] = b"/local/domain/0/data\0";
 
 impl Hub {
     /// A new connection, already counted.
-    pub(crate) fn open_stream(&mut self, socket: OwnedFd, domid: Domid) -> Result<(), Errno> {
-        let token = self.poller.add(&socket, Interest::Read)?;
+    pub(crate) fn open_stream(
+        &mut self,
+        socket: OwnedFd,
+        domid: Domid,
+    ) -> Result<(), (OwnedFd, Errno)> {
+        let token = match self.poller.add(&socket, Interest::Read) {
+            Ok(token) => token,
+            Err(errno) => return Err((socket, errno)),
+        };
         let Some(conn) = self.store.connect(domid) else {
             self.poller.remove(token, &socket);
-            return Err(Errno::NOENT);
+            return Err((socket, Errno::NOENT));
         };
         self.streams.insert(conn, token);
-        self.sources.insert(
-            token,
-            Source::Stream {
-                socket,
-                conn,
-                domid,
-            },
-        );
+        let source = Source::Stream {
+            socket,
+            conn,
+            domid,
+        };
+        self.sources.insert(token, source);
         Ok(())
     }
 

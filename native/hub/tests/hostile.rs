@@ -29,7 +29,7 @@ fn noise(length: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_no_message_ends_the_connection_and_nothing_else() {
-    let rig = Rig::with_hub(&["--domain", "3:0:0"]);
+    let rig = Rig::with_hub(&[&kept(3)]);
     let five = rig.domain(Some(5));
     let hello = Request::Hello {
         version: VERSION,
@@ -336,7 +336,7 @@ fn lingering() -> (OwnedFd, TcpListener) {
 
 #[test]
 fn what_takes_long_to_close_stalls_nobody() {
-    let mut rig = Rig::with_hub(&["--domain", "5:0:0"]);
+    let mut rig = Rig::with_hub(&[&kept(5)]);
     let mut five = rig.client("dom5/control.sock");
     five.ask(Request::Hello {
         version: VERSION,

@@ -124,7 +124,7 @@ fn a_daemon_takes_over_from_a_killed_one() {
 #[test]
 fn signals_end_it_cleanly() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut rig = Rig::with_hub(&["--domain", "3:0:0"]);
+        let mut rig = Rig::with_hub(&[&kept(3)]);
         let mut five = rig.domain(Some(5));
         let hub = rig.hub();
         kill_process(Pid::from_child(hub), signal).expect("signalled");
@@ -239,7 +239,7 @@ fn unfit_run_directories_are_refused() {
         }
     }
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700)).expect("chmod");
-    if rustix::process::geteuid().is_root() {
+    if is_root() {
         std::os::unix::fs::chown(&run, Some(12345), None).expect("chown");
         let output = hub_command(&run).arg("--daemon").output().expect("ran");
         assert_eq!(output.status.code(), Some(1));

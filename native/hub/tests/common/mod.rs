@@ -34,6 +34,21 @@ pub fn hub_command(run: &Path) -> Command {
     command
 }
 
+/// A domain kept for the user who runs the tests.
+pub fn kept(domid: Domid) -> String {
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    format!("--domain={domid}:{}:{}", uid.as_raw(), gid.as_raw())
+}
+
+/// Whether tests that give things away or become somebody else can be done.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: this takes root");
+    }
+    root
+}
+
 /// A temporary run directory, and the hubs started in it end with it.
 pub struct Rig {
     temp: TempDir,
