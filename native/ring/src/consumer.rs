@@ -70,7 +70,8 @@ pub struct Consumer {
 impl Consumer {
     /// The reading end of the ring of `control` and `data`, which takes messages of up to
     /// `max_message` bytes (at least 1, at most [`MESSAGE_MAX`]) and tells the producer so. To be
-    /// made before the peer is told that we are connected: its sender reads the limit.
+    /// made after the page was initialised or checked, and before the peer is told that we are
+    /// connected: its sender reads the limit.
     pub fn new(control: ControlPage, data: DataArea, max_message: u32) -> Self {
         Self::starting_at(control, data, max_message, 0)
     }
@@ -330,7 +331,7 @@ impl Consumer {
         );
         self.see(seen)?;
         self.see_state(state)?;
-        let ready = self.rest.is_some() || self.seen != self.index || self.end.is_some();
+        let ready = self.seen != self.index || self.end.is_some();
         if ready {
             self.disarm();
         } else {

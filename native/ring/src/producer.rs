@@ -325,7 +325,6 @@ impl Producer {
         self.abort();
         self.finished = true;
         let index = self.note_published();
-        self.pending = Pending::default();
         self.control.store(PRODUCER + INDEX, index, Release);
         // Released after the index: a reader that sees the flag sees the last index.
         self.control.store(PRODUCER + STATE, STATE_FIN, Release);

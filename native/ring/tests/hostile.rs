@@ -539,7 +539,7 @@ fn records_not_yet_published_cannot_have_been_read() {
     assert_eq!(fill(&mut producer), Ok(Push::Full));
     // Most was shown on the way, at every quarter of the ring; the last records are still private.
     let shown = pages.get(PRODUCER + INDEX);
-    assert!(shown.wrapping_sub(START) < producer.backlog() as u32);
+    assert!((1..producer.backlog() as u32).contains(&shown.wrapping_sub(START)));
     pages.set(CONSUMER + INDEX, shown.wrapping_add(8));
     assert_eq!(
         fill(&mut producer),

@@ -11,6 +11,10 @@ use tube_ring::{
 };
 
 const LIMIT: u32 = MESSAGE_MAX;
+const AWAKE: Armed = Armed {
+    ready: true,
+    notify: false,
+};
 const ASLEEP: Armed = Armed {
     ready: false,
     notify: false,
@@ -135,6 +139,28 @@ fn a_message_fills_a_ring_to_the_last_byte_and_larger_ones_stream() {
             assert_eq!(got, sent);
         }
     }
+}
+
+#[test]
+fn a_large_message_does_not_wait_for_an_empty_ring() {
+    let pages = Pages::new(0);
+    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
+    push(&mut producer, &[0; 2000]);
+    let mut done = Progress::default();
+    assert_eq!(
+        producer.push(&[0; 4000], &mut done, usize::MAX),
+        Ok(Push::Full)
+    );
+    assert_eq!(done.sent(), 2048);
+    // Seen by a reader that is awake, without any `publish`.
+    assert_eq!(
+        consumer.pull(&mut Vec::new(), usize::MAX),
+        Ok(Pull::Message(2000))
+    );
+    assert_eq!(
+        consumer.pull(&mut Vec::new(), usize::MAX),
+        Ok(Pull::Partial(1024))
+    );
 }
 
 #[test]
@@ -276,12 +302,10 @@ fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
         assert_eq!(producer.publish(), Ok(false), "nothing new");
         // Something came before the reader slept: it does not, and is not rung for what follows.
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(4)));
+        assert_eq!(consumer.arm(), Ok(AWAKE));
         assert_eq!(
-            consumer.arm(),
-            Ok(Armed {
-                ready: true,
-                notify: false
-            })
+            pages.get(CONSUMER + MARK),
+            pages.get(CONSUMER + INDEX).wrapping_add(1 << 31)
         );
         push(&mut producer, b"third");
         assert_eq!(producer.publish(), Ok(false));
@@ -322,12 +346,10 @@ fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
         let _ = producer.publish().unwrap();
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(2000)));
         assert_eq!(consumer.release(), Ok(false));
+        assert_eq!(producer.arm(), Ok(AWAKE));
         assert_eq!(
-            producer.arm(),
-            Ok(Armed {
-                ready: true,
-                notify: false
-            })
+            pages.get(PRODUCER + MARK),
+            pages.get(PRODUCER + INDEX).wrapping_add(1 << 31)
         );
     }
 }
@@ -400,18 +422,16 @@ fn the_end_of_data_comes_after_the_data() {
         Ok(Push::Finished)
     );
     assert_eq!(consumer.peer_finished(), Ok(true));
-    assert_eq!(
-        consumer.arm(),
-        Ok(Armed {
-            ready: true,
-            notify: false
-        })
-    );
+    assert_eq!(consumer.arm(), Ok(AWAKE));
     assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(10)));
     assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Partial(1000)));
     assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Aborted));
     for _ in 0..2 {
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Finished));
+        assert!(
+            consumer.arm().unwrap().ready,
+            "nobody waits for what will not come"
+        );
     }
 }
 
@@ -420,14 +440,14 @@ fn a_writer_learns_that_the_reader_has_left() {
     let pages = Pages::new(0);
     let (mut producer, mut consumer) = pages.ends(0, LIMIT);
     assert_eq!(producer.peer_gone(), Ok(false));
-    consumer.leave();
+    let mut done = Progress::default();
     assert_eq!(
-        producer.arm(),
-        Ok(Armed {
-            ready: true,
-            notify: false
-        })
+        producer.push(&[0; 9000], &mut done, usize::MAX),
+        Ok(Push::Full)
     );
+    assert_eq!(producer.arm(), Ok(ASLEEP));
+    consumer.leave();
+    assert_eq!(producer.arm(), Ok(AWAKE));
     assert_eq!(producer.peer_gone(), Ok(true));
     assert_eq!(
         producer.push(b"", &mut Progress::default(), 0),
