@@ -301,14 +301,21 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Removes a node whose owner is gone. The root stays and falls to domain 0.
-    pub fn disown(&mut self, path: &Path) {
-        if !path.is_root() {
-            let _ = self.remove(path);
-        } else if let Some(root) = self.store.tree.get(path.bytes()).cloned() {
+    /// Removes a node, for the store itself.
+    pub fn discard(&mut self, path: &Path) {
+        // It is there and is not the root, and outside a transaction nothing else can be wrong.
+        let _ = self.remove(path);
+    }
+
+    /// Gives the root to domain 0 if it belongs to `domid`: it cannot be removed with its owner.
+    pub fn inherit_root(&mut self, domid: Domid) {
+        let path = Path::root();
+        if let Some(root) = self.store.tree.get(path.bytes()).cloned()
+            && root.perms.owner() == domid
+        {
             let mut root = self.edit(&root);
             root.perms.set_owner(0);
-            let _ = self.write(vec![(path.clone(), root)], false);
+            let _ = self.write(vec![(path, root)], false);
         }
     }
 }

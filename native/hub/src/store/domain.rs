@@ -209,12 +209,13 @@ impl Xenstored {
             self.disconnect(conn);
             self.notices.push(Notice::Kill(conn, Kill::Unknown));
         }
+        Access::privileged(self).inherit_root(domid);
         let owned = self
             .tree
             .select(&Path::root(), |node| node.perms.owner() == domid);
         let mut access = Access::privileged(self);
         for path in owned {
-            access.disown(&path);
+            access.discard(&path);
         }
         self.domains.introduce.remove(domid);
         self.domains.release.remove(domid);

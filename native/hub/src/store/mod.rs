@@ -11,9 +11,9 @@
 //! * Control commands are refused; a hosted domain cannot be introduced or released by request.
 //! * The memory quota does not count queued output, which has a limit of its own.
 //!
-//! Each file has one noun: a request comes in through [`connection`](self) and `codec`, is
-//! performed by `requests` through an `access` (on behalf of a domain, perhaps in a `transaction`)
-//! on the `tree` of `node`s, whose changes reach `watch`es.
+//! A request comes in through `connection` and `codec`. `requests` (and `toolstack`) perform it
+//! through an `access`, on behalf of a domain and perhaps in a `transaction`, on the `tree` of
+//! nodes. `commit` puts changes into the tree, `events` tells those whose watches they reach.
 
 mod access;
 mod audit;
@@ -126,7 +126,7 @@ impl Xenstored {
         self.expel(domid);
         let path = Path::own(&home(domid));
         if self.tree.get(path.bytes()).is_some() {
-            access::Access::privileged(self).disown(&path);
+            access::Access::privileged(self).discard(&path);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The store of the hub against Xen's own xenstored 4.17: the same requests to both, every answer
 //! and every watch event compared, from connections of domain 0 and of guests.
 
+mod limits;
 mod random;
 mod reference;
 mod ring;
