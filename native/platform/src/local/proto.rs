@@ -26,7 +26,12 @@
 //! HELLO's and WELCOME's version and the whole of ERROR keep their place in
 //! every version, so that two that do not match can still say so.
 
-use crate::{Access, DOMID_MAX, Domid, Error, ErrorKind, Gref};
+mod wire;
+
+pub use wire::Malformed;
+
+use crate::{Access, Domid, Error, ErrorKind, Gref};
+use wire::{Reader, Writer, access_code, domid};
 
 /// Version of this protocol. Both sides must have the same.
 pub const VERSION: u32 = 1;
@@ -174,32 +179,6 @@ pub struct Run {
     /// As granted.
     pub access: Access,
 }
-
-/// Why bytes are not a message. Whoever gets one closes the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// It ends before its fields do.
-    Short,
-    /// Bytes are left over, or it is beyond [`MESSAGE_MAX`].
-    Long,
-    /// No such operation.
-    Op(u32),
-    /// A field has a value that it cannot have.
-    Field(&'static str),
-}
-
-impl std::fmt::Display for Malformed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Short => f.write_str("message cut short"),
-            Self::Long => f.write_str("message too long"),
-            Self::Op(op) => write!(f, "no operation {op:#x}"),
-            Self::Field(name) => write!(f, "impossible {name}"),
-        }
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 impl Request {
     /// Whether the hub answers it.
@@ -356,118 +335,5 @@ impl Reply {
         };
         r.end()?;
         Ok((seq, reply))
-    }
-}
-
-fn access_code(access: Access) -> u32 {
-    match access {
-        Access::ReadOnly => 0,
-        Access::ReadWrite => 1,
-    }
-}
-
-fn domid(n: u32) -> Result<Domid, Malformed> {
-    Domid::try_from(n)
-        .ok()
-        .filter(|n| *n <= DOMID_MAX)
-        .ok_or(Malformed::Field("domid"))
-}
-
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(op: u32, seq: u32) -> Self {
-        Self(Vec::with_capacity(32)).u32(op).u32(seq)
-    }
-
-    fn u16(mut self, n: u16) -> Self {
-        self.0.extend_from_slice(&n.to_le_bytes());
-        self
-    }
-
-    fn u32(mut self, n: u32) -> Self {
-        self.0.extend_from_slice(&n.to_le_bytes());
-        self
-    }
-
-    fn text(mut self, text: &str) -> Self {
-        self.0
-            .extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(TEXT_MAX)]);
-        self
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        if bytes.len() > MESSAGE_MAX {
-            return Err(Malformed::Long);
-        }
-        Ok(Self(bytes))
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(Malformed::Short)?;
-        self.0 = rest;
-        Ok(*head)
-    }
-
-    fn u16(&mut self) -> Result<u16, Malformed> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn domid(&mut self) -> Result<Domid, Malformed> {
-        domid(u32::from(self.u16()?))
-    }
-
-    fn access(&mut self) -> Result<Access, Malformed> {
-        match self.u32()? {
-            0 => Ok(Access::ReadOnly),
-            1 => Ok(Access::ReadWrite),
-            _ => Err(Malformed::Field("access")),
-        }
-    }
-
-    /// A count of elements of `size` bytes which are all there: checked before
-    /// anything is allocated for them.
-    fn count(&mut self, max: usize, size: usize) -> Result<usize, Malformed> {
-        let n = self.u32()? as usize;
-        if n == 0 || n > max {
-            return Err(Malformed::Field("count"));
-        }
-        match self.0.len() / size {
-            there if there < n => Err(Malformed::Short),
-            _ => Ok(n),
-        }
-    }
-
-    fn run(&mut self) -> Result<Run, Malformed> {
-        let run = Run {
-            fd_index: self.u32()?,
-            first_page: self.u32()?,
-            pages: self.u32()?,
-            access: self.access()?,
-        };
-        let fits = run.pages > 0
-            && run.pages <= SHARE_PAGES_MAX
-            && run.first_page <= SHARE_PAGES_MAX - run.pages;
-        if fits && run.fd_index < FDS_MAX as u32 {
-            Ok(run)
-        } else {
-            Err(Malformed::Field("run"))
-        }
-    }
-
-    fn end(&self) -> Result<(), Malformed> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed::Long)
-        }
     }
 }
