@@ -6,7 +6,11 @@ defmodule Tube.Demo.Handshake do
   alias Tube.Demo.Screen
   alias Tube.Test.VM
 
-  @traced {Tube.Connection.Operation, :carry_out, 2}
+  # Each of two arguments, the one that matters first: an operation as it is carried out, an
+  # event as the pure machine of either side gets it.
+  @operation {Tube.Connection.Operation, :carry_out, 2}
+  @events [{Tube.Handshake.Nock, :handle, 2}, {Tube.Handshake.Tip, :handle, 2}]
+
   # XenbusState, in decimal as it stands in the store.
   @states %{
     "1" => "Initialising",
@@ -26,54 +30,73 @@ defmodule Tube.Demo.Handshake do
   @doc "Prints what the VMs did since `trace/1` or the last `show/1`, merged by the clock."
   @spec show([VM.t()]) :: [String.t()]
   def show(vms) do
-    events =
-      for vm <- vms, {at, operation} <- VM.run(vm, &collect/0, as: :trace), reduce: [] do
-        events -> for(text <- describe(operation), do: {at, vm.domid, text}) ++ events
-      end
-      # In its own order within a moment.
-      |> Enum.reverse()
-      |> Enum.sort_by(fn {at, _domid, _text} -> at end)
+    lines =
+      for vm <- vms,
+          {at, operation, answer} <- VM.run(vm, &collect/0, as: :trace),
+          text <- operation |> describe() |> unless_refused(answer),
+          do: {at, vm.domid, text}
 
-    case events do
+    # Stable: what one VM did within a moment stays in its order.
+    case Enum.sort_by(lines, fn {at, _domid, _text} -> at end) do
       [] ->
         raise "no operation of a handshake was seen"
 
-      [{began, _domid, _text} | _rest] ->
-        for {at, domid, text} <- events do
+      [{began, _domid, _text} | _rest] = sorted ->
+        for {at, domid, text} <- sorted do
           ms = :erlang.float_to_binary((at - began) / 1000, decimals: 2)
           Screen.line("#{String.pad_leading(ms, 8)} ms  domain #{domid}  #{text}")
+          text
         end
-
-        for {_at, _domid, text} <- events, do: text
     end
   end
 
   ## In the traced VM
 
   defp begin do
-    {module, function, arity} = @traced
-    {:module, ^module} = Code.ensure_loaded(module)
-    # The operation is all that is wanted, not the state of the process beside it.
-    matching = [{[:"$1", :_], [], [{:message, :"$1"}]}]
-    1 = :erlang.trace_pattern({module, function, arity}, matching, [:local])
+    on(@operation, [:"$1", :_], :"$1")
+    for handle <- @events, do: on(handle, [:_, :"$1"], :"$1")
     _processes = :erlang.trace(:all, true, [:call, :arity, :timestamp])
     :ok
   end
 
+  # One argument is all that is wanted, not the state of the process beside it.
+  defp on({module, _function, _arity} = mfa, head, wanted) do
+    {:module, ^module} = Code.ensure_loaded(module)
+    1 = :erlang.trace_pattern(mfa, [{head, [], [{:message, wanted}]}], [:local])
+  end
+
+  # Operations in order, with their time and what the store answered, if it was asked.
   defp collect do
     delivered = :erlang.trace_delivered(:all)
     receive do: ({:trace_delivered, :all, ^delivered} -> :ok)
-    drain([])
+    {operations, _unclaimed} = Enum.reduce(drain([]), {[], %{}}, &match/2)
+    operations
   end
 
-  defp drain(events) do
+  # The latest first.
+  defp drain(seen) do
     receive do
-      {:trace_ts, _pid, :call, @traced, operation, {mega, seconds, micro}} ->
-        drain([{(mega * 1_000_000 + seconds) * 1_000_000 + micro, operation} | events])
+      {:trace_ts, _pid, :call, mfa, what, {mega, seconds, micro}} ->
+        at = (mega * 1_000_000 + seconds) * 1_000_000 + micro
+        drain([{at, mfa == @operation, what} | seen])
     after
-      0 -> Enum.reverse(events)
+      0 -> seen
     end
   end
+
+  # Backwards in time, so the answer to a request is the last one met of its reference.
+  defp match({_at, false, {:store, ref, result}}, {operations, answers}),
+    do: {operations, Map.put(answers, ref, result)}
+
+  defp match({_at, false, _event}, acc), do: acc
+
+  defp match({at, true, {:store, ref, _request} = operation}, {operations, answers}) do
+    {answer, answers} = Map.pop(answers, ref)
+    {[{at, operation, answer} | operations], answers}
+  end
+
+  defp match({at, true, operation}, {operations, answers}),
+    do: {[{at, operation, nil} | operations], answers}
 
   ## In words
 
@@ -85,6 +108,11 @@ defmodule Tube.Demo.Handshake do
   defp describe(:listen), do: ["listens to the channel"]
   defp describe(:free), do: ["unmaps the rings and closes the channel"]
   defp describe(_other), do: []
+
+  # A transaction that is refused has done none of its writes.
+  defp unless_refused([], _answer), do: []
+  defp unless_refused(texts, {:error, reason}), do: [List.last(texts) <> "  (not yet: #{reason})"]
+  defp unless_refused(texts, _answer), do: texts
 
   defp written({:try, request}), do: written(request)
 

@@ -36,6 +36,7 @@ defmodule Tube.Demo.Story do
 
     Screen.title("What domain 0 sees: xenstore-ls -fp")
     for domid <- [5, 7], line <- Witness.xenstore_ls(run_dir, data(domid)), do: Screen.line(line)
+    show_rings([tip, nock])
 
     Screen.title("Close")
     closed = VM.async(tip, fn -> await_close(far) end)
@@ -137,6 +138,19 @@ defmodule Tube.Demo.Story do
     {nodes, for(vm <- vms, do: {vm.domid, Witness.holdings(vm)})}
   end
 
+  # Zero before and after means something only if it is not zero between.
+  defp show_rings(vms) do
+    for vm <- vms do
+      case Witness.holdings(vm) do
+        %{mappings: 0} ->
+          raise "the kernel knows of no shared memory in domain #{vm.domid}"
+
+        %{mappings: count} ->
+          Screen.line("domain #{vm.domid}: #{count} shared mappings, says the kernel")
+      end
+    end
+  end
+
   defp compare({nodes, holdings}, {nodes_now, holdings_now}) do
     case nodes_now -- nodes do
       [] -> Screen.line("xenstore: no node more than before")
@@ -189,9 +203,16 @@ defmodule Tube.Demo.Story do
 
   defp expect({:ok, data}, data), do: {:ok, data}
 
-  defp await_close(tube) do
+  # A tube is its process: when that has gone, so has all that the tube had.
+  defp await_close(%Tube{pid: pid} = tube) do
+    monitor = Process.monitor(pid)
     {:error, :closed} = Tube.recv(tube, @limit)
-    :ok
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, _reason} -> :ok
+    after
+      @limit -> exit(:tube_process_stays)
+    end
   end
 
   ## In domain 7

@@ -18,14 +18,14 @@ defmodule Tube.Demo.Witness do
     String.split(out, "\n", trim: true)
   end
 
-  @doc "What the kernel counts for a VM: open descriptors, and mappings of shared memory."
+  @doc "What the kernel counts for a VM: open descriptors, and mappings of rings."
   @spec holdings(VM.t()) :: %{descriptors: non_neg_integer, mappings: non_neg_integer}
   def holdings(vm) do
     maps = File.read!("/proc/#{VM.os_pid(vm)}/maps")
 
     %{
       descriptors: VM.fd_count(vm),
-      mappings: maps |> String.split("\n") |> Enum.count(&(&1 =~ "/memfd:"))
+      mappings: maps |> String.split("\n") |> Enum.count(&(&1 =~ "/memfd:tube"))
     }
   end
 end
