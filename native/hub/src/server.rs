@@ -242,13 +242,13 @@ impl Hub {
         // First the door by which claimants come: they find no hub and start one, which then
         // waits for the lock that goes with this process.
         let _ = self.run.remove_socket(Door::Hub.name());
-        let doors: Vec<_> = self.doors.keys().copied().collect();
-        for (domid, door) in doors {
-            let _ = self.run.remove_socket(&door.below(domid));
-            if !self.domains.kept(domid) || self.domains.owner(domid).is_none() {
-                // Fails until the last socket is gone.
-                let _ = self.run.remove_domain(domid);
-            }
+        for &(domid, door) in self.doors.keys() {
+            // What cannot be removed is for the next hub to sweep.
+            let _ = match self.domains.owner(domid) {
+                // A container may have that directory mounted.
+                Some(_) => self.run.remove_socket(&door.below(domid)),
+                None => self.run.remove_domain(domid),
+            };
         }
         self.log.note(format_args!("leaving"));
     }

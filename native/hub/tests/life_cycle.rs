@@ -265,6 +265,18 @@ fn a_fault_of_the_detached_part_reaches_the_starter() {
 }
 
 #[test]
+fn too_few_descriptors_are_named() {
+    let rig = Rig::new();
+    let output = std::process::Command::new("prlimit")
+        .args(["--nofile=500", env!("CARGO_BIN_EXE_tube-hub"), "--run"])
+        .arg(rig.run())
+        .output()
+        .expect("ran");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(one_line(&output.stderr).contains("RLIMIT_NOFILE"));
+}
+
+#[test]
 fn something_else_at_the_door_is_no_hub() {
     let other = Rig::new();
     std::fs::create_dir(other.run()).expect("made");
