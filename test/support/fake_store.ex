@@ -47,6 +47,17 @@ defmodule Tube.Test.FakeStore do
     {client, store}
   end
 
+  @doc "An ExUnit set-up function: `:client`, `:store`, and `:monitor` of the client."
+  @spec connected(map()) :: map()
+  def connected(_context \\ %{}) do
+    {client, store} = start()
+    ExUnit.Callbacks.on_exit(fn -> Process.exit(client, :kill) end)
+    monitor = Process.monitor(client)
+    # It has the monitor for certain once it has answered.
+    %{} = Client.info(client)
+    %{client: client, store: store, monitor: monitor}
+  end
+
   @doc "The next request."
   @spec request(:gen_tcp.socket(), timeout()) :: Codec.packet()
   def request(store, timeout \\ 5_000) do

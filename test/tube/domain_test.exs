@@ -134,7 +134,7 @@ defmodule Tube.DomainTest do
       store = Process.monitor(domain.store)
       assert Native.stats().streams == before.streams + 2
       assert Domain.detach(name) == :ok
-      assert_receive {:DOWN, ^store, _, _, _}
+      assert_receive {:DOWN, ^store, _, _, _}, 5_000
       true!(fn -> Native.stats() == before end)
       assert %{hub: :unknown, domid: nil} = Domain.info(name)
 
@@ -305,7 +305,7 @@ defmodule Tube.DomainTest do
           Process.sleep(:infinity)
         end)
 
-      assert_receive :subscribed
+      assert_receive :subscribed, 5_000
       File.chmod!(run_dir, 0o770)
       end_hub(run_dir, "KILL")
       assert_receive :lost, 5_000
@@ -345,7 +345,7 @@ defmodule Tube.DomainTest do
     {name, _} = attached(run_dir)
     :ok = Domain.subscribe(name)
     assert Domain.detach(name) == :ok
-    assert_receive {:tube_domain, :lost}
+    assert_receive {:tube_domain, :lost}, 5_000
     assert Domain.detach(name) == :ok
     refute_received {:tube_domain, _}
   end

@@ -140,7 +140,11 @@ defmodule Tube.Xenstore.Pipeline do
       {{owner, asked}, in_flight} when type in [asked, :error] ->
         result = if type == :error, do: {:error, Reason.parse(payload)}, else: {:ok, payload}
         pipeline = settle(asked, type, %{pipeline | in_flight: in_flight})
-        events(packets, pipeline, [{:reply, owner, asked, result} | events])
+
+        # One that has no number could never be ended.
+        if type == :transaction_start and Request.decode(type, payload) == {:error, :protocol},
+          do: {:error, "a transaction without a number"},
+          else: events(packets, pipeline, [{:reply, owner, asked, result} | events])
 
       {{_owner, asked}, _in_flight} ->
         {:error, "a reply of type #{type} to a request of type #{asked}"}

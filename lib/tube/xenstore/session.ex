@@ -257,10 +257,8 @@ defmodule Tube.Xenstore.Session do
 
   # Nobody waits for it any more, so nobody will end it.
   defp event({:reply, {:job, _ended}, :transaction_start, {:ok, payload}}, session) do
-    case Request.decode(:transaction_start, payload) do
-      {:ok, id} -> push(session, :cleanup, {:transaction_end, false}, id)
-      {:error, :protocol} -> session
-    end
+    {:ok, id} = Request.decode(:transaction_start, payload)
+    push(session, :cleanup, {:transaction_end, false}, id)
   end
 
   # The store has the watch already: its events reach us just as well.

@@ -66,22 +66,22 @@ defmodule Tube.Xenstore.HubTest do
   } do
     :ok = Xenstore.set_perms(one, @data, n: 1, b: 2)
     :ok = Xenstore.watch(two, @data, @data, :all)
-    assert_receive {:xenstore_watch, :all, @data}
+    assert_receive {:xenstore_watch, :all, @data}, 5_000
     :ok = Xenstore.watch(two, @data, @data <> "/x", :x)
-    assert_receive {:xenstore_watch, :x, @data}
+    assert_receive {:xenstore_watch, :x, @data}, 5_000
     Xenstore.ack(two, :all)
     Xenstore.ack(two, :x)
     assert %{watches: 1} = Client.info(two)
 
     for n <- 1..50, do: :ok = Xenstore.write(one, @data <> "/y", "#{n}")
     :ok = Xenstore.write(one, @data <> "/x/1", "")
-    assert_receive {:xenstore_watch, :x, @data <> "/x/1"}
-    assert_receive {:xenstore_watch, :all, @data <> "/y"}
+    assert_receive {:xenstore_watch, :x, @data <> "/x/1"}, 5_000
+    assert_receive {:xenstore_watch, :all, @data <> "/y"}, 5_000
     refute_received {:xenstore_watch, _, _}
     Xenstore.ack(two, :all)
-    assert_receive {:xenstore_watch, :all, first}
+    assert_receive {:xenstore_watch, :all, first}, 5_000
     Xenstore.ack(two, :all)
-    assert_receive {:xenstore_watch, :all, second}
+    assert_receive {:xenstore_watch, :all, second}, 5_000
     assert Enum.sort([first, second]) == [@data <> "/x/1", @data <> "/y"]
 
     assert Xenstore.unwatch(two, :all) == :ok
@@ -181,7 +181,7 @@ defmodule Tube.Xenstore.HubTest do
     :ok = Xenstore.watch(one, @data, @data, :mine)
     streams = Tube.Native.stats().streams
     GenServer.stop(one, :shutdown)
-    assert_receive {:xenstore_lost, ^one}
+    assert_receive {:xenstore_lost, ^one}, 5_000
     true!(fn -> Tube.Native.stats().streams <= streams - 1 end)
     assert {:ok, _} = Xenstore.domain_path(two, 1)
   end

@@ -136,6 +136,16 @@ defmodule Tube.Xenstore.PipelineTest do
     assert {:error, _twice} = Pipeline.feed(pipeline, packet(:read, id, "v"))
   end
 
+  test "a transaction that is opened without a number is an error" do
+    {[{_, id, 0, _}], pipeline} =
+      Pipeline.new(4096) |> push(:me, :transaction_start) |> send_all()
+
+    for number <- ["", "\0", "0\0", "x\0", "-1\0", "4294967296\0"] do
+      assert {:error, text} = Pipeline.feed(pipeline, packet(:transaction_start, id, number))
+      assert text =~ "without a number"
+    end
+  end
+
   test "numbers come round and pass by those that are still unanswered" do
     pipeline = %{Pipeline.new(4096) | next_id: 1}
     {[{:read, 1, 0, _}], pipeline} = pipeline |> push(:old, {:read, "/a"}) |> send_all()

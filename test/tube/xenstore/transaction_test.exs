@@ -1,0 +1,207 @@
+defmodule Tube.Xenstore.TransactionTest do
+  use ExUnit.Case, async: true
+
+  import Tube.Test.FakeStore
+  import Tube.Test.Eventually
+
+  alias Tube.Xenstore
+  alias Tube.Xenstore.Client
+
+  setup :connected
+
+  describe "a list transaction" do
+    test "is started, done and committed", %{client: client, store: store} do
+      Xenstore.request(client, :ref, {:transaction, [{:write, "/a", "1"}, {:read, "/b"}]})
+      assert answer(store, :transaction_start, "77\0") == {0, "\0"}
+      assert answer(store, :write) == {77, "/a\0" <> "1"}
+      assert answer(store, :read, "b") == {77, "/b\0"}
+      assert answer(store, :transaction_end) == {77, "T\0"}
+      assert_receive {:xenstore, :ref, {:ok, [:ok, {:ok, "b"}]}}, 5_000
+    end
+
+    test "is tried again after EAGAIN, with its own limit of tries", %{
+      client: client,
+      store: store
+    } do
+      task = Task.async(fn -> Xenstore.transaction(client, [{:write, "/a", "1"}], tries: 3) end)
+
+      for id <- 1..3 do
+        answer(store, :transaction_start, "#{id}\0")
+        assert {^id, _} = answer(store, :write)
+        assert {^id, "T\0"} = refuse(store, :transaction_end, "EAGAIN")
+      end
+
+      assert Task.await(task) == {:error, :eagain}
+      assert silent?(store)
+    end
+
+    test "of twenty tries by default survives a storm", %{client: client, store: store} do
+      task = Task.async(fn -> Xenstore.transaction(client, [], timeout: 10_000) end)
+
+      for id <- 1..19 do
+        answer(store, :transaction_start, "#{id}\0")
+        refuse(store, :transaction_end, "EAGAIN")
+      end
+
+      answer(store, :transaction_start, "20\0")
+      answer(store, :transaction_end)
+      assert Task.await(task) == {:ok, []}
+    end
+
+    test "is aborted by an error, also by one of our own", %{client: client, store: store} do
+      task = Task.async(fn -> Xenstore.transaction(client, [{:rm, "/a"}, {:read, "/b"}]) end)
+      answer(store, :transaction_start, "5\0")
+      refuse(store, :rm, "EACCES")
+      assert answer(store, :transaction_end) == {5, "F\0"}
+      assert Task.await(task) == {:error, :eacces}
+
+      task =
+        Task.async(fn ->
+          Xenstore.transaction(client, [{:write, "/a", String.duplicate("x", 5000)}])
+        end)
+
+      answer(store, :transaction_start, "6\0")
+      assert answer(store, :transaction_end) == {6, "F\0"}
+      assert Task.await(task) == {:error, :e2big}
+    end
+
+    test "that runs out of time is aborted", %{client: client, store: store} do
+      Xenstore.request(client, :ref, {:transaction, [{:read, "/a"}]}, timeout: 50)
+      answer(store, :transaction_start, "5\0")
+      request(store, :read, 1_000)
+      assert_receive {:xenstore, :ref, {:error, :timeout}}, 5_000
+      assert answer(store, :transaction_end) == {5, "F\0"}
+    end
+
+    test "whose start is answered too late is aborted", %{client: client, store: store} do
+      Xenstore.request(client, :ref, {:transaction, [{:read, "/a"}]}, timeout: 10)
+      {id, 0, _} = request(store, :transaction_start, 1_000)
+      assert_receive {:xenstore, :ref, {:error, :timeout}}, 5_000
+      say(store, :transaction_start, id, "5\0")
+      assert answer(store, :transaction_end) == {5, "F\0"}
+    end
+  end
+
+  describe "a function's transaction" do
+    test "commits what it returns", %{client: client, store: store} do
+      task =
+        Task.async(fn ->
+          Xenstore.transaction(client, fn tx ->
+            with {:ok, value} <- Xenstore.read(tx, "/a"),
+                 :ok <- Xenstore.perform(tx, {:write, "/b", value}),
+                 do: {:ok, value}
+          end)
+        end)
+
+      answer(store, :transaction_start, "9\0")
+      assert answer(store, :read, "v") == {9, "/a\0"}
+      assert answer(store, :write) == {9, "/b\0v"}
+      assert answer(store, :transaction_end) == {9, "T\0"}
+      assert Task.await(task) == {:ok, "v"}
+    end
+
+    test "is run again after EAGAIN", %{client: client, store: store} do
+      test = self()
+
+      task =
+        Task.async(fn ->
+          Xenstore.transaction(
+            client,
+            fn _tx ->
+              send(test, :ran)
+              :ok
+            end,
+            tries: 2
+          )
+        end)
+
+      for id <- 1..2 do
+        answer(store, :transaction_start, "#{id}\0")
+        assert_receive :ran, 5_000
+        refuse(store, :transaction_end, "EAGAIN")
+      end
+
+      assert Task.await(task) == {:error, :eagain}
+      refute_received :ran
+    end
+
+    test "is aborted by an error, an exception, a throw, an exit, a wrong return", %{
+      client: client,
+      store: store
+    } do
+      for {fun, outcome} <- [
+            {fn _ -> {:error, :mine} end, {:error, :mine}},
+            {fn _ -> raise "mine" end, {:raised, "mine"}},
+            {fn _ -> throw(:mine) end, {:caught, :throw, :mine}},
+            {fn _ -> exit(:mine) end, {:caught, :exit, :mine}},
+            {fn _ -> :what end, :wrong}
+          ] do
+        task =
+          Task.async(fn ->
+            try do
+              Xenstore.transaction(client, fun)
+            rescue
+              error in ArgumentError -> if error.message =~ "got: :what", do: :wrong
+              error -> {:raised, Exception.message(error)}
+            catch
+              kind, reason -> {:caught, kind, reason}
+            end
+          end)
+
+        answer(store, :transaction_start, "3\0")
+        assert answer(store, :transaction_end) == {3, "F\0"}
+        assert Task.await(task) == outcome
+      end
+    end
+
+    test "is aborted when its process is killed", %{client: client, store: store} do
+      test = self()
+
+      pid =
+        spawn(fn ->
+          Xenstore.transaction(client, fn _tx ->
+            send(test, :inside)
+            Process.sleep(:infinity)
+          end)
+        end)
+
+      answer(store, :transaction_start, "4\0")
+      assert_receive :inside, 5_000
+      Process.exit(pid, :kill)
+      assert answer(store, :transaction_end) == {4, "F\0"}
+      true!(fn -> match?(%{transactions: 0, open: 0, in_flight: 0}, Client.info(client)) end)
+    end
+
+    test "whose process is killed before it has begun is aborted", %{client: client, store: store} do
+      pid = spawn(fn -> Xenstore.transaction(client, fn _tx -> :ok end) end)
+      {id, 0, _} = request(store, :transaction_start, 1_000)
+      monitor = Process.monitor(pid)
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+      say(store, :transaction_start, id, "4\0")
+      assert answer(store, :transaction_end) == {4, "F\0"}
+    end
+
+    test "that takes too long is aborted, and its handle is of no more use", %{
+      client: client,
+      store: store
+    } do
+      task =
+        Task.async(fn ->
+          Xenstore.transaction(
+            client,
+            fn tx ->
+              receive do: (:go -> Xenstore.read(tx, "/a"))
+            end,
+            timeout: 30
+          )
+        end)
+
+      answer(store, :transaction_start, "4\0")
+      assert answer(store, :transaction_end) == {4, "F\0"}
+      send(task.pid, :go)
+      assert Task.await(task) == {:error, :closed}
+      assert silent?(store)
+    end
+  end
+end
