@@ -1,3 +1,7 @@
 [
-  inputs: ["{mix,.formatter}.exs", "native/compile.exs", "{config,lib,test,bench,examples}/**/*.{ex,exs}"]
+  inputs: [
+    "{mix,.formatter}.exs",
+    "native/compile.exs",
+    "{config,lib,test,bench,examples}/**/*.{ex,exs}"
+  ]
 ]

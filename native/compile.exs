@@ -23,10 +23,13 @@ defmodule Mix.Tasks.Compile.TubeNative do
   defp build do
     case System.find_executable("cargo") do
       nil ->
-        failed("cargo was not found: tube needs a Rust toolchain of 1.91 or newer (https://rustup.rs)")
+        failed(
+          "cargo was not found: tube needs a Rust toolchain of 1.91 or newer (https://rustup.rs)"
+        )
 
       cargo ->
-        args = ~w(build --release --locked --quiet --manifest-path #{@manifest} -p tube -p tube-hub)
+        args =
+          ~w(build --release --locked --quiet --manifest-path #{@manifest} -p tube -p tube-hub)
 
         case System.cmd(cargo, args, stderr_to_stdout: true) do
           {_out, 0} -> install()
