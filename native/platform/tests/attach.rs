@@ -34,7 +34,7 @@ fn a_domain_is_given_or_asked_for() {
     for asked in [None, Some(DOMID)] {
         let local = Local::attach(broker.run(), asked).unwrap();
         assert_eq!((local.name(), local.domid()), ("local", DOMID));
-        let hello = broker.seen.recv().unwrap();
+        let hello = broker.requests().next().unwrap();
         assert_eq!(
             hello,
             Request::Hello {

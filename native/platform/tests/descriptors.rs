@@ -101,8 +101,7 @@ fn a_port_without_its_ends() {
     assert_eq!(local.evtchn_bind(3, 1).err().unwrap().atom(), "enoent");
     let error = with_spare(1, || local.evtchn_unbound(3)).err().unwrap();
     assert_eq!(error.atom(), "emfile");
-    let notice = broker.seen.iter().find(|request| !request.is_answered());
-    assert_eq!(notice, Some(Request::Close { port: 9 }));
+    assert_eq!(broker.notice(), Some(Request::Close { port: 9 }));
 }
 
 fn packets() -> (OwnedFd, OwnedFd) {

@@ -33,10 +33,6 @@ fn hub(fds: Vec<OwnedFd>) -> Broker {
     })
 }
 
-fn notice(broker: &Broker) -> Option<Request> {
-    broker.seen.iter().find(|request| !request.is_answered())
-}
-
 #[test]
 fn only_pipe_ends_that_never_block_are_taken() {
     let [here, there] = pipe(PipeFlags::NONBLOCK);
@@ -66,7 +62,7 @@ fn only_pipe_ends_that_never_block_are_taken() {
         assert_eq!(error.kind, ErrorKind::NotAHub, "{why}");
         // The port that came with it is given back.
         assert_eq!(
-            notice(&broker),
+            broker.notice(),
             Some(Request::Close { port: PORT }),
             "{why}"
         );
@@ -105,7 +101,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
         port: PORT,
     });
     drop(channel);
-    assert_eq!(notice(&broker), Some(Request::Close { port: PORT }));
+    assert_eq!(broker.notice(), Some(Request::Close { port: PORT }));
     // Nor can a closed channel be named any more.
     let error = local.share(3, 1, tube_platform::Access::ReadWrite, late);
     assert_eq!(error.unwrap_err().atom(), "einval");
@@ -137,7 +133,7 @@ fn a_reply_that_comes_too_late_is_given_back() {
     assert_eq!(error.atom(), "etimedout");
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), 2);
-    assert_eq!(notice(&broker), Some(Request::Close { port: 1 }));
+    assert_eq!(broker.notice(), Some(Request::Close { port: 1 }));
 }
 
 #[test]
@@ -170,7 +166,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
         assert_eq!(bind.join().unwrap(), ErrorKind::NotAHub);
     });
     // Told by the thread that had it, without anybody asking again.
-    let closed = [notice(&broker), notice(&broker)];
+    let closed = [broker.notice(), broker.notice()];
     let close = |port| Some(Request::Close { port });
     assert!(closed.contains(&close(PORT)) && closed.contains(&close(PORT + 1)));
 }

@@ -4,6 +4,7 @@ mod broker;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 
 use broker::Broker;
@@ -219,9 +220,8 @@ fn what_we_share_passes_the_check_that_we_make() {
         assert_eq!(write.is_ok(), access == RW, "{write:?}");
         drop(pages);
         // Letting go is told without being asked about.
-        let last = broker.seen.iter().find(|request| !request.is_answered());
         let first_ref = gref(1, 0);
-        assert_eq!(last, Some(Request::Unshare { first_ref }));
+        assert_eq!(broker.notice(), Some(Request::Unshare { first_ref }));
     }
 }
 
@@ -239,4 +239,45 @@ fn references_that_no_hub_gives_are_not_taken() {
     });
     let error = broker.attach().share(3, 1, RW, None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotAHub);
+}
+
+/// More is let go of than the connection holds while the hub does not read. Nothing blocks,
+/// nothing is lost, and all of it comes before what is asked next.
+#[test]
+fn much_is_let_go_of_while_the_hub_is_busy() {
+    const SHARES: u32 = 2000;
+    let next = AtomicU32::new(1);
+    let (go_on, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let broker = Broker::start(move |seq, request| {
+        Some(match request {
+            Request::Share { .. } => {
+                let first_ref = gref(next.fetch_add(1, Ordering::Relaxed), 0);
+                vec![(Reply::Share { first_ref }.encode(seq), Vec::new())]
+            }
+            Request::Unshare { first_ref } if *first_ref == gref(1, 0) => {
+                wait.lock().unwrap().recv().unwrap();
+                Vec::new()
+            }
+            Request::Map { .. } => {
+                let none = Error::posix(Errno::NOENT, "no such reference");
+                vec![(Reply::Error(none).encode(seq), Vec::new())]
+            }
+            _ => Vec::new(),
+        })
+    });
+    let local = broker.attach();
+    let shared: Vec<Pages> = (0..SHARES)
+        .map(|_| local.share(3, 1, RW, None).unwrap())
+        .collect();
+    drop(shared);
+    go_on.send(()).unwrap();
+    let nothing = local.map(3, &[0], RW, None);
+    assert_eq!(nothing.unwrap_err().atom(), "enoent");
+    let let_go = broker
+        .requests()
+        .take_while(|request| !matches!(request, Request::Map { .. }))
+        .filter(|request| matches!(request, Request::Unshare { .. }))
+        .count();
+    assert_eq!(let_go, SHARES as usize);
 }

@@ -104,7 +104,10 @@ impl Service {
         fds: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        self.flush(turn);
+        // First what was let go of: its room may be what this asks for.
+        while !self.flush(turn) {
+            self.wait(PollFlags::OUT, deadline)?;
+        }
         turn.seq = turn.seq.wrapping_add(1);
         let seq = turn.seq;
         let message = request.encode(seq);
@@ -126,7 +129,10 @@ impl Service {
                     }
                     continue;
                 }
-                Err(errno) => return Err(self.failed(turn, errno)),
+                Err(errno) => {
+                    turn.abandoned.push(seq);
+                    return Err(self.failed(turn, errno));
+                }
             };
             match Reply::decode(&turn.buffer[..packet.len]) {
                 Ok((got, reply)) if got == seq && packet.cut => {
@@ -188,6 +194,7 @@ impl Service {
             match fdpass::send(&self.socket, &notice.encode(turn.seq), &[]) {
                 Ok(()) => drop(notices.pop_front()),
                 Err(Errno::AGAIN) => return false,
+                // The hub has gone, and with it what it kept for us.
                 Err(_) => {
                     turn.broken = Some(ErrorKind::HubGone);
                     notices.clear();

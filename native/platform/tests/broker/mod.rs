@@ -3,11 +3,13 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+use std::iter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
@@ -32,7 +34,7 @@ pub struct Broker {
     dir: TempDir,
     listeners: Vec<Arc<OwnedFd>>,
     /// Requests that the script saw, in order per connection.
-    pub seen: mpsc::Receiver<Request>,
+    seen: mpsc::Receiver<Request>,
 }
 
 impl Broker {
@@ -82,6 +84,16 @@ impl Broker {
     /// Where it runs.
     pub fn run(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Requests as they come, until none has come for a while.
+    pub fn requests(&self) -> impl Iterator<Item = Request> {
+        iter::from_fn(|| self.seen.recv_timeout(Duration::from_secs(10)).ok())
+    }
+
+    /// The next request that wants no answer.
+    pub fn notice(&self) -> Option<Request> {
+        self.requests().find(|request| !request.is_answered())
     }
 
     /// A process that has attached to it.
