@@ -45,21 +45,16 @@ impl<P: Copy + PartialEq> Tx<P> {
         if !self.waiting.is_empty() {
             self.waiting.retain(|waiting| *waiting != sender);
         }
-        match self.current {
-            None if done > 0 => return Err(Refusal::Invalid.into()),
-            None if self.finishing => return Err(Refusal::Closed.into()),
-            None => {}
-            Some(current) if current == sender => {
-                if done == 0 {
-                    return Err(Refusal::Invalid.into());
-                }
-            }
-            Some(_) if done > 0 => return Err(Refusal::Invalid.into()),
-            Some(_) if self.finishing => return Err(Refusal::Closed.into()),
-            Some(_) => {
-                self.waiting.push(sender);
-                return Ok(Sent::Wait(0));
-            }
+        let ours = self.current == Some(sender);
+        if ours != (done > 0) {
+            return Err(Refusal::Invalid.into());
+        }
+        if !ours && self.finishing {
+            return Err(Refusal::Closed.into());
+        }
+        if !ours && self.current.is_some() {
+            self.waiting.push(sender);
+            return Ok(Sent::Wait(0));
         }
         let done = u32::try_from(done).map_err(|_| Refusal::Invalid)?;
         let mut progress = Progress::at(done);

@@ -6,7 +6,7 @@
 //! a cached entry cannot be wrong, only closed, and what is closed says so itself.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Slot in the low [`INDEX_BITS`], generation above.
 pub type Id = u64;
@@ -23,7 +23,7 @@ pub struct Slab<T> {
     spare: Mutex<Spare>,
 }
 
-struct Slot<T>(RwLock<Option<(Id, Arc<T>)>>);
+struct Slot<T>(RwLock<Place<T>>);
 
 struct Spare {
     /// Ids to hand out next, of slots that were used before.
@@ -115,7 +115,9 @@ impl<T> Slot<T> {
 ///
 /// It keeps the shell of a closed entry alive until another takes its place, so an entry must give its
 /// resources back when it is closed and not when it is dropped.
-pub struct Cache<T>(RefCell<[Option<(Id, Arc<T>)>; CACHED]>);
+pub struct Cache<T>(RefCell<[Place<T>; CACHED]>);
+
+type Place<T> = Option<(Id, Arc<T>)>;
 
 const CACHED: usize = 128;
 
@@ -147,6 +149,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<T>(slot: &Slot<T>) -> std::sync::RwLockWriteGuard<'_, Option<(Id, Arc<T>)>> {
+fn write<T>(slot: &Slot<T>) -> RwLockWriteGuard<'_, Place<T>> {
     slot.0.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -218,7 +218,7 @@ impl Outlet<Beam> for Delivery {
         match std::mem::replace(&mut self.taken, Taken::Inline(0)) {
             Taken::Inline(len) => {
                 // SAFETY: `take` has filled so many, or there are none.
-                let bytes = unsafe { self.inline[..len].assume_init_ref() };
+                let bytes = unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), len) };
                 self.send(owner, Bytes::Copied(bytes))
             }
             Taken::Binary(binary) => self.long(owner, binary),

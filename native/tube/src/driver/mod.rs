@@ -34,6 +34,8 @@ struct Instance {
     kind: Kind,
 }
 
+// In a box of its own each, and links are the many.
+#[allow(clippy::large_enum_variant)]
 enum Kind {
     Link(LinkPort),
     Stream(StreamPort),
