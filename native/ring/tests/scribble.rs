@@ -131,11 +131,11 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn scribbled_pages_harm_nobody(
-        acts in prop::collection::vec(act(), 1..300),
+        acts in prop::collection::vec(act(), 1..150),
         order in 0u32..=1,
         start in prop_oneof![Just(0u32), Just(0u32.wrapping_sub(4096))],
     ) {
@@ -202,7 +202,7 @@ proptest! {
 /// only, by atomics: payload bytes are copied and decide nothing.
 #[test]
 fn a_scribbler_on_another_thread_harms_nobody() {
-    const ROUNDS: u64 = 400;
+    const ROUNDS: u64 = 150;
     let pages = Pages::new(0);
     let stop = AtomicBool::new(false);
     let mut random = 1u64;
