@@ -87,8 +87,12 @@ impl<'a> Access<'a> {
         })
     }
 
-    /// The nearest node above `path` that exists.
+    /// The nearest node above `path` that exists. A transaction has looked at every name between.
     fn nearest_above(&mut self, path: &Path) -> Result<(Path, Arc<Node>), Error> {
+        if self.tx.is_none() {
+            let found = self.store.tree.nearest_above(path).ok_or(Error::Io)?;
+            return Ok((found.0.clone(), found.1.clone()));
+        }
         let mut path = path.parent();
         loop {
             match self.read(&path)? {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::Xenstored;
 use super::codec::PAYLOAD_MAX;
-use super::connection::ConnId;
+use super::connection::{ConnId, Connection};
 use super::node::Node;
 use super::path;
-use super::perms::{Domid, Rights};
+use super::perms::Rights;
 use super::watch::Reach;
 
 impl Xenstored {
@@ -21,52 +21,27 @@ impl Xenstored {
         reach: Reach,
         old: Option<&Node>,
     ) {
-        let mut asked = None;
-        for hit in self.watches.hits(path, reach) {
-            let Some(conn) = self.connections.get(&hit.conn) else {
-                continue;
+        let special = path.starts_with(b"@");
+        let node = node.or_else(|| self.tree.get(path).map(Arc::as_ref));
+        let parent = node.and_then(|_| self.tree.get(path::parent(path)));
+        let versions = [old, node, parent.map(Arc::as_ref)];
+        let may_know = |conn| {
+            let Some(Connection { domid, .. }) = self.connections.get(&conn) else {
+                return false;
             };
-            let domid = conn.domid;
-            let permitted = match asked {
-                Some((conn, permitted)) if conn == hit.conn => permitted,
-                _ => self.may_know(domid, path, node, old),
-            };
-            asked = Some((hit.conn, permitted));
-            if permitted {
-                self.send_event(hit.conn, &hit.event(path));
+            let subject = self.domains.subject(*domid);
+            if special {
+                let rights = self.domains.special_rights(path, subject);
+                return rights.is_some_and(|rights| rights.include(Rights::READ));
             }
-        }
-    }
-
-    fn may_know(
-        &mut self,
-        domid: Domid,
-        path: &[u8],
-        node: Option<&Node>,
-        old: Option<&Node>,
-    ) -> bool {
-        let subject = self.domains.subject(domid);
-        if path.starts_with(b"@") {
-            return self
-                .domains
-                .special_rights(path, subject)
-                .is_some_and(|rights| rights.include(Rights::READ));
-        }
-        let readable = |node: &Node| {
-            let valid = |domid| self.domains.valid(domid, node.generation);
-            node.perms.rights(subject, valid).include(Rights::READ)
+            versions.into_iter().flatten().any(|node| {
+                let valid = |domid| self.domains.valid(domid, node.generation);
+                node.perms.rights(subject, valid).include(Rights::READ)
+            })
         };
-        if old.is_some_and(readable) {
-            return true;
+        for hit in self.watches.hits(path, reach, may_know) {
+            self.send_event(hit.conn, &hit.event(path));
         }
-        let Some(node) = node.or_else(|| self.tree.get(path).map(Arc::as_ref)) else {
-            return false;
-        };
-        readable(node)
-            || self
-                .tree
-                .get(path::parent(path))
-                .is_some_and(|parent| readable(parent))
     }
 
     /// Queues an event; one that would be too long for the protocol is not sent.

@@ -227,17 +227,12 @@ impl Access<'_> {
         }
         let needed = Rights::WRITE.and(Rights::OWNER);
         if name.starts_with(b"@") {
-            let rights = self
-                .store
-                .domains
-                .special_rights(name, self.subject)
-                .ok_or(Error::Invalid)?;
-            let special = self
-                .store
-                .domains
-                .special(name)
-                .filter(|_| rights.include(needed));
-            *special.ok_or(Error::Access)? = perms;
+            let domains = &mut self.store.domains;
+            let rights = domains.special_rights(name, self.subject);
+            if !rights.ok_or(Error::Invalid)?.include(needed) {
+                return Err(Error::Access);
+            }
+            domains.set_special(name, perms);
             return Ok(OK.to_vec());
         }
         let path = self.resolve(Some(name))?;

@@ -28,6 +28,19 @@ impl Tree {
         self.nodes.get(path)
     }
 
+    /// The nearest node above `path` that exists; the root at last. A node's ancestors all exist, so
+    /// this need not try every name: they are long, and a client may ask often.
+    pub fn nearest_above(&self, path: &Path) -> Option<(&Path, &Arc<Node>)> {
+        let name = path.bytes();
+        let ends: Vec<usize> = (1..name.len()).filter(|&at| name[at] == b'/').collect();
+        let existing = ends.partition_point(|&end| self.nodes.contains_key(&name[..end]));
+        let nearest = match existing.checked_sub(1) {
+            Some(deepest) => &name[..ends[deepest]],
+            None => b"/",
+        };
+        self.nodes.get_key_value(nearest)
+    }
+
     /// Puts a version of a node in place of the one before, which is returned.
     pub fn insert(&mut self, path: Path, node: Arc<Node>) -> Option<Arc<Node>> {
         self.nodes.insert(path, node)
@@ -76,6 +89,29 @@ impl Tree {
 mod tests {
     use super::*;
     use crate::store::perms::{Entry, Perms, Rights};
+
+    #[test]
+    fn the_nearest_node_above_is_found() {
+        let node = || Node::new(Perms::new(Entry::new(Rights::NONE, 0), &[]));
+        let mut tree = Tree::new(node());
+        for name in ["/a", "/a/b", "/a/b/c", "/a/bc"] {
+            tree.insert(Path::own(name), Arc::new(node()));
+        }
+        for (path, expected) in [
+            ("/", "/"),
+            ("/x", "/"),
+            ("/x/y/z", "/"),
+            ("/a", "/"),
+            ("/a/x", "/a"),
+            ("/a/b/c", "/a/b"),
+            ("/a/b/c/d/e/f", "/a/b/c"),
+            ("/a/bc/d", "/a/bc"),
+            ("/a/bcd/e", "/a"),
+        ] {
+            let (nearest, _) = tree.nearest_above(&Path::own(path)).unwrap();
+            assert_eq!(nearest, &Path::own(expected), "{path}");
+        }
+    }
 
     #[test]
     fn selection_goes_down_in_order_and_stops_at_what_it_picks() {

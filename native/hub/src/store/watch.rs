@@ -107,32 +107,44 @@ impl Watches {
             .collect()
     }
 
-    /// The watches that a change of `path` reaches: per connection, in the order in which they were
-    /// set.
-    pub fn hits(&self, path: &[u8], reach: Reach) -> Vec<Hit> {
+    /// The watches that a change of `path` reaches, of those connections that `may_know`: per
+    /// connection, in the order in which they were set.
+    pub fn hits(&self, path: &[u8], reach: Reach, may_know: impl Fn(ConnId) -> bool) -> Vec<Hit> {
         let mut hits = Vec::new();
         match reach {
-            Reach::Exact => hits.extend(self.on(path)),
-            Reach::Above => self.above(path, &mut hits),
+            Reach::Exact => self.on(path, &may_know, &mut hits),
+            Reach::Above => self.above(path, &may_know, &mut hits),
         }
         hits.sort_unstable_by_key(|hit| (hit.conn, hit.number));
         hits
     }
 
-    fn on(&self, path: &[u8]) -> impl Iterator<Item = Hit> {
-        let watches = self.by_path.get(path).into_iter().flatten();
-        watches.map(|((conn, token), watch)| Hit {
-            conn: *conn,
-            number: watch.number,
-            token: token.clone(),
-            relative: watch.relative,
-        })
+    /// Asks once per connection, so that many watches of those who may not know cost little.
+    fn on(&self, path: &[u8], may_know: &impl Fn(ConnId) -> bool, hits: &mut Vec<Hit>) {
+        let Some(watches) = self.by_path.get(path) else {
+            return;
+        };
+        let none = Token::from(b"".as_slice());
+        let mut next = ConnId(0);
+        while let Some(((conn, _), _)) = watches.range((next, none.clone())..).next() {
+            next = ConnId(conn.0 + 1);
+            if may_know(*conn) {
+                let its = watches.range((*conn, none.clone())..(next, none.clone()));
+                hits.extend(its.map(|((conn, token), watch)| Hit {
+                    conn: *conn,
+                    number: watch.number,
+                    token: token.clone(),
+                    relative: watch.relative,
+                }));
+            }
+        }
     }
 
     /// Every watched name above `path` is a prefix of the greatest watched name that does not sort
     /// after `path`. So each step jumps to what that one and `path` have in common, instead of
     /// asking for every name above.
-    fn above(&self, mut path: &[u8], hits: &mut Vec<Hit>) {
+    fn above(&self, path: &[u8], may_know: &impl Fn(ConnId) -> bool, hits: &mut Vec<Hit>) {
+        let mut path = path;
         loop {
             let range = (Bound::Unbounded, Bound::Included(path));
             let Some((nearest, _)) = self.by_path.range::<[u8], _>(range).next_back() else {
@@ -145,7 +157,7 @@ impl Watches {
                     continue;
                 }
             }
-            hits.extend(self.on(path));
+            self.on(path, may_know, hits);
             if path.len() == 1 {
                 return;
             }
@@ -177,7 +189,7 @@ mod tests {
     }
 
     fn tokens(watches: &Watches, path: &str, reach: Reach) -> String {
-        let hits = watches.hits(path.as_bytes(), reach);
+        let hits = watches.hits(path.as_bytes(), reach, |conn| conn != ConnId(9));
         hits.iter()
             .map(|hit| String::from_utf8_lossy(&hit.token).into_owned())
             .collect()
@@ -222,6 +234,7 @@ mod tests {
         add(&mut watches, 1, "/a/b", "1");
         add(&mut watches, 1, "/", "2");
         add(&mut watches, 2, "/a/b", "4");
+        add(&mut watches, 9, "/a/b", "may not know");
         assert_eq!(tokens(&watches, "/a/b", Reach::Above), "1234");
     }
 
