@@ -71,6 +71,8 @@ struct World {
     /// Lengths still to be sent; the front one may be in progress.
     to_send: VecDeque<usize>,
     number: u64,
+    /// The message in progress, made once.
+    current: Option<Vec<u8>>,
     done: Progress,
     /// Whole in the ring and not yet received.
     queue: VecDeque<Vec<u8>>,
@@ -85,7 +87,9 @@ impl World {
             return Push::Whole;
         };
         let before = self.done.sent();
-        let bytes = message(self.number, length);
+        let bytes = self
+            .current
+            .get_or_insert_with(|| message(self.number, length));
         let (front, back) = bytes.split_at(length / 3);
         let answer = self
             .producer
@@ -95,7 +99,7 @@ impl World {
         match answer {
             Push::Whole => {
                 assert_eq!(self.done.sent() as usize, length);
-                self.queue.push_back(bytes);
+                self.queue.extend(self.current.take());
                 self.next();
             }
             Push::Budget | Push::Full => assert!((self.done.sent() as usize) < length.max(1)),
@@ -107,6 +111,7 @@ impl World {
     fn next(&mut self) {
         self.to_send.pop_front();
         self.number += 1;
+        self.current = None;
         self.done = Progress::default();
     }
 
@@ -225,6 +230,7 @@ proptest! {
             consumer,
             to_send: lengths.into(),
             number: 0,
+            current: None,
             done: Progress::default(),
             queue: VecDeque::new(),
             buffer: Vec::new(),
