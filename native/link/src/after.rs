@@ -36,6 +36,17 @@ pub(crate) enum Stop {
     Violated,
 }
 
+impl Stop {
+    /// Does this say that nothing more will ever come?
+    pub(crate) fn is_the_end(&self) -> bool {
+        use Refusal::{Closed, PeerDown, Protocol};
+        matches!(
+            self,
+            Stop::Violated | Stop::Refused(Closed | PeerDown | Protocol)
+        )
+    }
+}
+
 impl From<Violation> for Stop {
     fn from(_: Violation) -> Stop {
         Stop::Violated

@@ -114,12 +114,17 @@ impl<V: Vm> Link<V> {
         let mut after = After::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
-            if now.has(Event::Violated) {
-                return Err(Refusal::Protocol.into());
-            }
-            let received = rx.recv(owner, small, now.has(Event::Gone), after);
+            let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
+                true => Err(Refusal::Protocol.into()),
+                false => rx.recv(owner, small, now.has(Event::Gone), after),
+            };
             if received.is_err() || now.ends() {
                 self.note_end(rx);
+            }
+            if let Err(stop) = &received
+                && stop.is_the_end()
+            {
+                self.status.raise(Event::Told);
             }
             received
         });
@@ -172,8 +177,9 @@ impl<V: Vm> Link<V> {
 
     /// The event channel's descriptor is readable.
     pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        // While there is more to deliver than the budget allows, the bell stays: it will call again.
-        if self.deliver(outlet) == Delivered::Budget {
+        // While there is more to deliver than the budget allows, the bell stays: it will call again. To
+        // arm before the bell is taken would be to ask for one that is taken with it.
+        if self.deliver(outlet, false) == Delivered::Budget {
             self.settle(outlet);
             return Flow::Ready;
         }
@@ -239,7 +245,7 @@ impl<V: Vm> Link<V> {
     }
 
     fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        let delivered = self.deliver(outlet);
+        let delivered = self.deliver(outlet, true);
         self.settle(outlet);
         match delivered {
             Delivered::Budget => Flow::Later,
@@ -248,20 +254,20 @@ impl<V: Vm> Link<V> {
     }
 
     /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
-    fn deliver(&self, outlet: &mut impl Outlet<V>) -> Delivered {
+    fn deliver(&self, outlet: &mut impl Outlet<V>, arm: bool) -> Delivered {
         let mut after = After::default();
         let delivered = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let delivered = match now.has(Event::Violated) {
                 true => Err(Stop::Violated),
-                false => rx.deliver(outlet, now.has(Event::Gone), after),
+                false => rx.deliver(outlet, now.has(Event::Gone), arm, after),
             };
             match delivered {
                 Ok(Delivered::End) => {
                     self.note_end(rx);
-                    rx.tell_end(outlet, self.status.now().fault());
+                    self.tell_end(rx, outlet, self.status.now().fault());
                 }
-                Err(Stop::Violated) => rx.tell_end(outlet, Some(Refusal::Protocol)),
+                Err(Stop::Violated) => self.tell_end(rx, outlet, Some(Refusal::Protocol)),
                 _ => {}
             }
             delivered
@@ -272,6 +278,12 @@ impl<V: Vm> Link<V> {
             // The message is still there; try again.
             Err(Refusal::NoMemory) => Delivered::Budget,
             Err(_) => Delivered::Passive,
+        }
+    }
+
+    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Outlet<V>, reason: Option<Refusal>) {
+        if rx.tell_end(outlet, reason) {
+            self.status.raise(Event::Told);
         }
     }
 

@@ -40,8 +40,8 @@ enum Step<B> {
 pub(crate) enum Delivered {
     /// The owner wants no more for now.
     Passive,
-    /// The ring is empty, and the next record rings.
-    Armed,
+    /// The ring is empty. If that was asked for, the next record rings.
+    Empty,
     /// The ring is empty, and nothing more will come.
     End,
     /// There is more, but this has taken long enough.
@@ -111,11 +111,13 @@ impl<V: Vm> Rx<V> {
         }
     }
 
-    /// Messages to an active owner, as many as it wants and the budget allows.
+    /// Messages to an active owner, as many as it wants and the budget allows. `arm` asks for a bell when
+    /// there are no more.
     pub(crate) fn deliver<O: Outlet<V>>(
         &mut self,
         outlet: &mut O,
         gone: bool,
+        arm: bool,
         after: &mut After<V::Process>,
     ) -> Result<Delivered, Stop> {
         let mut budget = BUDGET;
@@ -132,13 +134,14 @@ impl<V: Vm> Rx<V> {
                 }
                 Step::Finished => return Ok(Delivered::End),
                 Step::Empty if gone => return Ok(Delivered::End),
+                Step::Empty if !arm => return Ok(Delivered::Empty),
                 Step::Empty => {
                     let armed = self.consumer.arm()?;
                     after.ring |= armed.notify;
                     if armed.ready {
                         continue;
                     }
-                    return Ok(Delivered::Armed);
+                    return Ok(Delivered::Empty);
                 }
             };
             after.ring |= self.consumer.release_batch()?;
@@ -160,14 +163,19 @@ impl<V: Vm> Rx<V> {
         Ok(Delivered::Budget)
     }
 
-    /// Tells an active owner, once, that all is delivered.
-    pub(crate) fn tell_end<O: Outlet<V>>(&mut self, outlet: &mut O, reason: Option<Refusal>) {
+    /// Tells an active owner, once, that all is delivered. Has it been told now?
+    pub(crate) fn tell_end<O: Outlet<V>>(
+        &mut self,
+        outlet: &mut O,
+        reason: Option<Refusal>,
+    ) -> bool {
         let Some(owner) = self.owner.filter(|_| self.mode.is_active() && !self.ended) else {
-            return;
+            return false;
         };
         self.ended = true;
         self.mode = Mode::Passive;
         outlet.end(owner, reason);
+        true
     }
 
     /// The next message, or as much of it as the budget allows.

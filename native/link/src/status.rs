@@ -15,10 +15,18 @@ pub enum Event {
     Gone = 1 << 2,
     /// The peer wrote what no peer may write. Nothing is read or written any more.
     Violated = 1 << 3,
+    /// The owner knows that nothing more will come: an active one was told, a passive one asked.
+    Told = 1 << 4,
 }
 
-const REPORTED: [Event; 4] = [Event::Fin, Event::Gone, Event::Violated, Event::Drained];
-const EVENTS: u32 = 0xF;
+const REPORTED: [Event; 5] = [
+    Event::Fin,
+    Event::Gone,
+    Event::Violated,
+    Event::Drained,
+    Event::Told,
+];
+const EVENTS: u32 = 0x1F;
 /// The bit that says "reported" lies this far above the bit that says "happened".
 const TOLD: u32 = 16;
 /// Somebody is there to report to.

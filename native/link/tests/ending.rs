@@ -25,7 +25,9 @@ fn what_was_sent_before_the_end_is_received_and_then_the_end() {
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(deaf.take(), events([Event::Drained]));
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
-    assert_eq!(deaf.take(), []);
+    assert_eq!(deaf.take(), events([Event::Told]));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(deaf.take(), [], "said once");
     // The other direction is open still.
     assert_eq!(tube.nock.send(BOB, b"reply", 0, &ear), Ok(Sent::Whole));
     assert_eq!(tube.tip.recv(ALICE, &mut ear, &deaf), Ok(Received::Small));
@@ -78,7 +80,10 @@ fn a_message_under_way_is_finished_before_the_end() {
         }
     }
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
-    assert_eq!(deaf.take(), events([Event::Fin, Event::Drained]));
+    assert_eq!(
+        deaf.take(),
+        events([Event::Fin, Event::Drained, Event::Told])
+    );
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
     let deaf = Ear::default();
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::PeerDown));
-    assert_eq!(deaf.take(), events([Event::Drained]));
+    assert_eq!(deaf.take(), events([Event::Drained, Event::Told]));
     // An owner that turns active now is told the same way.
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
     tube.nock.resume(&mut ear);

@@ -264,6 +264,7 @@ impl Herald<Pid> for Delivery {
         self.sender.event(match event {
             Event::Fin => ATOMS.fin,
             Event::Drained => ATOMS.drained,
+            Event::Told => ATOMS.told,
             Event::Gone => ATOMS.gone,
             Event::Violated => ATOMS.protocol,
         });

@@ -22,6 +22,7 @@ macro_rules! atoms {
 atoms! {
     data = c"data",
     drained = c"drained",
+    told = c"told",
     fin = c"fin",
     gone = c"gone",
     id = c"id",

@@ -15,6 +15,7 @@ pub mod atoms {
     rustler::atoms! {
         closed,
         drained,
+        told,
         einval,
         emsgsize,
         enomem,
@@ -100,6 +101,7 @@ impl Herald<Pid> for Voice<'_> {
         let name = match event {
             Event::Fin => atoms::fin(),
             Event::Drained => atoms::drained(),
+            Event::Told => atoms::told(),
             Event::Gone => atoms::gone(),
             Event::Violated => atoms::protocol(),
         };
