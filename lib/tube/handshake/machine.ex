@@ -69,8 +69,8 @@ defmodule Tube.Handshake.Machine do
   @callback write_state(t, 0..8) :: Handshake.request()
   @doc "All of our half of the tube, anew."
   @callback publish(t) :: Handshake.request()
-  @doc "Removes all that this tube may have left. nil: there is nothing."
-  @callback remove(t) :: Handshake.request() | nil
+  @doc "The request that removes all that this tube, or a dead one of its number, may have left."
+  @callback remove(t) :: Handshake.request()
   @doc "Directory of the peer's half."
   @callback theirs(t) :: Tube.Paths.t()
   @callback watch_peer(t) :: t
@@ -270,13 +270,8 @@ defmodule Tube.Handshake.Machine do
   @spec clean(t) :: t
   def clean(m) do
     m = Enum.reduce(m.watches, free(m), &emit(&2, {:unwatch, &1}))
-    m = %{cancel(m) | phase: :cleaning, watches: [], dirty: []}
-
-    case m.role.remove(m) do
-      nil -> stop(m)
-      _request when m.store == :down -> start(m, :clean)
-      request -> m |> start(:clean) |> ask(:clean, [request])
-    end
+    m = start(%{cancel(m) | phase: :cleaning, watches: [], dirty: []}, :clean)
+    if m.store == :up, do: ask(m, :clean, [m.role.remove(m)]), else: m
   end
 
   # Another attempt stands where ours was: that one is not ours to remove.

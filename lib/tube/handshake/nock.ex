@@ -198,9 +198,8 @@ defmodule Tube.Handshake.Nock do
   def publish(m), do: knock(m, m.own, [])
 
   @impl true
-  # The entry too: the tip removes it, unless it is no more.
-  def remove(%{instance: nil}), do: nil
-
+  # The entry too: the tip removes it, unless it is no more. And all of it even if we never came to
+  # knock: what is there then is a dead predecessor's.
   def remove(m) do
     {:transaction,
      [

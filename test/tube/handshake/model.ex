@@ -41,7 +41,7 @@ defmodule Tube.Handshake.Model do
     rung: false,
     let_in: [],
     crashed: [],
-    store_down: nil,
+    store_lost: false,
     late: false,
     # Timers that may fire before their time; the others fire when nothing else is under way.
     early: [:limit, :close, :drain, :grace, :vanished]
@@ -528,7 +528,7 @@ defmodule Tube.Handshake.Model do
   defp losses(w) do
     how = w.budget.store
     names = Map.keys(w.parties)
-    w = put_in(w.budget.store, nil)
+    w = put_in(%{w | store_lost: true}.budget.store, nil)
 
     case how do
       :alive ->
@@ -691,12 +691,13 @@ defmodule Tube.Handshake.Model do
   end
 
   # A VM that died while its domain lives may leave its own half, for its next start to replace.
+  # The nock takes the tip's half with it, if that was there before the nock went.
   defp wrong_left(w) do
     mine =
       for {role, :vm} <- w.crashed do
         if role == :nock,
           do: &String.starts_with?(&1, Paths.nock_root(@nock)),
-          else: &(&1 in [Paths.tip_root(@tip), Paths.inbox(@tip, @nock)])
+          else: &(&1 in [Paths.tip_root(@tip), Paths.inbox(@tip, @nock)] or w.store_lost)
       end
 
     case for({path, _} <- w.store, tube?(path), not Enum.any?(mine, & &1.(path)), do: path) do
