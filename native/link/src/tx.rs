@@ -52,7 +52,9 @@ impl<P: Copy + PartialEq> Tx<P> {
         if !ours && self.finishing {
             return Err(Refusal::Closed.into());
         }
-        if !ours && self.current.is_some() {
+        // Also behind others who wait: small messages must not slip past a larger one for ever. And whoever
+        // waits relies on the mark that was set for it, which another's attempt could withdraw.
+        if !ours && (self.current.is_some() || !self.waiting.is_empty()) {
             self.waiting.push(sender);
             return Ok(Sent::Wait(0));
         }

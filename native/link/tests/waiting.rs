@@ -137,6 +137,23 @@ fn senders_are_told_of_room_when_there_is_enough() {
 }
 
 #[test]
+fn nobody_slips_past_those_who_wait() {
+    let tube = tube(0);
+    let mut ear = Ear::default();
+    fill(&tube, &ear);
+    // There is room again, but not yet enough for the bell.
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        Ok(Received::Small)
+    );
+    assert_eq!(tube.tip.send(7, b"small", 0, &ear), Ok(Sent::Wait(0)));
+    while tube.nock.recv(BOB, &mut ear, &Ear::default()) == Ok(Received::Small) {}
+    tube.tip.bell(&mut ear);
+    assert_eq!(ear.take(), [Told::Space(ALICE), Told::Space(7)]);
+    assert_eq!(tube.tip.send(7, b"small", 0, &ear), Ok(Sent::Whole));
+}
+
+#[test]
 fn a_sender_that_gave_up_is_left_in_peace() {
     let tube = tube(0);
     let mut ear = Ear::default();
