@@ -228,6 +228,9 @@ impl Xenstored {
         self.domains.introduce.remove(domid);
         self.domains.release.remove(domid);
         self.domains.known.remove(&domid);
+        // So that a later domain of this number is younger than every entry about this one. C
+        // xenstored takes both for the same if nothing has been written in between.
+        self.tree.next_generation();
         for domain in self.domains.known.values_mut() {
             domain.target = domain.target.filter(|target| *target != domid);
         }

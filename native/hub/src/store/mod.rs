@@ -9,6 +9,7 @@
 //! * A domain may have several connections. Quotas are per domain; watches and transactions belong
 //!   to a connection.
 //! * Control commands are refused; a hosted domain cannot be introduced or released by request.
+//! * Permissions never pass to a later domain of the same number, however soon it comes.
 //! * The memory quota does not count queued output, which has a limit of its own.
 //!
 //! A request comes in through `connection` and `codec`. `requests` (and `toolstack`) perform it

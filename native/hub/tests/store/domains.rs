@@ -186,6 +186,18 @@ fn the_next_domain_of_that_number_inherits_nothing() {
 }
 
 #[test]
+fn not_even_if_nothing_happens_in_between() {
+    let mut host = Host::new(1);
+    let (tool, keeper) = (host.connect(0), host.connect(1));
+    assert_eq!(host.ask(tool, INTRODUCE, "5\x001\x001\0"), "OK");
+    assert_eq!(host.ask(keeper, SET_PERMS, "data\0n1\0r5\0"), "OK");
+    assert_eq!(host.ask(tool, RELEASE, "5\0"), "OK");
+    assert_eq!(host.ask(tool, INTRODUCE, "5\x001\x001\0"), "OK");
+    let next = host.connect(5);
+    assert_eq!(host.ask(next, READ, "/local/domain/1/data\0"), "EACCES");
+}
+
+#[test]
 fn an_entry_does_not_work_before_its_domain() {
     let mut host = Host::new(1);
     let conn = host.connect(1);
