@@ -1,0 +1,77 @@
+defmodule Tube.BenchTest do
+  @moduledoc false
+  # The arithmetic of the benchmark, and that it still runs: its figures are for people.
+  use ExUnit.Case, async: true
+
+  @root Path.expand("../..", __DIR__)
+
+  for file <- ~w(stats report), do: Code.compile_file("bench/lib/#{file}.ex", @root)
+  alias Tube.Bench.{Report, Stats}
+
+  test "a ratio is taken within its round" do
+    # The machine was three times as fast in the last round; the ratios do not notice.
+    assert %{value: 20.0, baseline_value: 10.0, ratio: 2.0, ratio_min: 2.0, ratio_max: 2.0} =
+             Stats.compare([20, 10, 60], [10, 5, 30])
+
+    assert %{ratio: 2.5, ratio_min: 1.0, ratio_max: 4.0, rounds: 2} =
+             Stats.compare([1, 4], [1, 1])
+  end
+
+  test "medians and percentiles" do
+    assert Stats.median([3, 1, 2]) == 2.0
+    assert Stats.median([4, 1, 2, 3]) == 2.5
+    values = Enum.shuffle(1..200)
+    assert Stats.percentile(values, 50) == 100
+    assert Stats.percentile(values, 99) == 198
+    assert Stats.percentile([7], 99) == 7
+  end
+
+  test "a line is JSON with the keys in order" do
+    line = %{
+      bench: "tube",
+      case: "pull_64B",
+      metric: "messages_per_s",
+      value: 1.9e7,
+      baseline: "gen_tcp_unix",
+      baseline_value: 4.1e5,
+      ratio: 46.34,
+      ratio_min: 31.0,
+      ratio_max: 58.2,
+      rounds: 5,
+      idle_cpus: 1.5
+    }
+
+    assert Report.json(line) ==
+             ~s({"bench":"tube","case":"pull_64B","metric":"messages_per_s","value":1.900e+7,) <>
+               ~s("baseline":"gen_tcp_unix","baseline_value":4.100e+5,"ratio":46.34,) <>
+               ~s("ratio_min":31.00,"ratio_max":58.20,"rounds":5,"idle_cpus":1.500})
+  end
+
+  @tag timeout: 120_000
+  test "bin/bench measures a case, and prints nothing but results" do
+    args = ~w(tube --json --rounds 1 --ms 10 --case pull_64KiB --case rtt_active_p50)
+    script = ~s(exec "$0" "$@" 2>/dev/null)
+    {out, status} = System.cmd("sh", ["-c", script, Path.join(@root, "bin/bench") | args])
+    assert status == 0
+
+    assert [pull_loopback, pull_unix, rtt_loopback, rtt_unix] =
+             String.split(out, "\n", trim: true)
+
+    for line <- [pull_loopback, rtt_loopback],
+        do: assert(line =~ ~s("baseline":"gen_tcp_loopback"))
+
+    for line <- [pull_unix, rtt_unix], do: assert(line =~ ~s("baseline":"gen_tcp_unix"))
+    for line <- [pull_loopback, pull_unix], do: assert(line =~ ~s("case":"pull_64KiB"))
+  end
+
+  test "bin/bench says what it does not know" do
+    for {args, text} <- [
+          {~w(tubes), "there are: tube"},
+          {~w(tube --case pull_1B), "there are: pull_64B"},
+          {~w(tube --fast), "--fast"}
+        ] do
+      {out, status} = System.cmd(Path.join(@root, "bin/bench"), args, stderr_to_stdout: true)
+      assert {status, out =~ text} == {2, true}, out
+    end
+  end
+end
