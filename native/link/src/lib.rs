@@ -15,6 +15,7 @@
 //! a whole ([`Event`]) is reported once, to whoever calls next.
 
 mod after;
+mod bell;
 mod census;
 mod channel;
 mod flow;

@@ -2,10 +2,10 @@
 
 use crate::after::{After, Stop};
 use crate::channel::Channel;
-use crate::flow::{Flow, Mode, Received, Refusal, Sent};
+use crate::flow::{Mode, Received, Refusal, Sent};
 use crate::info::Info;
 use crate::memory::Memory;
-use crate::rx::{Delivered, Rx};
+use crate::rx::Rx;
 use crate::status::{Event, Status};
 use crate::tx::Tx;
 use crate::vm::{Herald, Outlet, Small, Vm};
@@ -16,7 +16,7 @@ pub struct Link<V: Vm> {
     // A half whose lock is poisoned is taken for closed: what a panic left is not to be trusted.
     tx: Mutex<Option<Tx<V::Process>>>,
     rx: Mutex<Option<Rx<V>>>,
-    status: Status,
+    pub(crate) status: Status,
     /// Held while events are reported, so that they arrive in their order.
     reporting: Mutex<()>,
 }
@@ -175,28 +175,6 @@ impl<V: Vm> Link<V> {
         })
     }
 
-    /// The event channel's descriptor is readable.
-    pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        // While there is more to deliver than the budget allows, the bell stays: it will call again. To
-        // arm before the bell is taken would be to ask for one that is taken with it.
-        if self.deliver(outlet, false) == Delivered::Budget {
-            self.settle(outlet);
-            return Flow::Ready;
-        }
-        let Some(channel) = self.channel() else {
-            return Flow::Idle;
-        };
-        self.look(channel.acknowledge());
-        self.go_on(outlet)
-    }
-
-    /// Looks at everything once, as after a bell: when data begins to flow, when the owner wants messages,
-    /// and when the last look ended with [`Flow::Later`].
-    pub fn resume(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        self.look(false);
-        self.go_on(outlet)
-    }
-
     /// Has the peer's end gone? Its descriptor then stays readable, and must not be watched.
     pub fn is_gone(&self) -> bool {
         self.status.now().has(Event::Gone)
@@ -244,90 +222,8 @@ impl<V: Vm> Link<V> {
         self.finish(after, outlet);
     }
 
-    fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        let delivered = self.deliver(outlet, true);
-        self.settle(outlet);
-        match delivered {
-            Delivered::Budget => Flow::Later,
-            _ => Flow::Idle,
-        }
-    }
-
-    /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
-    fn deliver(&self, outlet: &mut impl Outlet<V>, arm: bool) -> Delivered {
-        let mut after = After::default();
-        let delivered = self.with_rx(&mut after, |rx, after| {
-            let now = self.status.now();
-            let delivered = match now.has(Event::Violated) {
-                true => Err(Stop::Violated),
-                false => rx.deliver(outlet, now.has(Event::Gone), arm, after),
-            };
-            match delivered {
-                Ok(Delivered::End) => {
-                    self.note_end(rx);
-                    self.tell_end(rx, outlet, self.status.now().fault());
-                }
-                Err(Stop::Violated) => self.tell_end(rx, outlet, Some(Refusal::Protocol)),
-                _ => {}
-            }
-            delivered
-        });
-        ring(&after);
-        match delivered {
-            Ok(delivered) => delivered,
-            // The message is still there; try again.
-            Err(Refusal::NoMemory) => Delivered::Budget,
-            Err(_) => Delivered::Passive,
-        }
-    }
-
-    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Outlet<V>, reason: Option<Refusal>) {
-        if rx.tell_end(outlet, reason) {
-            self.status.raise(Event::Told);
-        }
-    }
-
-    /// Looks for the end of the peer's data and of the peer.
-    fn look(&self, gone: bool) {
-        _ = self.with_rx(&mut After::default(), |rx, _| {
-            // First, since a peer that goes has declared its end before: seen in this order, a clean end
-            // is never taken for a broken link.
-            let gone = gone || rx.memory.peer_gone()?;
-            self.note_end(rx);
-            if gone {
-                self.status.raise(Event::Gone);
-            }
-            Ok(())
-        });
-    }
-
-    /// Wakes those for whom the bell may have rung, and reports what is to be reported.
-    fn settle(&self, herald: &impl Herald<V::Process>) {
-        let mut after = After::default();
-        let now = self.status.now();
-        let over = now.has(Event::Gone) || now.has(Event::Violated);
-        _ = self.with_rx(&mut after, |rx, after| {
-            if now.ends() {
-                self.note_end(rx);
-            }
-            match over {
-                true => rx.wake(after),
-                false => rx.data(after)?,
-            }
-            Ok(())
-        });
-        _ = self.with_tx(&mut after, |tx, after| {
-            match over {
-                true => tx.wake_all(after),
-                false => tx.space(after)?,
-            }
-            Ok(())
-        });
-        self.finish(after, herald);
-    }
-
     /// Notes the end of the peer's data, and whether all of it is taken.
-    fn note_end(&self, rx: &mut Rx<V>) {
+    pub(crate) fn note_end(&self, rx: &mut Rx<V>) {
         let Ok(finished) = rx.peer_finished() else {
             return self.status.raise(Event::Violated);
         };
@@ -339,7 +235,7 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    fn with_tx<R>(
+    pub(crate) fn with_tx<R>(
         &self,
         after: &mut After<V::Process>,
         f: impl FnOnce(&mut Tx<V::Process>, &mut After<V::Process>) -> Result<R, Stop>,
@@ -358,7 +254,7 @@ impl<V: Vm> Link<V> {
         })
     }
 
-    fn with_rx<R>(
+    pub(crate) fn with_rx<R>(
         &self,
         after: &mut After<V::Process>,
         f: impl FnOnce(&mut Rx<V>, &mut After<V::Process>) -> Result<R, Stop>,
@@ -383,7 +279,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// What is left to do when no lock is held any more.
-    fn finish(&self, after: After<V::Process>, herald: &impl Herald<V::Process>) {
+    pub(crate) fn finish(&self, after: After<V::Process>, herald: &impl Herald<V::Process>) {
         ring(&after);
         for sender in after.senders {
             herald.space(sender);
@@ -400,7 +296,7 @@ impl<V: Vm> Link<V> {
     }
 }
 
-fn ring<P>(after: &After<P>) {
+pub(crate) fn ring<P>(after: &After<P>) {
     if let Some(channel) = &after.channel {
         channel.ring();
     }

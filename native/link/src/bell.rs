@@ -1,0 +1,114 @@
+//! What the driver of a link does when the bell rings: delivers, wakes, and notices the end.
+
+use crate::after::{After, Stop};
+use crate::flow::{Flow, Refusal};
+use crate::link::{Link, ring};
+use crate::rx::{Delivered, Rx};
+use crate::status::Event;
+use crate::vm::{Herald, Outlet, Vm};
+
+impl<V: Vm> Link<V> {
+    /// The event channel's descriptor is readable.
+    pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        // While there is more to deliver than the budget allows, the bell stays: it will call again. To
+        // arm before the bell is taken would be to ask for one that is taken with it.
+        if self.deliver(outlet, false) == Delivered::Budget {
+            self.settle(outlet);
+            return Flow::Ready;
+        }
+        let Some(channel) = self.channel() else {
+            return Flow::Idle;
+        };
+        self.look(channel.acknowledge());
+        self.go_on(outlet)
+    }
+
+    /// Looks at everything once, as after a bell: when data begins to flow, when the owner wants messages,
+    /// and when the last look ended with [`Flow::Later`].
+    pub fn resume(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        self.look(false);
+        self.go_on(outlet)
+    }
+
+    fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
+        let delivered = self.deliver(outlet, true);
+        self.settle(outlet);
+        match delivered {
+            Delivered::Budget => Flow::Later,
+            _ => Flow::Idle,
+        }
+    }
+
+    /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
+    fn deliver(&self, outlet: &mut impl Outlet<V>, arm: bool) -> Delivered {
+        let mut after = After::default();
+        let delivered = self.with_rx(&mut after, |rx, after| {
+            let now = self.status.now();
+            let delivered = match now.has(Event::Violated) {
+                true => Err(Stop::Violated),
+                false => rx.deliver(outlet, now.has(Event::Gone), arm, after),
+            };
+            match delivered {
+                Ok(Delivered::End) => {
+                    self.note_end(rx);
+                    self.tell_end(rx, outlet, self.status.now().fault());
+                }
+                Err(Stop::Violated) => self.tell_end(rx, outlet, Some(Refusal::Protocol)),
+                _ => {}
+            }
+            delivered
+        });
+        ring(&after);
+        match delivered {
+            Ok(delivered) => delivered,
+            // The message is still there; try again.
+            Err(Refusal::NoMemory) => Delivered::Budget,
+            Err(_) => Delivered::Passive,
+        }
+    }
+
+    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Outlet<V>, reason: Option<Refusal>) {
+        if rx.tell_end(outlet, reason) {
+            self.status.raise(Event::Told);
+        }
+    }
+
+    /// Looks for the end of the peer's data and of the peer.
+    fn look(&self, gone: bool) {
+        _ = self.with_rx(&mut After::default(), |rx, _| {
+            // First, since a peer that goes has declared its end before: seen in this order, a clean end
+            // is never taken for a broken link.
+            let gone = gone || rx.memory.peer_gone()?;
+            self.note_end(rx);
+            if gone {
+                self.status.raise(Event::Gone);
+            }
+            Ok(())
+        });
+    }
+
+    /// Wakes those for whom the bell may have rung, and reports what is to be reported.
+    fn settle(&self, herald: &impl Herald<V::Process>) {
+        let mut after = After::default();
+        let now = self.status.now();
+        let over = now.has(Event::Gone) || now.has(Event::Violated);
+        _ = self.with_rx(&mut after, |rx, after| {
+            if now.ends() {
+                self.note_end(rx);
+            }
+            match over {
+                true => rx.wake(after),
+                false => rx.data(after)?,
+            }
+            Ok(())
+        });
+        _ = self.with_tx(&mut after, |tx, after| {
+            match over {
+                true => tx.wake_all(after),
+                false => tx.space(after)?,
+            }
+            Ok(())
+        });
+        self.finish(after, herald);
+    }
+}

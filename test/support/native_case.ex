@@ -1,0 +1,155 @@
+defmodule Tube.Test.NativeCase do
+  @moduledoc """
+  Tests of the NIF and the driver by themselves, with no process of ours in between: two domains in
+  this one VM, on a hub of their own. One test at a time, because what is alive is counted.
+  """
+
+  use ExUnit.CaseTemplate
+
+  alias Tube.Native
+  alias Tube.Test.{Eventually, RunDir}
+
+  @max_message 64 * 1024 * 1024
+
+  using do
+    quote do
+      import Tube.Test.NativeCase
+      alias Tube.Native
+      alias Tube.Test.Eventually
+
+      @moduletag timeout: 60_000
+    end
+  end
+
+  setup_all do
+    run_dir = RunDir.create()
+    on_exit(fn -> RunDir.remove(run_dir) end)
+    :ok = Tube.Hub.start(run_dir)
+    :ok = Native.driver()
+    {:ok, one, 1} = Native.attach(:local, run_dir, 1)
+    {:ok, two, 2} = Native.attach(:local, run_dir, 2)
+    %{run_dir: run_dir, one: one, two: two}
+  end
+
+  setup do
+    # Tubes of earlier tests may still be closing.
+    Eventually.true!(fn -> Native.stats().links == 0 end)
+    before = Native.stats()
+    # What a test leaves open is gone with its process.
+    on_exit(fn -> all_gone!(before) end)
+    %{before: before}
+  end
+
+  @doc "Returns once nothing is alive that was not there `before`."
+  def all_gone!(before) do
+    Eventually.true!(fn -> Enum.all?(Native.stats(), fn {what, n} -> n <= before[what] end) end)
+  end
+
+  @doc """
+  Both ends of a new tube. The calling process is the connection of both, and their owner unless
+  `:tip` or `:nock` says otherwise.
+  """
+  def tube(context, options \\ []) do
+    order = Keyword.get(options, :order, 4)
+    limit = Keyword.get(options, :max_message, @max_message)
+    nonce = System.unique_integer([:positive])
+    {:ok, tip, refs} = Native.link_share(context.one, 2, order, order, nonce, limit)
+
+    {:ok, nock} =
+      Native.link_map(
+        context.two,
+        1,
+        refs.tx_ring_ref,
+        refs.rx_ring_ref,
+        refs.event_channel,
+        nonce,
+        limit
+      )
+
+    form = Keyword.get(options, :form, :tube)
+
+    {start(tip, Keyword.get(options, :tip, self()), form),
+     start(nock, Keyword.get(options, :nock, self()), form)}
+  end
+
+  defp start(id, owner, form) do
+    port = Native.link_port(id)
+    :ok = Native.link_start(id, port, self(), owner, form)
+    %{id: id, port: port}
+  end
+
+  @doc "Sends all of a message, waiting as Tube does."
+  def send_all(id, message, cont \\ 0) do
+    case Native.send(id, message, cont) do
+      :ok ->
+        :ok
+
+      {:more, cont} ->
+        send_all(id, message, cont)
+
+      {:wait, cont} ->
+        assert_receive {:"$tube_space", ^id}, 5_000
+        send_all(id, message, cont)
+
+      error ->
+        error
+    end
+  end
+
+  @doc "Receives a message, waiting as Tube does."
+  def recv_all(id) do
+    case Native.recv(id) do
+      :more ->
+        recv_all(id)
+
+      :wait ->
+        assert_receive {:"$tube_data", ^id}, 5_000
+        recv_all(id)
+
+      result ->
+        result
+    end
+  end
+
+  @doc "Sends until there is no room."
+  def fill(id, message \\ :binary.copy("x", 1000)) do
+    case Native.send(id, message) do
+      :ok -> fill(id, message)
+      {:wait, 0} -> :ok
+    end
+  end
+
+  @doc "The `%Tube{}` that the driver makes, without that module."
+  def handle(end_), do: %{__struct__: Tube, id: end_.id, pid: self(), port: end_.port}
+
+  @doc "A process that does what `ask/2` says, as an owner or sender other than this one."
+  def helper do
+    spawn_link(fn -> help() end)
+  end
+
+  defp help do
+    receive do
+      {:do, from, fun} ->
+        send(from, {:done, self(), fun.()})
+        help()
+
+      :stop ->
+        :ok
+    end
+  end
+
+  @doc "What `fun` gives in that process."
+  def ask(helper, fun) do
+    send(helper, {:do, self(), fun})
+    assert_receive {:done, ^helper, result}, 10_000
+    result
+  end
+
+  @doc "Returns when `pid` is dead."
+  def kill(pid) do
+    monitor = Process.monitor(pid)
+    Process.unlink(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 5_000
+  end
+end

@@ -1,0 +1,97 @@
+defmodule Tube.Native.EndTest do
+  use Tube.Test.NativeCase, async: false
+
+  describe "the end" do
+    test "by shutdown: the rest of the data, then the end, and events in their order", context do
+      {tip, nock} = tube(context)
+      {id, tube} = {nock.id, handle(nock)}
+      :ok = Native.send(tip.id, "last")
+      assert Native.shutdown(tip.id) == :ok
+      assert Native.shutdown(tip.id) == :ok
+      assert Native.send(tip.id, "more") == {:error, :closed}
+      assert_receive {:"$tube", ^id, :fin}, 5_000
+      refute_receive {:"$tube", ^id, :drained}, 20
+      assert Native.recv(id) == {:ok, "last"}
+      assert_receive {:"$tube", ^id, :drained}, 5_000
+      refute_receive {:"$tube", ^id, :told}, 20
+      assert Native.recv(id) == {:error, :closed}
+      assert_receive {:"$tube", ^id, :told}, 5_000
+      # An owner that is active later is told, too.
+      :ok = Native.active(nock.port, -1)
+      assert_receive {:tube_closed, ^tube}, 5_000
+      # The other direction is still open.
+      :ok = Native.send(id, "reply")
+      assert recv_all(tip.id) == {:ok, "reply"}
+    end
+
+    test "by the peer's close", context do
+      {tip, nock} = tube(context)
+      {id, tube} = {nock.id, handle(nock)}
+      :ok = Native.active(nock.port, -1)
+      :ok = Native.send(tip.id, "last")
+      Port.close(tip.port)
+      assert_receive {:tube, ^tube, "last"}, 5_000
+      assert_receive {:tube_closed, ^tube}, 5_000
+      assert_receive {:"$tube", ^id, :fin}, 5_000
+      assert_receive {:"$tube", ^id, :gone}, 5_000
+      assert_receive {:"$tube", ^id, :drained}, 5_000
+      assert_receive {:"$tube", ^id, :told}, 5_000
+      refute_received {:tube_error, _, _}
+      assert Native.send(id, "hello?") == {:error, :closed}
+      refute_receive {:"$tube", ^id, _}, 20
+    end
+
+    test "by our own close: those who wait are told, and ids mean nothing any more", context do
+      {tip, nock} = tube(context, order: 0)
+      id = tip.id
+      :ok = fill(id)
+      assert Native.recv(id) == :wait
+      Port.close(tip.port)
+      assert_receive {:"$tube_space", ^id}, 5_000
+      assert_receive {:"$tube_data", ^id}, 5_000
+      assert Native.send(id, "x") == {:error, :closed}
+      assert Native.send(id, "x", 3) == {:error, :closed}
+      assert Native.recv(id) == {:error, :closed}
+      assert Native.shutdown(id) == {:error, :closed}
+      assert Native.info(id) == {:error, :closed}
+      assert Native.link_owner(id, self()) == {:error, :closed}
+      assert Native.send_cancel(id, 3) == :ok
+      assert Native.recv_cancel(id) == :ok
+      assert Native.link_free(id) == :ok
+      assert Native.active(tip.port, -1) == {:error, :closed}
+      assert Native.active(nock.port, -1) == :ok
+      assert Native.send(0, "x") == {:error, :closed}
+      assert Native.send(0xFFFF_FFFF_FFFF, "x") == {:error, :closed}
+    end
+
+    test "by the death of the connection", context do
+      parent = self()
+
+      connection =
+        spawn(fn ->
+          {tip, nock} = tube(context)
+          send(parent, {:ids, tip.id, nock.id})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:ids, tip, nock}, 5_000
+      monitor = Process.monitor(connection)
+      Process.exit(connection, :kill)
+      assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+      all_gone!(context.before)
+      assert Native.send(tip, "x") == {:error, :closed}
+      assert Native.recv(nock) == {:error, :closed}
+    end
+
+    test "leaves nothing, many times over", context do
+      for _ <- 1..100 do
+        {tip, nock} = tube(context)
+        :ok = Native.send(tip.id, "x")
+        Port.close(tip.port)
+        Port.close(nock.port)
+      end
+
+      all_gone!(context.before)
+    end
+  end
+end

@@ -1,0 +1,156 @@
+defmodule Tube.Native.LibraryTest do
+  use Tube.Test.NativeCase, async: false
+
+  describe "making a link" do
+    test "says what it has, and counts it", context do
+      {tip, _nock} = tube(context, order: 2)
+      stats = Native.stats()
+      assert stats.links - context.before.links == 2
+      assert stats.fds - context.before.fds == 2
+      assert stats.pages - context.before.pages == 2 * (2 + 4 + 4)
+      :ok = Native.send(tip.id, "hello")
+      assert {:ok, info} = Native.info(tip.id)
+      assert %{messages: 1, bytes: 5, ring: 16_384, finished: false} = info.tx
+      assert %{messages: 0, ring: 16_384, finished: false} = info.rx
+      assert %{gone: false, active: 0} = info
+    end
+
+    test "fails with a reason", context do
+      share = &Native.link_share(context.one, 2, &1, &1, 1, 1000)
+      assert share.(9) == {:error, :einval}
+      assert {:ok, id, refs} = share.(0)
+      %{tx_ring_ref: tx, rx_ring_ref: rx, event_channel: port} = refs
+      assert Native.link_map(context.two, 1, tx, rx, port + 77, 1, 1000) == {:error, :enoent}
+      assert Native.link_map(context.two, 1, tx, rx, port, 2, 1000) == {:error, :protocol}
+      assert Native.link_free(id) == :ok
+      assert Native.link_free(id) == :ok
+      all_gone!(context.before)
+    end
+
+    test "is not for a port of another image, nor for a second one", context do
+      {:ok, id, _refs} = Native.link_share(context.one, 2, 0, 0, 1, 1000)
+      open = &Port.open({:spawn_driver, String.to_charlist(&1)}, [:binary])
+
+      for wrong <- [
+            "tube link #{id} 0.0.0-0",
+            "tube link #{id}",
+            "tube link #{id + 1} #{Native.build()}",
+            "tube stream #{id} #{Native.build()}",
+            "tube wire #{id} #{Native.build()}",
+            "tube link x #{Native.build()}",
+            "tube"
+          ] do
+        assert_raise ArgumentError, fn -> open.(wrong) end
+      end
+
+      port = Native.link_port(id)
+      assert_raise ArgumentError, fn -> Native.link_port(id) end
+      # It has a port now: whoever has that frees it.
+      assert Native.link_free(id) == :ok
+      assert {:ok, _} = Native.info(id)
+      Port.close(port)
+      assert Native.info(id) == {:error, :closed}
+    end
+
+    test "starts once, for the process that owns the port", context do
+      {:ok, id, _refs} = Native.link_share(context.one, 2, 0, 0, 1, 1000)
+      other = helper()
+      port = Native.link_port(id)
+      assert ask(other, fn -> Native.active(port, -1) end) == {:error, :not_owner}
+      assert Native.link_start(id, port, other, self(), :tube) == {:error, :einval}
+      assert_raise ArgumentError, fn -> Native.link_start(id, port, self(), self(), :other) end
+      Port.close(port)
+    end
+
+    test "takes no commands, which are for the process of the tube", context do
+      Process.flag(:trap_exit, true)
+      {tip, _nock} = tube(context)
+      port = tip.port
+      Port.command(port, "hello")
+      assert_receive {:EXIT, ^port, :badsig}, 5_000
+    end
+  end
+
+  describe "a stream" do
+    test "talks to the store and ends by closing", context do
+      {:ok, id} = Native.xenbus(context.one)
+      assert Native.stats().streams == context.before.streams + 1
+      port = Native.stream_port(id)
+      # GET_DOMAIN_PATH of domain 1: type 10, request 7, no transaction.
+      request = fn n -> <<10::little-32, n::little-32, 0::32, 2::little-32, "1", 0>> end
+      Port.command(port, request.(7))
+      assert_receive {^port, {:data, answer}}, 5_000
+      assert <<10::little-32, 7::little-32, 0::32, n::little-32, path::binary-size(n)>> = answer
+      assert String.trim_trailing(path, "\0") == "/local/domain/1"
+      Port.command(port, for(n <- 1..100, do: request.(n)))
+      assert answers(port, 100) == Enum.to_list(1..100)
+      assert_raise ArgumentError, fn -> Native.stream_port(id) end
+      Port.close(port)
+      all_gone!(context.before)
+    end
+
+    test "ends normally at the end of file", context do
+      Process.flag(:trap_exit, true)
+      {:ok, platform, _domid} = Native.attach(:local, context.run_dir, -1)
+      {:ok, life} = Native.life(platform)
+      {:ok, store} = Native.xenbus(platform)
+      port = Native.stream_port(store)
+      assert Native.stream_free(life) == :ok
+      assert Native.stream_free(life) == :ok
+      assert Native.detach(platform) == :ok
+      # The domain is gone, and with it its connections to the store.
+      assert_receive {:EXIT, ^port, :normal}, 5_000
+      assert Native.xenbus(platform) == {:error, :enotconn}
+      assert Native.link_share(platform, 1, 0, 0, 1, 1000) == {:error, :enotconn}
+      assert Native.detach(platform) == :ok
+    end
+  end
+
+  # The req_ids of so many answers.
+  defp answers(port, count, bytes \\ "", seen \\ [])
+  defp answers(_port, 0, "", seen), do: Enum.reverse(seen)
+
+  defp answers(port, count, bytes, seen) do
+    case bytes do
+      <<_::32, id::little-32, _::32, n::little-32, _::binary-size(n), rest::binary>> ->
+        answers(port, count - 1, rest, [id | seen])
+
+      _part ->
+        assert_receive {^port, {:data, more}}, 5_000
+        answers(port, count, bytes <> more, seen)
+    end
+  end
+
+  describe "the library" do
+    test "attaches with a reason why not", context do
+      assert {:error, {:domid_taken, text}} = Native.attach(:local, context.run_dir, 1)
+      assert is_binary(text) and text != ""
+      assert {:error, {reason, _text}} = Native.attach(:local, context.run_dir <> "/none", -1)
+      assert reason in [:enoent, :bad_run_dir]
+      assert_raise ArgumentError, fn -> Native.attach(:local, context.run_dir, 0x7FF0) end
+      assert_raise ArgumentError, fn -> Native.attach(:local, context.run_dir, -2) end
+      assert_raise ArgumentError, fn -> Native.attach(:moon, context.run_dir, -1) end
+    end
+
+    test "stays when the process that loaded the driver is gone", context do
+      {tip, nock} = tube(context)
+      kill(spawn_link(fn -> :ok = Native.driver() && Process.sleep(:infinity) end))
+      loader = helper()
+      assert ask(loader, fn -> Native.driver() end) == :ok
+      kill(loader)
+      :ok = Native.send(tip.id, "still here")
+      assert recv_all(nock.id) == {:ok, "still here"}
+      assert Native.driver() == :ok
+    end
+
+    test "names its image" do
+      assert Native.build() =~ ~r/^\d+\.\d+\.\d+-[0-9a-f]{16}$/
+      assert Native.build() == Native.build()
+    end
+
+    test "refuses to be loaded over itself" do
+      assert {:error, {reason, _text}} = Native.load()
+      assert reason in [:reload, :upgrade, :bad_lib]
+    end
+  end
+end
