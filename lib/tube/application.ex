@@ -4,7 +4,7 @@ defmodule Tube.Application do
   # the application neither attaches to a platform nor starts a hub.
   #
   #     Tube.Supervisor (rest_for_one)
-  #     ├── Tube.Registry      who has which tube: {role, peer, tid}
+  #     ├── Tube.Registry      tubes by number, and the numbers that nocks have taken
   #     ├── Tube.Domain        this VM as a domain: platform, store connection, re-attaching
   #     ├── Tube.Connections   a process per tube
   #     ├── Tube.Door          what lets knocks in

@@ -169,36 +169,31 @@ defmodule Tube.Connection do
   end
 
   defp new({:tip, domain, knock, options, listener, verdict}) do
-    case Registry.register(Tube.Registry, {:tip, knock.peer, knock.tid}, nil) do
-      {:ok, _} ->
-        params = %{
-          me: domain.domid,
-          peer: knock.peer,
-          tid: knock.tid,
-          nonce: knock.nonce,
-          verdict: verdict,
-          limits: limits(options)
-        }
+    # One at a time for each knock: the door sees to that.
+    params = %{
+      me: domain.domid,
+      peer: knock.peer,
+      tid: knock.tid,
+      nonce: knock.nonce,
+      verdict: verdict,
+      limits: limits(options)
+    }
 
-        {machine, ops} = Handshake.Tip.new(params)
+    {machine, ops} = Handshake.Tip.new(params)
 
-        state = %__MODULE__{
-          role: :tip,
-          module: Handshake.Tip,
-          machine: machine,
-          domain: domain,
-          peer: knock.peer,
-          tid: knock.tid,
-          options: options,
-          listener: listener,
-          owner: Owner.new(listener, options.mode)
-        }
+    state = %__MODULE__{
+      role: :tip,
+      module: Handshake.Tip,
+      machine: machine,
+      domain: domain,
+      peer: knock.peer,
+      tid: knock.tid,
+      options: options,
+      listener: listener,
+      owner: Owner.new(listener, options.mode)
+    }
 
-        {:ok, state, ops}
-
-      {:error, {:already_registered, _pid}} ->
-        {:error, :eexist}
-    end
+    {:ok, state, ops}
   end
 
   defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}

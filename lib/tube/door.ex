@@ -77,9 +77,9 @@ defmodule Tube.Door do
 
   # A tip's process has ended: what knocked meanwhile at its place is looked at now.
   def handle_info({:DOWN, monitor, :process, pid, _reason}, state) do
-    case Map.pop(state.knocks, monitor) do
-      {nil, _knocks} -> {:noreply, remove(state, pid)}
-      {{peer, tid}, knocks} -> {:noreply, knock(%{state | knocks: knocks}, peer, tid)}
+    case Enum.find(state.knocks, fn {_knock, tip} -> tip == monitor end) do
+      nil -> {:noreply, remove(state, pid)}
+      {{peer, tid} = key, _} -> {:noreply, knock(forget(state, key), peer, tid)}
     end
   end
 
@@ -201,7 +201,7 @@ defmodule Tube.Door do
   # A tube of this number may be under way: its own process watches the nock, and when it ends this
   # is looked at again.
   defp knock(%{domain: domain} = state, peer, tid) do
-    if domain != nil and Registry.lookup(Tube.Registry, {:tip, peer, tid}) == [] do
+    if domain != nil and not Map.has_key?(state.knocks, {peer, tid}) do
       requests = Knock.requests(peer, domain.domid, tid)
 
       case Knock.judge(answers(domain.store, requests), peer, domain.domid, tid) do
@@ -227,7 +227,7 @@ defmodule Tube.Door do
   defp answer(state, knock, {verdict, entry}) do
     case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
       {:ok, pid} ->
-        %{state | knocks: Map.put(state.knocks, Process.monitor(pid), {knock.peer, knock.tid})}
+        %{state | knocks: Map.put(state.knocks, {knock.peer, knock.tid}, Process.monitor(pid))}
 
       {:error, _reason} ->
         state
@@ -262,5 +262,7 @@ defmodule Tube.Door do
   defp listed?(peers, peer), do: peer in peers
 
   defp held(state, peer),
-    do: Enum.count(state.knocks, fn {_monitor, {from, _tid}} -> from == peer end)
+    do: Enum.count(state.knocks, fn {{from, _tid}, _tip} -> from == peer end)
+
+  defp forget(state, key), do: %{state | knocks: Map.delete(state.knocks, key)}
 end
