@@ -7,6 +7,7 @@
 set -eu
 
 folder=${1:?usage: fetch.sh FOLDER}
+case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
 daemon=usr/lib/xen-4.17/bin/xenstored
 packages='xen-utils-4.17 libxenmisc4.17 libxencall1 libxendevicemodel1 libxenevtchn1 libxenforeignmemory1
   libxengnttab1 libxentoolcore1 libxentoollog1 libxenstore4 xenstore-utils'
