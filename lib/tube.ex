@@ -46,7 +46,8 @@ defmodule Tube do
   raise `ArgumentError`, naming what was wrong and what is allowed.
   """
 
-  alias Tube.{Connection, Domain, Listener, Native, Options}
+  alias Tube.Connection.Rings
+  alias Tube.{Connection, Domain, Flow, Listener, Native, Options}
 
   @enforce_keys [:pid, :port, :id]
   defstruct [:pid, :port, :id]
@@ -145,7 +146,7 @@ defmodule Tube do
 
     case Native.send(id, data) do
       :ok -> :ok
-      other -> Tube.Flow.send(other, id, data, timeout)
+      other -> Flow.send(other, id, data, timeout)
     end
   end
 
@@ -155,7 +156,7 @@ defmodule Tube do
   Receives one message from a passive tube, waiting `timeout` milliseconds at most.
 
   Errors: `:timeout`, `:closed` (the peer closed and all was received), `:not_owner`, `:einval` (the
-  tube is active), `:emsgsize` (the peer sent more than `:max_message`), `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  tube is active), `:peer_down`, `:peer_domain_gone`, `:protocol`.
   """
   @spec recv(t, timeout) :: {:ok, binary} | {:error, reason}
   def recv(tube, timeout \\ :infinity)
@@ -163,7 +164,7 @@ defmodule Tube do
   def recv(%__MODULE__{id: id} = tube, timeout) when is_here(tube) do
     case Native.recv(id) do
       {:ok, _data} = received -> received
-      other -> Tube.Flow.recv(other, id, timeout)
+      other -> Flow.recv(other, id, timeout)
     end
   end
 
@@ -192,15 +193,8 @@ defmodule Tube do
 
   def setopts(tube, _options), do: elsewhere!(tube)
 
-  defp set_active(tube, %{active: active}), do: Native.active(tube.port, active_count(active))
+  defp set_active(tube, %{active: active}), do: Native.active(tube.port, Rings.mode(active))
   defp set_active(_tube, _options), do: :ok
-
-  @doc false
-  @spec active_count(boolean | :once | pos_integer) :: integer
-  def active_count(true), do: -1
-  def active_count(false), do: 0
-  def active_count(:once), do: 1
-  def active_count(count), do: count
 
   @doc """
   Makes `new_owner` the owner of the tube. For the owner.
