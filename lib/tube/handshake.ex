@@ -242,7 +242,8 @@ defmodule Tube.Handshake do
      [
        {:guard, Paths.service(me, service), [instance]},
        {:rm, Paths.service(me, service)},
-       {:prune, Paths.door(me), ["version", "watch"]}
+       {:prune, Paths.door(me), ["version", "watch"]},
+       {:prune, Paths.tip_root(me)}
      ]}
   end
 

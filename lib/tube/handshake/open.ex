@@ -79,8 +79,9 @@ defmodule Tube.Handshake.Open do
 
   defp follow(%{phase: :open} = m, _impossible), do: break(m, :protocol)
 
+  # A close is never taken back: :gone is the last word, and 6 is not followed by 5 or 4.
   defp follow(m, {:state, state}) when state in 4..6,
-    do: if(m.seen == :gone, do: m, else: saw(m, state))
+    do: if(m.seen == nil or state > m.seen, do: saw(m, state), else: m)
 
   defp follow(m, {:error, _reason}), do: m
   defp follow(m, _gone), do: saw(m, :gone)

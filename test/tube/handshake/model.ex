@@ -14,6 +14,7 @@ defmodule Tube.Handshake.Model do
   #     stranger: n               what domain 9 does to any node, if the store lets it
   #     sibling: n                another tube's end prunes the parents
   #     fault: n                  a transaction fails for good
+  #     garbage: n                the peer's half shows another value when it is read
   #     native: n                 allocating or mapping fails
   #     store: :alive | :restarted   the store's connection is lost and comes back
   #     again: true               after a crash of its VM, a party starts anew with the same tube number
@@ -43,6 +44,9 @@ defmodule Tube.Handshake.Model do
     crashed: [],
     store_lost: false,
     late: false,
+    verdict: :accept,
+    # Owners never take what is left in a ring.
+    lazy: false,
     # Timers that may fire before their time; the others fire when nothing else is under way.
     early: [:limit, :close, :drain, :grace, :vanished]
   ]
@@ -52,6 +56,8 @@ defmodule Tube.Handshake.Model do
     %__MODULE__{
       flavour: Keyword.get(options, :flavour, :c),
       late: Keyword.get(options, :late, false),
+      verdict: Keyword.get(options, :verdict, :accept),
+      lazy: Keyword.get(options, :lazy, false),
       early: Keyword.get(options, :early, [:limit, :close, :drain, :grace, :vanished]),
       machines: Keyword.get(options, :machines, %{nock: Handshake.Nock, tip: Handshake.Tip}),
       budget:
@@ -63,6 +69,7 @@ defmodule Tube.Handshake.Model do
             stranger: 0,
             sibling: 0,
             fault: 0,
+            garbage: 0,
             native: 0,
             store: nil,
             again: false
@@ -166,7 +173,6 @@ defmodule Tube.Handshake.Model do
   # The oldest thing that a party has asked for is carried out, and answered at once: what could
   # happen between the two could as well happen before. (`late: true` walks those orders too.)
   defp execute(_w, _name, %{queue: []}), do: []
-  defp execute(_w, _name, %{down: true}), do: []
 
   defp execute(w, name, %{queue: [{:native, what, spec} | queue]}) do
     w = update(w, name, &%{&1 | queue: queue})
@@ -177,18 +183,37 @@ defmodule Tube.Handshake.Model do
       if(w.budget.native > 0, do: [{{name, what, :fails}, failed.()}], else: [])
   end
 
+  defp execute(_w, _name, %{down: true}), do: []
+
   defp execute(w, name, %{queue: [{ref, request} | queue]} = p) do
     {result, store, fired} = TestStore.request(w.store, w.flavour, p.dom, request)
     w = update(w, name, &%{&1 | queue: queue})
     done = {{name, request}, w |> changed(store, fired) |> reply(name, {:store, ref, result})}
 
-    if w.budget.fault > 0 and match?({:transaction, _}, request),
-      do: [
-        done,
-        {{name, :fault}, w |> spend(:fault) |> reply(name, {:store, ref, {:error, :eagain}})}
-      ],
-      else: [done]
+    [done] ++ fault(w, name, ref, request) ++ garbage(w, name, p, ref, request)
   end
+
+  defp fault(%{budget: %{fault: n}} = w, name, ref, {:transaction, _}) when n > 0,
+    do: [{{name, :fault}, w |> spend(:fault) |> reply(name, {:store, ref, {:error, :eagain}})}]
+
+  defp fault(_w, _name, _ref, _request), do: []
+
+  # What the peer wrote for a moment instead of the truth. Some of it is even possible.
+  @garbage ["", "3", "4", "6", "99999999999"]
+
+  defp garbage(%{budget: %{garbage: n}} = w, name, p, ref, {:read, path}) when n > 0 do
+    if String.starts_with?(path, w.machines[p.role].theirs(p.m) <> "/"),
+      do:
+        for(
+          value <- @garbage,
+          do:
+            {{name, :garbage, path, value},
+             w |> spend(:garbage) |> reply(name, {:store, ref, {:ok, value}})}
+        ),
+      else: []
+  end
+
+  defp garbage(_w, _name, _p, _ref, _request), do: []
 
   defp reply(%{late: false} = w, name, answer), do: event(w, name, answer)
 
@@ -249,7 +274,7 @@ defmodule Tube.Handshake.Model do
         do: [{{name, :fin}, w |> update(name, &%{&1 | fin: :seen}) |> event(name, :fin)}],
         else: []
       ) ++
-      if(ended? and not p.drained and :listen in p.told,
+      if(ended? and not p.drained and not w.lazy and :listen in p.told,
         do: [
           {{name, :drained}, w |> update(name, &%{&1 | drained: true}) |> event(name, :drained)}
         ],
@@ -350,7 +375,7 @@ defmodule Tube.Handshake.Model do
           do: w.store |> TestStore.request(w.flavour, @tip, request) |> elem(0)
 
     case Knock.judge(results, @nock, @tip, @tid) do
-      {:knock, %{nonce: nonce, service: @service}} -> [{:knock, let_in(w, nonce, :accept)}]
+      {:knock, %{nonce: nonce, service: @service}} -> [{:knock, let_in(w, nonce, w.verdict)}]
       {:refuse, %{nonce: nonce}, word} -> [{:knock, let_in(w, nonce, {:refuse, word})}]
       :ignore -> [{:no_knock, w}]
     end
@@ -465,19 +490,29 @@ defmodule Tube.Handshake.Model do
   defp strangers(%{budget: %{stranger: 0}}), do: []
 
   defp strangers(w) do
-    paths = Enum.uniq(Map.keys(w.store) ++ universe())
+    for {request, store, fired} <- allowed(w.store, w.flavour) do
+      {{:stranger, request}, w |> spend(:stranger) |> changed(store, fired)}
+    end
+  end
 
-    for path <- paths,
+  # What the store lets domain 9 do to it, tried at every path. Many states have the same store.
+  defp allowed(store, flavour) do
+    key = {:allowed, :erlang.phash2({store, flavour}, 4_294_967_296)}
+    with nil <- Process.get(key), do: tap(try_all(store, flavour), &Process.put(key, &1))
+  end
+
+  defp try_all(store, flavour) do
+    for path <- Enum.uniq(Map.keys(store) ++ universe()),
+        not own?(path),
         request <- [
           {:write, path, "3"},
           {:rm, path},
           {:mkdir, path},
           {:set_perms, path, [b: @stranger]}
         ],
-        not own?(path),
-        {result, store, fired} = TestStore.request(w.store, w.flavour, @stranger, request),
-        result == :ok and store != w.store,
-        do: {{:stranger, request}, w |> spend(:stranger) |> changed(store, fired)}
+        {result, changed, fired} = TestStore.request(store, flavour, @stranger, request),
+        result == :ok and changed != store,
+        do: {request, changed, fired}
   end
 
   defp own?(path), do: String.starts_with?(path, "/local/domain/#{@stranger}")
@@ -552,7 +587,7 @@ defmodule Tube.Handshake.Model do
       name,
       &%{
         &1
-        | queue: [],
+        | queue: Enum.filter(&1.queue, fn asked -> elem(asked, 0) == :native end),
           answers: Enum.reject(&1.answers, fn a -> elem(a, 0) == :store end),
           watches: %{},
           fired: [],
@@ -699,6 +734,10 @@ defmodule Tube.Handshake.Model do
           do: &String.starts_with?(&1, Paths.nock_root(@nock)),
           else: &(&1 in [Paths.tip_root(@tip), Paths.inbox(@tip, @nock)] or w.store_lost)
       end
+
+    # The tip of an attempt that was given up for another leaves the place as it is; the empty
+    # parent goes with the tip's next tube, or with its door.
+    mine = if length(w.let_in) > 1, do: [(&(&1 == Paths.tip_root(@tip))) | mine], else: mine
 
     case for({path, _} <- w.store, tube?(path), not Enum.any?(mine, & &1.(path)), do: path) do
       [] -> nil

@@ -1,0 +1,87 @@
+defmodule Tube.Handshake.Broken do
+  @moduledoc false
+  # Machines with one thing left out, to see that the explorer misses it. Each is the real one
+  # with its operations, or what it is told, altered on the way.
+
+  defmacro __using__(real) do
+    quote do
+      @moduledoc false
+      @real unquote(real)
+      def new(params), do: mend(@real.new(params))
+      def handle(m, event), do: mend(@real.handle(m, told(m, event)))
+      defdelegate theirs(m), to: @real
+      defp mend({m, ops}), do: {m, Enum.flat_map(ops, &op/1)}
+    end
+  end
+end
+
+defmodule Tube.Handshake.Broken.NoLimit do
+  use Tube.Handshake.Broken, Tube.Handshake.Nock
+
+  defp told(_m, event), do: event
+  defp op({:timer, :limit, _ms}), do: []
+  defp op(op), do: [op]
+end
+
+defmodule Tube.Handshake.Broken.NoDrainLimit do
+  use Tube.Handshake.Broken, Tube.Handshake.Tip
+
+  defp told(_m, event), do: event
+  defp op({:timer, :drain, _ms}), do: []
+  defp op(op), do: [op]
+end
+
+# Takes any nonce for its own, and an entry that is there for its own too.
+defmodule Tube.Handshake.Broken.Trusting do
+  use Tube.Handshake.Broken, Tube.Handshake.Nock
+
+  defp told(m, {:store, {:peer, 1} = ref, {:ok, _nonce}}), do: {:store, ref, {:ok, m.nonce}}
+  defp told(_m, event), do: event
+  defp op({:store, {:enter, 0} = ref, {:rm, path}}), do: [{:store, ref, {:read, path}}]
+  defp op(op), do: [op]
+end
+
+# Writes and removes without asking whose attempt it is.
+defmodule Tube.Handshake.Broken.Unguarded do
+  use Tube.Handshake.Broken, Tube.Handshake.Tip
+
+  defp told(_m, event), do: event
+
+  defp op({:store, ref, {:transaction, list}}),
+    do: [{:store, ref, {:transaction, Enum.reject(list, &match?({:guard, _, _}, &1))}}]
+
+  defp op(op), do: [op]
+end
+
+defmodule Tube.Handshake.Broken.Hoarder do
+  use Tube.Handshake.Broken, Tube.Handshake.Nock
+
+  defp told(_m, event), do: event
+  defp op(:free), do: []
+  defp op(op), do: [op]
+end
+
+defmodule Tube.Handshake.Broken.Untidy do
+  use Tube.Handshake.Broken, Tube.Handshake.Tip
+
+  defp told(_m, event), do: event
+
+  defp op({:store, {:clean, _} = ref, {:transaction, list}}),
+    do: [{:store, ref, {:transaction, Enum.reject(list, &match?({:try, {:rm, _}}, &1))}}]
+
+  defp op(op), do: [op]
+end
+
+# The founding document's universal access.
+defmodule Tube.Handshake.Broken.Generous do
+  use Tube.Handshake.Broken, Tube.Handshake.Tip
+
+  defp told(_m, event), do: event
+
+  defp op({:store, ref, {:transaction, list}}),
+    do: [{:store, ref, {:transaction, Enum.map(list, &open/1)}}]
+
+  defp op(op), do: [op]
+  defp open({:ensure, path, [{:n, me}, {:b, me} | _]}), do: {:ensure, path, b: me}
+  defp open(request), do: request
+end
