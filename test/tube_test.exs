@@ -200,6 +200,52 @@ defmodule TubeTest do
       end)
     end
 
+    test "commands that nobody takes cannot hold up a close", %{vm: vm} do
+      VM.run(vm, fn ->
+        {nock, tip} = pair(mode: :port, ring: 4096, linger: 300)
+
+        for n <- 1..20,
+            do: send(nock.pid, {self(), {:command, [<<n>>, :binary.copy("z", 1_500)]}})
+
+        assert :ok = Tube.close(nock)
+        # What the ring had taken is there.
+        assert {:ok, <<1, "z", _::binary>>} = Tube.recv(tip, 1_000)
+      end)
+    end
+
+    test "a command over the limit ends its owner with the reason; others are sent", %{vm: vm} do
+      VM.run(vm, fn ->
+        Process.flag(:trap_exit, true)
+        {nock, tip} = pair(mode: :port, max_message: 10)
+        send(nock.pid, {self(), {:command, "more than ten bytes"}})
+        send(nock.pid, {self(), {:command, "ten bytes."}})
+        pid = nock.pid
+        assert_receive {:EXIT, ^pid, :emsgsize}, 1_000
+        assert {:ok, "ten bytes."} = Tube.recv(tip, 1_000)
+      end)
+    end
+
+    test "who is not the owner, and what is no request, gets badsig", %{vm: vm} do
+      VM.run(vm, fn ->
+        Process.flag(:trap_exit, true)
+        {nock, _tip} = pair(mode: :port)
+        pid = nock.pid
+
+        {_, stranger} =
+          spawn_monitor(fn ->
+            send(pid, {self(), {:command, "x"}})
+            receive(do: (:never -> :ok))
+          end)
+
+        assert_receive {:DOWN, ^stranger, _, _, :badsig}, 1_000
+        send(pid, {self(), {:command, [:no, :iodata]}})
+        assert_receive {:EXIT, ^pid, :badsig}, 1_000
+        send(pid, {self(), :nonsense})
+        assert_receive {:EXIT, ^pid, :badsig}, 1_000
+        assert {:ok, _} = Tube.info(nock)
+      end)
+    end
+
     test "the exit tells why", %{vm: vm} do
       VM.run(vm, fn ->
         Process.flag(:trap_exit, true)

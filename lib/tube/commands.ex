@@ -17,7 +17,8 @@ defmodule Tube.Commands do
   def empty?(commands), do: :queue.is_empty(commands.queue)
 
   @doc "Adds a message, and sends what can be sent."
-  @spec push(t, non_neg_integer, iodata) :: {:ok, t} | {:error, atom}
+  @spec push(t, non_neg_integer, iodata) ::
+          {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def push(commands, id, iodata) do
     waited? = not empty?(commands)
     commands = %{commands | queue: :queue.in(IO.iodata_to_binary(iodata), commands.queue)}
@@ -25,7 +26,7 @@ defmodule Tube.Commands do
   end
 
   @doc "Goes on after `{:\"$tube_space\", id}`."
-  @spec resume(t, non_neg_integer) :: {:ok, t} | {:error, atom}
+  @spec resume(t, non_neg_integer) :: {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def resume(commands, id) do
     case :queue.peek(commands.queue) do
       :empty -> {:ok, commands}
@@ -41,5 +42,14 @@ defmodule Tube.Commands do
 
   defp sent(commands, id, {:more, cont}), do: resume(%{commands | cont: cont}, id)
   defp sent(commands, _id, {:wait, cont}), do: {:ok, %{commands | cont: cont}}
+
+  # This one can never be sent; those behind it can.
+  defp sent(commands, id, {:error, :emsgsize}) do
+    case resume(%{commands | queue: :queue.drop(commands.queue), cont: nil}, id) do
+      {:ok, commands} -> {:refused, :emsgsize, commands}
+      other -> other
+    end
+  end
+
   defp sent(_commands, _id, {:error, _} = error), do: error
 end

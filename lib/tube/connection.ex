@@ -7,45 +7,13 @@ defmodule Tube.Connection do
   # not pass through here: senders and the owner call `Tube.Native`, and the driver's port
   # delivers to the owner. This process is what the owner sees as the port.
   #
-  # The tube outlives its handshake's machine by what the owner has not taken yet: see `ended/2`.
+  # The tube outlives its handshake's machine by what the owner has not taken yet: see `settle/1`.
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{Operation, Owner, Rings}
+  alias Tube.Connection.{Operation, Owner, Rings, State}
   alias Tube.{Commands, Domain, Handshake, Native, Xenstore}
 
-  defstruct [
-    :role,
-    :module,
-    :machine,
-    :domain,
-    :peer,
-    :tid,
-    :options,
-    # %Tube{} from the moment that the rings exist
-    :tube,
-    # who gets the answer of open/2; who gets the answer of close/1
-    :opener,
-    :closer,
-    # the listener that takes the tube, at the tip
-    :listener,
-    :owner,
-    # why the machine stopped; the rings live on until the owner knows
-    :ended,
-    # why there is no tube, or none any more
-    failed: nil,
-    connected: false,
-    listening: false,
-    drained: false,
-    told: false,
-    closing: false,
-    commands: Commands.new(),
-    timers: %{},
-    store_up: true,
-    state: 1
-  ]
-
-  @type t :: %__MODULE__{}
   @type reason :: Tube.Error.reason()
 
   ## Starting
@@ -80,7 +48,8 @@ defmodule Tube.Connection do
   @doc "Hands the tube to `new_owner`, and with it what waits in the caller's mailbox."
   @spec give(Tube.t(), pid) :: :ok | {:error, reason}
   def give(tube, new_owner) do
-    with {:ok, mode} <- call(tube.pid, :hold) do
+    # Asked before anything moves: what is sent to a process that is no more is lost.
+    with {:ok, mode} <- call(tube.pid, {:hold, new_owner}) do
       # Passive now, so nothing follows what is forwarded here.
       Owner.forward(tube, new_owner)
       call(tube.pid, {:give, new_owner, mode})
@@ -131,7 +100,7 @@ defmodule Tube.Connection do
     Process.flag(:trap_exit, true)
     Domain.subscribe()
 
-    case new(args) do
+    case State.new(args) do
       {:ok, state, ops} -> {:ok, state, {:continue, ops}}
       {:error, reason} -> {:stop, {:shutdown, reason}}
     end
@@ -140,90 +109,11 @@ defmodule Tube.Connection do
   @impl true
   def handle_continue(ops, state), do: settle(run(state, ops))
 
-  defp new({:nock, domain, peer, options, opener}) do
-    with {:ok, tid} <- claim_tid(peer, options.tid) do
-      params = %{
-        me: domain.domid,
-        peer: peer,
-        tid: tid,
-        nonce: nonce(),
-        service: options.service,
-        limits: limits(options)
-      }
-
-      {machine, ops} = Handshake.Nock.new(params)
-
-      state = %__MODULE__{
-        role: :nock,
-        module: Handshake.Nock,
-        machine: machine,
-        domain: domain,
-        peer: peer,
-        tid: tid,
-        options: options,
-        owner: Owner.new(opener, options.mode)
-      }
-
-      {:ok, state, ops}
-    end
-  end
-
-  defp new({:tip, domain, knock, options, listener, verdict}) do
-    # One at a time for each knock: the door sees to that.
-    params = %{
-      me: domain.domid,
-      peer: knock.peer,
-      tid: knock.tid,
-      nonce: knock.nonce,
-      verdict: verdict,
-      limits: limits(options)
-    }
-
-    {machine, ops} = Handshake.Tip.new(params)
-
-    state = %__MODULE__{
-      role: :tip,
-      module: Handshake.Tip,
-      machine: machine,
-      domain: domain,
-      peer: knock.peer,
-      tid: knock.tid,
-      options: options,
-      listener: listener,
-      owner: Owner.new(listener, options.mode)
-    }
-
-    {:ok, state, ops}
-  end
-
-  defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
-
-  # The lowest number that no tube of ours to this peer has. Other VMs of the same domain see
-  # each other's directories in the store; on the local platform there are none.
-  defp claim_tid(peer, nil) do
-    Enum.find_value(0..0xFFFF, {:error, :busy}, fn tid ->
-      case claim_tid(peer, tid) do
-        {:ok, tid} -> {:ok, tid}
-        {:error, :eexist} -> nil
-      end
-    end)
-  end
-
-  defp claim_tid(peer, tid) do
-    case Registry.register(Tube.Registry, {:nock, peer, tid}, nil) do
-      {:ok, _} -> {:ok, tid}
-      {:error, {:already_registered, _pid}} -> {:error, :eexist}
-    end
-  end
-
-  defp nonce, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
-
   # Asked once, by who opens. The answer is held back until there is one.
   @impl true
   def handle_call(:await, from, state), do: settle(answer(%{state | opener: from}))
 
-  def handle_call(:info, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
-  def handle_call(:info, _from, state), do: {:reply, information(state), state}
+  def handle_call(:info, _from, state), do: {:reply, State.info(state), state}
 
   def handle_call(request, {caller, _tag} = from, state) do
     if Owner.is?(state.owner, caller),
@@ -233,26 +123,23 @@ defmodule Tube.Connection do
 
   defp owner_call(_request, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
 
-  defp owner_call(:hold, _from, state) do
-    case Native.info(state.tube.id) do
-      {:ok, %{active: mode}} ->
-        Native.active(state.tube.port, 0)
-        {:reply, {:ok, mode}, state}
-
-      error ->
-        {:reply, error, state}
+  defp owner_call({:hold, new_owner}, _from, state) do
+    with true <- owner?(new_owner), {:ok, %{active: mode}} <- Native.info(state.tube.id) do
+      Native.active(state.tube.port, 0)
+      {:reply, {:ok, mode}, state}
+    else
+      false -> {:reply, {:error, :einval}, state}
+      error -> {:reply, error, state}
     end
   end
 
   defp owner_call({:give, pid, mode}, _from, state) do
-    if node(pid) == node() and Process.alive?(pid) do
+    if owner?(pid) do
       mode = if mode == :initial, do: Rings.mode(state.options.active), else: mode
       Native.link_owner(state.tube.id, pid)
-
-      {:reply, Native.active(state.tube.port, mode),
-       %{state | owner: Owner.change(state.owner, pid)}}
+      state = %{state | owner: Owner.change(state.owner, pid)}
+      {:reply, Native.active(state.tube.port, mode), state}
     else
-      unless mode == :initial, do: Native.active(state.tube.port, mode)
       {:reply, {:error, :einval}, state}
     end
   end
@@ -262,8 +149,10 @@ defmodule Tube.Connection do
     {:reply, :ok, state}
   end
 
-  defp owner_call(:close, from, %{closing: false} = state), do: settle(close(state, from))
+  defp owner_call(:close, from, %{closing: nil} = state), do: settle(close(state, from))
   defp owner_call(:close, _from, state), do: {:reply, {:error, :closed}, state}
+
+  defp owner?(pid), do: node(pid) == node() and Process.alive?(pid)
 
   @impl true
   def handle_info({:xenstore, ref, result}, state), do: tell(state, {:store, ref, result})
@@ -280,7 +169,7 @@ defmodule Tube.Connection do
   def handle_info({:tube_domain, :attached, domain}, state) do
     # What was lost between our start and our subscription nobody told us.
     state = if state.store_up, do: event(state, :store_lost), else: state
-    tell(%{state | domain: domain, store_up: true}, {:store_back, nonce()})
+    tell(%{state | domain: domain, store_up: true}, {:store_back, State.nonce()})
   end
 
   def handle_info({:timer, name, ref}, state) do
@@ -297,6 +186,9 @@ defmodule Tube.Connection do
 
   def handle_info({:"$tube_space", id}, %{tube: %{id: id}} = state),
     do: settle(commands(state, Commands.resume(state.commands, id)))
+
+  def handle_info(:linger_over, state),
+    do: settle(if(Commands.empty?(state.commands), do: state, else: finish(state)))
 
   # Somebody closed the port under us: the rings are gone with it.
   def handle_info({:EXIT, port, _reason}, %{tube: %{port: port}} = state),
@@ -365,28 +257,37 @@ defmodule Tube.Connection do
   defp store_lost(state), do: tell(%{state | store_up: false}, :store_lost)
 
   defp owner_down(pid, state) do
-    if Owner.is?(state.owner, pid) do
-      Rings.shut(state.tube)
-      tell(%{state | owner: nil, closing: true}, :owner_down)
+    if Owner.is?(state.owner, pid),
+      do: settle(close(%{state | owner: nil}, state.closer, :owner_down)),
+      else: {:noreply, state}
+  end
+
+  # What was accepted is sent before the end is said, if the peer takes it in time.
+  defp close(state, closer, event \\ :close) do
+    state = %{state | closer: closer, closing: event}
+
+    if Commands.empty?(state.commands) do
+      finish(state)
     else
-      {:noreply, state}
+      Process.send_after(self(), :linger_over, state.options.linger)
+      state
     end
   end
 
-  # What was accepted is sent before the end is said.
-  defp close(state, closer) do
-    state = %{state | closer: closer, closing: true}
-    if Commands.empty?(state.commands), do: finish(state), else: state
-  end
-
-  defp finish(state) do
+  defp finish(%{closing: event} = state) do
     Rings.shut(state.tube)
-    event(state, :close)
+    event(%{state | commands: Commands.new()}, event)
   end
 
   defp commands(state, {:ok, commands}) do
     state = %{state | commands: commands}
-    if state.closing and Commands.empty?(commands), do: finish(state), else: state
+    if state.closing && Commands.empty?(commands), do: finish(state), else: state
+  end
+
+  # A port's owner whose command the driver cannot take is ended with the reason.
+  defp commands(state, {:refused, reason, commands}) do
+    if state.owner, do: Process.exit(state.owner.pid, reason)
+    commands(state, {:ok, commands})
   end
 
   # The link has ended, and says so by an event of its own.
@@ -412,9 +313,9 @@ defmodule Tube.Connection do
   ## The end
 
   @doc "Frees the rings, unless the owner has still to hear something through them. For `Operation`."
-  @spec let_go(t) :: t
+  @spec let_go(State.t()) :: State.t()
   def let_go(state) do
-    if owner_unaware?(state) do
+    if State.owner_unaware?(state) do
       state
     else
       Rings.free(state.tube)
@@ -428,24 +329,16 @@ defmodule Tube.Connection do
   defp settle(state) do
     state = answer(state)
 
-    if state.ended == nil or owner_unaware?(state) do
+    if state.ended == nil or State.owner_unaware?(state) do
       {:noreply, state}
     else
       Rings.free(state.tube)
-      # Who never had the tube has the answer of open/2, and nothing else.
-      Owner.told(state.connected && state.owner, state.ended, state.closer)
+      # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
+      reason = if state.closing, do: :closed, else: state.ended
+      Owner.told(state.connected && state.owner, reason, state.closer)
       {:stop, :normal, state}
     end
   end
-
-  defp owner_unaware?(%{tube: nil}), do: false
-  defp owner_unaware?(%{listening: false}), do: false
-  defp owner_unaware?(%{closing: true}), do: false
-  # An orderly end needs no word beyond the last message: a tube that is gone is closed.
-  defp owner_unaware?(%{failed: nil, drained: true}), do: false
-  # A port's owner is told by its exit.
-  defp owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
-  defp owner_unaware?(%{told: told}), do: not told
 
   defp answer(%{opener: nil} = state), do: state
 
@@ -462,17 +355,13 @@ defmodule Tube.Connection do
     %{state | opener: nil}
   end
 
-  defp information(state) do
-    with {:ok, native} <- Native.info(state.tube.id) do
-      {:ok,
-       Map.merge(native, %{
-         role: state.role,
-         peer: state.peer,
-         tid: state.tid,
-         service: state.options.service,
-         state: state.state,
-         owner: state.owner && state.owner.pid
-       })}
-    end
+  # The library is being stopped: what we have in the store goes with us. The peer hears of it by
+  # the end of our rings.
+  @impl true
+  def terminate(_reason, %{ended: nil, store_up: true} = state) do
+    Rings.shut(state.tube)
+    Operation.transaction(state, state.module.remove(state.machine), timeout: 1_000)
   end
+
+  def terminate(_reason, _state), do: :ok
 end

@@ -32,8 +32,10 @@ defmodule Tube.Door do
   def add(options, owner), do: GenServer.call(__MODULE__, {:add, options, owner}, :infinity)
 
   @impl true
-  def init(nil),
-    do: {:ok, %__MODULE__{instance: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)}}
+  def init(nil) do
+    Process.flag(:trap_exit, true)
+    {:ok, %__MODULE__{instance: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)}}
+  end
 
   @impl true
   def handle_call({:add, options, owner}, {listener, _tag}, state) do
@@ -99,6 +101,16 @@ defmodule Tube.Door do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  # The library is being stopped: nobody is to wait at a door that nobody is behind.
+  @impl true
+  def terminate(_reason, %{domain: nil}), do: :ok
+
+  def terminate(_reason, state) do
+    for {service, _entry} <- state.services do
+      transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
+    end
+  end
 
   ## The door in the store
 

@@ -5,11 +5,11 @@ defmodule Tube.Connection.Operation do
   # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
   # operations were answered by on the spot, newest first.
 
-  alias Tube.Connection.Rings
+  alias Tube.Connection.{Rings, State}
   alias Tube.{Connection, Handshake, Listener, Native, Xenstore}
 
-  @spec carry_out(Handshake.op(), {Tube.Connection.t(), [Handshake.event()]}) ::
-          {Tube.Connection.t(), [Handshake.event()]}
+  @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
+          {State.t(), [Handshake.event()]}
   def carry_out({:allocate, spec}, {state, events}) do
     case Rings.allocate(state.domain.platform, spec, state.options) do
       {:ok, tube, refs} -> {%{state | tube: tube}, [{:allocated, {:ok, refs}} | events]}
@@ -26,12 +26,7 @@ defmodule Tube.Connection.Operation do
 
   # A transaction must be retried as a whole, so it is waited for; it has a limit of its own.
   def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
-    result =
-      Xenstore.transaction(state.domain.store, fn transaction ->
-        Handshake.run(requests, &Xenstore.perform(transaction, &1))
-      end)
-
-    {state, [{:store, ref, result} | events]}
+    {state, [{:store, ref, transaction(state, {:transaction, requests}, [])} | events]}
   end
 
   def carry_out({:store, ref, request}, {state, events}) do
@@ -47,6 +42,13 @@ defmodule Tube.Connection.Operation do
   end
 
   def carry_out(op, {state, events}), do: {change(op, state), events}
+
+  @doc "Does the requests of a transaction of the handshake."
+  @spec transaction(State.t(), Handshake.request(), keyword) :: Handshake.result()
+  def transaction(state, {:transaction, requests}, opts) do
+    body = fn transaction -> Handshake.run(requests, &Xenstore.perform(transaction, &1)) end
+    Xenstore.transaction(state.domain.store, body, opts)
+  end
 
   defp change({:unwatch, token}, state) do
     Xenstore.unwatch(state.domain.store, token)

@@ -1,0 +1,160 @@
+defmodule Tube.Connection.State do
+  @moduledoc false
+  # What the process of one tube knows: how it begins, and what follows from it.
+
+  alias Tube.Connection.Owner
+  alias Tube.{Commands, Domain, Handshake, Native}
+
+  defstruct [
+    :role,
+    :module,
+    :machine,
+    :domain,
+    :peer,
+    :tid,
+    :options,
+    # %Tube{} from the moment that the rings exist
+    :tube,
+    # who gets the answer of open/2; who gets the answer of close/1
+    :opener,
+    :closer,
+    # the listener that takes the tube, at the tip
+    :listener,
+    :owner,
+    # why the machine stopped; the rings live on until the owner knows
+    :ended,
+    # why there is no tube, or none any more
+    failed: nil,
+    connected: false,
+    listening: false,
+    drained: false,
+    told: false,
+    # the event that the machine gets once all commands are sent
+    closing: nil,
+    commands: Commands.new(),
+    timers: %{},
+    store_up: true,
+    state: 1
+  ]
+
+  @type t :: %__MODULE__{}
+
+  @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
+  @type args ::
+          {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
+          | {:tip, Domain.t(), Handshake.Knock.knock(), Tube.Options.t(), listener :: pid, term}
+
+  @doc "A new tube, and the first operations of its handshake."
+  @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}
+  def new({:nock, domain, peer, options, opener}) do
+    with {:ok, tid} <- claim_tid(peer, options.tid) do
+      params = %{
+        me: domain.domid,
+        peer: peer,
+        tid: tid,
+        nonce: nonce(),
+        service: options.service,
+        limits: limits(options)
+      }
+
+      {machine, ops} = Handshake.Nock.new(params)
+
+      state = %__MODULE__{
+        role: :nock,
+        module: Handshake.Nock,
+        machine: machine,
+        domain: domain,
+        peer: peer,
+        tid: tid,
+        options: options,
+        owner: Owner.new(opener, options.mode)
+      }
+
+      {:ok, state, ops}
+    end
+  end
+
+  def new({:tip, domain, knock, options, listener, verdict}) do
+    # One at a time for each knock: the door sees to that.
+    params = %{
+      me: domain.domid,
+      peer: knock.peer,
+      tid: knock.tid,
+      nonce: knock.nonce,
+      verdict: verdict,
+      limits: limits(options)
+    }
+
+    {machine, ops} = Handshake.Tip.new(params)
+
+    state = %__MODULE__{
+      role: :tip,
+      module: Handshake.Tip,
+      machine: machine,
+      domain: domain,
+      peer: knock.peer,
+      tid: knock.tid,
+      options: options,
+      listener: listener,
+      owner: Owner.new(listener, options.mode)
+    }
+
+    {:ok, state, ops}
+  end
+
+  defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
+
+  # The lowest number that no tube of ours to this peer has. Other VMs of the same domain see
+  # each other's directories in the store; on the local platform there are none.
+  defp claim_tid(peer, nil) do
+    Enum.find_value(0..0xFFFF, {:error, :busy}, fn tid ->
+      case claim_tid(peer, tid) do
+        {:ok, tid} -> {:ok, tid}
+        {:error, :eexist} -> nil
+      end
+    end)
+  end
+
+  defp claim_tid(peer, tid) do
+    case Registry.register(Tube.Registry, {:nock, peer, tid}, nil) do
+      {:ok, _} -> {:ok, tid}
+      {:error, {:already_registered, _pid}} -> {:error, :eexist}
+    end
+  end
+
+  @doc "Names one attempt of a handshake."
+  @spec nonce() :: Tube.Paths.nonce()
+  def nonce, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
+
+  @doc """
+  Has the owner still to hear something through the rings? What the peer sent last, or why the
+  tube ended.
+  """
+  @spec owner_unaware?(t) :: boolean
+  def owner_unaware?(%{tube: nil}), do: false
+  def owner_unaware?(%{listening: false}), do: false
+  def owner_unaware?(%{closing: closing}) when closing != nil, do: false
+  # An orderly end needs no word beyond the last message: a tube that is gone is closed.
+  def owner_unaware?(%{failed: nil, drained: true}), do: false
+  # A port's owner is told by its exit.
+  def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
+  def owner_unaware?(%{told: told}), do: not told
+
+  @doc "For `Tube.info/1`."
+  @spec info(t) :: {:ok, map} | {:error, :closed}
+  def info(%{tube: nil}), do: {:error, :closed}
+
+  def info(state) do
+    with {:ok, native} <- Native.info(state.tube.id) do
+      {:ok,
+       Map.merge(native, %{
+         role: state.role,
+         peer: state.peer,
+         tid: state.tid,
+         service: state.options.service,
+         state: state.state,
+         owner: state.owner && state.owner.pid
+       })}
+    end
+  end
+end
