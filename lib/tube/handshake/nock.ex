@@ -75,15 +75,15 @@ defmodule Tube.Handshake.Nock do
   def answered(m, :knock, [{:ok, _results}]), do: %{wrote(m, 2) | phase: :inbox} |> enter()
   def answered(m, :knock, [{:error, reason}]), do: fail(m, reason)
 
-  def answered(m, :enter, [_rm, :ok, :ok]), do: %{m | phase: :entry}
+  # The last of the three decides: the inbox may have come while they were on their way, and then
+  # the write has made the entry. To enter again would take away what the tip writes there by now.
+  def answered(m, :enter, [_rm, _mkdir, :ok]), do: %{m | phase: :entry}
 
-  def answered(m, :enter, answers) do
-    case for({:error, reason} <- tl(answers), reason not in [:enoent, :eacces], do: reason) do
-      # Not let in yet: the tip makes the inbox, and the watch tells.
-      [] -> m
-      [reason | _] -> fail(m, reason)
-    end
-  end
+  # Not let in yet: the tip makes the inbox, and the watch tells.
+  def answered(m, :enter, [_rm, _mkdir, {:error, reason}]) when reason in [:enoent, :eacces],
+    do: m
+
+  def answered(m, :enter, [_rm, _mkdir, {:error, reason}]), do: fail(m, reason)
 
   def answered(m, :peer, answers), do: follow(m, Machine.peer(m, answers))
 
