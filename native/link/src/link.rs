@@ -59,13 +59,27 @@ impl<V: Vm> Link<V> {
         done: u64,
         herald: &impl Herald<V::Process>,
     ) -> Result<Sent, Refusal> {
+        self.send_parts(sender, &[message], done, herald)
+    }
+
+    /// [`send`](Self::send) of a message that lies in several places, the same at each call for it.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn send_parts<B: AsRef<[u8]>>(
+        &self,
+        sender: V::Process,
+        parts: &[B],
+        done: u64,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<Sent, Refusal> {
         let mut after = After::default();
         let sent = self.with_tx(&mut after, |tx, after| {
             let now = self.status.now();
             match now.fault() {
                 Some(fault) => Err(fault.into()),
                 None if now.has(Event::Gone) => Err(Refusal::Closed.into()),
-                None => tx.send(sender, message, done, after),
+                None => tx.send(sender, parts, done, after),
             }
         });
         self.finish(after, herald);

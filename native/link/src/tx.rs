@@ -33,11 +33,11 @@ impl<P: Copy + PartialEq> Tx<P> {
         }
     }
 
-    /// Puts the next part of `message` into the ring, of which `done` bytes are there.
-    pub(crate) fn send(
+    /// Puts the next part of the message that `parts` make up into the ring, of which `done` bytes are there.
+    pub(crate) fn send<B: AsRef<[u8]>>(
         &mut self,
         sender: P,
-        message: &[u8],
+        parts: &[B],
         done: u64,
         after: &mut After<P>,
     ) -> Result<Sent, Stop> {
@@ -60,19 +60,19 @@ impl<P: Copy + PartialEq> Tx<P> {
         }
         let done = u32::try_from(done).map_err(|_| Refusal::Invalid)?;
         let mut progress = Progress::at(done);
-        let pushed = self.push(message, &mut progress, after);
+        let pushed = self.push(parts, &mut progress, after);
         self.follow(sender, done > 0, &pushed, after);
         pushed
     }
 
-    fn push(
+    fn push<B: AsRef<[u8]>>(
         &mut self,
-        message: &[u8],
+        parts: &[B],
         progress: &mut Progress,
         after: &mut After<P>,
     ) -> Result<Sent, Stop> {
         for _ in 0..TRIES {
-            match self.producer.push(message, progress, BUDGET)? {
+            match self.producer.push_parts(parts, progress, BUDGET)? {
                 Push::Whole => {
                     after.ring |= self.producer.publish()?;
                     return Ok(Sent::Whole);
