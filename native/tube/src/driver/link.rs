@@ -1,5 +1,6 @@
 //! The link port: the one reader of a link's event channel, in every mode.
 
+use super::dist::Dist;
 use super::parked::Selected;
 use super::term::{ATOMS, Bytes, Sender};
 use super::{Verdict, sys};
@@ -14,6 +15,9 @@ use tube_link::{Buffer as _, Event, Flow, Fragment, Herald, Mode, Nobody, Outlet
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
 const ACTIVE: c_uint = 0x5455_0002;
+const DIST: c_uint = 0x5455_0003;
+const DIST_INPUT: c_uint = 0x5455_0004;
+const DIST_TICK: c_uint = 0x5455_0005;
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -31,7 +35,17 @@ pub struct LinkPort {
 /// What there is once data flows.
 struct Flowing {
     selected: Option<Selected>,
-    delivery: Delivery,
+    way: Way,
+}
+
+/// Where messages go.
+// One per port, in its box.
+#[allow(clippy::large_enum_variant)]
+enum Way {
+    /// To the owner.
+    Owner(Delivery),
+    /// To the VM, and the VM's into the ring: the port is a distribution controller.
+    Vm(Dist),
 }
 
 impl LinkPort {
@@ -48,24 +62,54 @@ impl LinkPort {
 
     /// The event channel has something to say.
     pub fn ready_input(&mut self) -> Verdict {
-        if let Some(flowing) = &mut self.flowing {
-            let flow = self.entry.link.bell(&mut flowing.delivery);
-            self.follow(flow);
-        }
-        Verdict::Stay
+        let Some(flowing) = &mut self.flowing else {
+            return Verdict::Stay;
+        };
+        let flow = match &mut flowing.way {
+            Way::Owner(delivery) => self.entry.link.bell(delivery),
+            Way::Vm(dist) => self.entry.link.bell(dist),
+        };
+        self.follow(flow)
     }
 
-    /// The timer that [`follow`](Self::follow) set.
+    /// The timer that [`follow`](Self::follow) set, or the distribution.
     pub fn timeout(&mut self) -> Verdict {
-        self.resume();
-        Verdict::Stay
+        self.resume()
+    }
+
+    /// The VM puts out a packet of the distribution.
+    ///
+    /// # Safety
+    /// `vector` is that of an `outputv` callback of this port.
+    pub unsafe fn output(&mut self, vector: *mut sys::ErlIoVec) -> Verdict {
+        match self.dist() {
+            Some((dist, entry)) => {
+                // SAFETY: the caller's promise.
+                unsafe { dist.output(&entry.link, vector) };
+                self.verdict()
+            }
+            // Commands to a tube go to its process.
+            None => Verdict::Reason(c"badsig"),
+        }
+    }
+
+    /// The port is to be closed, and something is queued.
+    pub fn flush(&mut self) {
+        if let Some((dist, entry)) = self.dist() {
+            dist.go_on(&entry.link);
+            dist.discard();
+        }
     }
 
     /// `port_control`. The answer is the name of an atom.
     ///
     /// # Safety
     /// In the `control` callback of this port.
-    pub unsafe fn control(&mut self, operation: c_uint, data: &[u8]) -> Option<&'static CStr> {
+    pub unsafe fn control(
+        &mut self,
+        operation: c_uint,
+        data: &[u8],
+    ) -> Option<(&'static CStr, Verdict)> {
         // SAFETY: the caller's promise.
         let (caller, connected) = unsafe {
             let port = self.port;
@@ -74,28 +118,75 @@ impl LinkPort {
         let done = match (operation, data) {
             (START, []) => self.begin(Pid::from_word(connected)),
             (ACTIVE, data) => match mode(data) {
-                Some(mode) => {
+                Some(mode) if self.dist().is_none() => {
                     let by = (caller != connected).then_some(Pid::from_word(caller));
                     self.entry.link.set_mode(by, mode)
+                }
+                _ => Err(Refusal::Invalid),
+            },
+            (DIST, []) => self.become_dist(Pid::from_word(caller)),
+            (DIST_INPUT, []) => match self.dist() {
+                Some((_, entry)) => entry
+                    .link
+                    .set_mode(Some(Pid::from_word(caller)), Mode::Always),
+                None => Err(Refusal::Invalid),
+            },
+            (DIST_TICK, []) => match self.dist() {
+                Some((dist, entry)) => {
+                    dist.tick(&entry.link);
+                    Ok(())
                 }
                 None => Err(Refusal::Invalid),
             },
             _ => return None,
         };
         Some(match done {
-            Ok(()) => {
-                self.resume();
-                c"ok"
-            }
-            Err(Refusal::NotOwner) => c"not_owner",
-            Err(Refusal::Invalid) => c"einval",
-            Err(_) => c"closed",
+            Ok(()) => (c"ok", self.resume()),
+            Err(Refusal::NotOwner) => (c"not_owner", Verdict::Stay),
+            Err(Refusal::Invalid) => (c"einval", Verdict::Stay),
+            Err(_) => (c"closed", Verdict::Stay),
         })
+    }
+
+    /// From here on the VM's packets are taken. Those of the peer wait for `DIST_INPUT`, since the VM must
+    /// know the port as a controller first.
+    fn become_dist(&mut self, owner: Pid) -> Result<(), Refusal> {
+        self.entry.link.set_mode(Some(owner), Mode::Passive)?;
+        let connection = self.entry.parties.get().ok_or(Refusal::Invalid)?.connection;
+        let sender = self.sender(connection);
+        match &mut self.flowing {
+            Some(flowing) if matches!(flowing.way, Way::Owner(_)) => {
+                flowing.way = Way::Vm(Dist::new(self.port, connection, sender));
+                Ok(())
+            }
+            _ => Err(Refusal::Invalid),
+        }
+    }
+
+    fn sender(&self, connection: Pid) -> Sender {
+        // SAFETY: in a callback of this port.
+        let term = unsafe { sys::driver_mk_port(self.port) };
+        Sender::new(term, self.id, connection)
+    }
+
+    fn dist(&mut self) -> Option<(&mut Dist, &Entry)> {
+        match &mut self.flowing.as_mut()?.way {
+            Way::Owner(_) => None,
+            Way::Vm(dist) => Some((dist, &self.entry)),
+        }
+    }
+
+    fn verdict(&mut self) -> Verdict {
+        match self.dist() {
+            // Not `normal`: the process that looks after the connection is to end with the port.
+            Some((dist, _)) if dist.has_ended() => Verdict::Reason(c"connection_closed"),
+            _ => Verdict::Stay,
+        }
     }
 
     /// Data begins to flow.
     fn begin(&mut self, connected: Pid) -> Result<(), Refusal> {
-        let parties = self.entry.parties.get().ok_or(Refusal::Invalid)?;
+        let parties = *self.entry.parties.get().ok_or(Refusal::Invalid)?;
         // Also the proof that NIF and driver mean the same by a process. See `Pid`.
         if parties.connection != connected || self.flowing.is_some() {
             return Err(Refusal::Invalid);
@@ -105,29 +196,31 @@ impl LinkPort {
         // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
         let selected = unsafe { Selected::new(self.port, fd, channel) };
         let selected = Some(selected.ok_or(Refusal::Invalid)?);
-        // SAFETY: in a callback of this port.
-        let term = unsafe { sys::driver_mk_port(self.port) };
-        let sender = Sender::new(term, self.id, parties.connection);
-        let delivery = Delivery {
-            sender,
+        let owner = parties.owner;
+        let way = Way::Owner(Delivery {
+            sender: self.sender(parties.connection),
             form: parties.form,
             taken: Taken::Inline(0),
             inline: [MaybeUninit::uninit(); ON_HEAP],
-        };
-        self.flowing = Some(Flowing { selected, delivery });
-        self.entry.link.start(parties.owner)
+        });
+        self.flowing = Some(Flowing { selected, way });
+        self.entry.link.start(owner)
     }
 
-    fn resume(&mut self) {
-        if let Some(flowing) = &mut self.flowing {
-            let flow = self.entry.link.resume(&mut flowing.delivery);
-            self.follow(flow);
-        }
-    }
-
-    fn follow(&mut self, flow: Flow) {
+    fn resume(&mut self) -> Verdict {
         let Some(flowing) = &mut self.flowing else {
-            return;
+            return Verdict::Stay;
+        };
+        let flow = match &mut flowing.way {
+            Way::Owner(delivery) => self.entry.link.resume(delivery),
+            Way::Vm(dist) => self.entry.link.resume(dist),
+        };
+        self.follow(flow)
+    }
+
+    fn follow(&mut self, flow: Flow) -> Verdict {
+        let Some(flowing) = &mut self.flowing else {
+            return Verdict::Stay;
         };
         if self.entry.link.is_gone() {
             // At its end a descriptor is readable for ever.
@@ -142,6 +235,12 @@ impl LinkPort {
             // SAFETY: in a callback of this port.
             unsafe { sys::driver_set_timer(self.port, 0) };
         }
+        if let Some((dist, entry)) = self.dist()
+            && dist.has_room()
+        {
+            dist.go_on(&entry.link);
+        }
+        self.verdict()
     }
 }
 
@@ -151,9 +250,10 @@ impl Drop for LinkPort {
         handles::remove_link(self.id);
         watch::forget(&self.entry);
         // Before the pages go, so that no callback of ours meets a link that is half gone.
-        let delivery = self.flowing.take().map(|flowing| flowing.delivery);
-        match delivery {
-            Some(mut delivery) => self.entry.link.close(&mut delivery),
+        let way = self.flowing.take().map(|flowing| flowing.way);
+        match way {
+            Some(Way::Owner(mut delivery)) => self.entry.link.close(&mut delivery),
+            Some(Way::Vm(mut dist)) => self.entry.link.close(&mut dist),
             None => self.entry.link.close(&mut Nobody),
         }
     }
@@ -261,12 +361,6 @@ impl Herald<Pid> for Delivery {
     }
 
     fn event(&self, event: Event) {
-        self.sender.event(match event {
-            Event::Fin => ATOMS.fin,
-            Event::Drained => ATOMS.drained,
-            Event::Told => ATOMS.told,
-            Event::Gone => ATOMS.gone,
-            Event::Violated => ATOMS.protocol,
-        });
+        self.sender.report(event);
     }
 }

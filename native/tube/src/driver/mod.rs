@@ -1,6 +1,7 @@
 //! The driver half: the callbacks of the linked-in driver `tube`, and its two kinds of port. The command
 //! of `open_port` is `tube link <id> <build>` or `tube stream <id> <build>`.
 
+mod dist;
 mod link;
 mod parked;
 mod stream;
@@ -60,7 +61,7 @@ pub extern "C" fn driver_init() -> *mut sys::Entry {
         timeout: Some(timeout),
         outputv: Some(outputv),
         ready_async: None,
-        flush: None,
+        flush: Some(flush),
         call: None,
         unused_event_callback: None,
         extended_marker: sys::EXTENDED_MARKER,
@@ -143,9 +144,22 @@ unsafe extern "C" fn outputv(data: sys::Data, vector: *mut sys::ErlIoVec) {
     // SAFETY: as above, with the vector that the VM gives.
     unsafe {
         with(data, |kind| match kind {
-            // Commands to a tube go to its process.
-            Kind::Link(_) => Verdict::Reason(c"badsig"),
+            Kind::Link(link) => link.output(vector),
             Kind::Stream(stream) => stream.output(vector),
+        });
+    }
+}
+
+unsafe extern "C" fn flush(data: sys::Data) {
+    // SAFETY: as above.
+    unsafe {
+        with(data, |kind| {
+            match kind {
+                Kind::Link(link) => link.flush(),
+                // Its queue empties as the descriptor takes it.
+                Kind::Stream(_) => {}
+            }
+            Verdict::Stay
         });
     }
 }
@@ -167,10 +181,16 @@ unsafe extern "C" fn control(
                 0 => &[],
                 _ => std::slice::from_raw_parts(bytes.cast::<u8>(), len),
             };
-            if let Kind::Link(link) = kind {
-                said = link.control(operation, bytes);
+            let Kind::Link(link) = kind else {
+                return Verdict::Stay;
+            };
+            match link.control(operation, bytes) {
+                Some((word, verdict)) => {
+                    said = Some(word);
+                    verdict
+                }
+                None => Verdict::Stay,
             }
-            Verdict::Stay
         });
         match said.map(CStr::to_bytes) {
             Some(said) if said.len() <= room => {

@@ -136,6 +136,14 @@ const _: () = {
 unsafe extern "C" {
     pub fn driver_select(port: Port, event: Event, mode: c_int, on: c_int) -> c_int;
     pub fn driver_output(port: Port, bytes: *const u8, len: usize) -> c_int;
+    pub fn driver_output_binary(
+        port: Port,
+        header: *const u8,
+        header_len: usize,
+        binary: *mut DriverBinary,
+        offset: usize,
+        len: usize,
+    ) -> c_int;
     pub fn driver_set_timer(port: Port, milliseconds: c_ulong) -> c_int;
     pub fn driver_failure_eof(port: Port) -> c_int;
     pub fn driver_failure_atom(port: Port, reason: *const c_char) -> c_int;

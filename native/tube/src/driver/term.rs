@@ -4,6 +4,7 @@ use super::sys::{self, Word, tag};
 use crate::process::Pid;
 use std::ffi::CStr;
 use std::sync::LazyLock;
+use tube_link::Event;
 
 macro_rules! atoms {
     ($($name:ident = $text:literal,)*) => {
@@ -133,7 +134,14 @@ impl Sender {
     }
 
     /// `{:"$tube", id, event}`, to the connection.
-    pub fn event(&self, event: Word) {
+    pub fn report(&self, event: Event) {
+        let event = match event {
+            Event::Fin => ATOMS.fin,
+            Event::Drained => ATOMS.drained,
+            Event::Told => ATOMS.told,
+            Event::Gone => ATOMS.gone,
+            Event::Violated => ATOMS.protocol,
+        };
         let id = self.id as Word;
         #[rustfmt::skip]
         let spec = [tag::ATOM, ATOMS.our_event, tag::UINT, id, tag::ATOM, event, tag::TUPLE, 3];

@@ -1,0 +1,299 @@
+//! A link's port as a distribution controller: the packets that the VM puts out go into the ring, those
+//! that come out of the ring go to the VM. See `Tube.Dist` for when a port becomes one.
+
+use super::sys;
+use super::term::Sender;
+use crate::process::{Beam, Buffer, Pid};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use tube_link::{Buffer as _, Event, Fragment, Herald, Link, Outlet, Refusal, Sent, Small};
+
+/// Packets up to this size are copied out of the ring to one place, and the VM copies what it must keep;
+/// for larger ones a binary is made that the VM keeps as it is. Bytes.
+const SMALL: usize = 4 << 10;
+/// So many pieces of work (256 KiB each, as the link bounds them) are put into the ring in one callback.
+/// A reader that keeps up must not keep the port's scheduler here.
+const ROUNDS: usize = 4;
+
+/// What a port is while it carries a distribution connection.
+pub struct Dist {
+    port: sys::Port,
+    /// Whom the link takes for the one sender there is, and who is told what becomes of the link.
+    connection: Pid,
+    events: Sender,
+    taken: Taken,
+    scratch: Box<[MaybeUninit<u8>; SMALL]>,
+    /// Sizes of the packets in the port's queue, which itself knows only bytes.
+    queued: VecDeque<usize>,
+    /// Bytes of the first of them that are in the ring.
+    sent: u64,
+    busy: bool,
+    /// The link says that there is room.
+    room: Cell<bool>,
+    /// Nothing more will come, or nothing more can be sent.
+    ended: bool,
+}
+
+/// The packet that was just copied out of the ring.
+enum Taken {
+    /// So many bytes of `scratch`.
+    Scratch(usize),
+    Binary(Buffer),
+}
+
+/// How far a packet has got.
+enum Pushed {
+    Whole,
+    /// Until there is room.
+    Wait(u64),
+    /// Until the next callback, which is soon.
+    Later(u64),
+}
+
+/// One piece of a packet.
+#[repr(transparent)]
+struct Piece(sys::IoVec);
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        match self.0.len {
+            // May have no address.
+            0 => &[],
+            // SAFETY: `pieces` was promised that the bytes are readable for as long as this is borrowed.
+            len => unsafe { std::slice::from_raw_parts(self.0.base, len) },
+        }
+    }
+}
+
+/// # Safety
+/// `iov` are `count` pieces (or null, for none), and they and their bytes do not change for `'a`.
+unsafe fn pieces<'a>(iov: *const sys::IoVec, count: usize) -> &'a [Piece] {
+    match iov.is_null() {
+        true => &[],
+        // SAFETY: the caller's promise, and a `Piece` is laid out as what it wraps.
+        false => unsafe { std::slice::from_raw_parts(iov.cast(), count) },
+    }
+}
+
+impl Dist {
+    /// For `port`, whose connection process hears of events from `events`.
+    pub fn new(port: sys::Port, connection: Pid, events: Sender) -> Dist {
+        Dist {
+            port,
+            connection,
+            events,
+            taken: Taken::Scratch(0),
+            scratch: Box::new([MaybeUninit::uninit(); SMALL]),
+            queued: VecDeque::new(),
+            sent: 0,
+            busy: false,
+            room: Cell::new(false),
+            ended: false,
+        }
+    }
+
+    /// Is the connection over?
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The VM puts out a packet.
+    ///
+    /// # Safety
+    /// `vector` is that of an `outputv` callback of this port.
+    pub unsafe fn output(&mut self, link: &Link<Beam>, vector: *mut sys::ErlIoVec) {
+        // SAFETY: the caller's promise; the vector is untouched until `driver_enqv`.
+        let (parts, size) = unsafe {
+            let count = (*vector).vsize as usize;
+            (pieces((*vector).iov, count), (*vector).size)
+        };
+        if self.queued.is_empty() {
+            match self.push(link, parts, 0) {
+                Ok(Pushed::Whole) => return,
+                Ok(Pushed::Wait(sent)) => self.sent = sent,
+                Ok(Pushed::Later(sent)) => {
+                    self.sent = sent;
+                    self.come_back();
+                }
+                Err(refusal) => return self.refused(refusal),
+            }
+        }
+        // All of it, sent or not: the link wants the same packet until it is whole.
+        // SAFETY: in a callback of this port; the queue takes references of its own.
+        unsafe { sys::driver_enqv(self.port, vector, 0) };
+        self.queued.push_back(size);
+        self.set_busy(true);
+    }
+
+    /// An empty packet, which says that this node is alive. With others under way there is no need.
+    pub fn tick(&mut self, link: &Link<Beam>) {
+        if self.queued.is_empty()
+            && let Err(refusal) = self.push::<&[u8]>(link, &[], 0)
+        {
+            self.refused(refusal);
+        }
+    }
+
+    /// Goes on with what is queued, if the link has said that there is room or a callback ended early.
+    pub fn go_on(&mut self, link: &Link<Beam>) {
+        let mut rounds = ROUNDS;
+        self.room.set(false);
+        while let Some(&size) = self.queued.front() {
+            if rounds == 0 {
+                return self.come_back();
+            }
+            rounds -= 1;
+            let mut count = 0;
+            // SAFETY: in a callback of this port; the queue does not change before `driver_deq`.
+            let queue = unsafe { pieces(sys::driver_peekq(self.port, &mut count), count as usize) };
+            match self.push(link, &first(queue, size), self.sent) {
+                Ok(Pushed::Whole) => {
+                    self.sent = 0;
+                    self.queued.pop_front();
+                    // SAFETY: in a callback of this port, and this many bytes are there.
+                    unsafe { sys::driver_deq(self.port, size) };
+                }
+                Ok(Pushed::Wait(sent)) => return self.sent = sent,
+                Ok(Pushed::Later(sent)) => {
+                    self.sent = sent;
+                    return self.come_back();
+                }
+                Err(refusal) => return self.refused(refusal),
+            }
+        }
+        self.set_busy(false);
+    }
+
+    /// Is there something for [`go_on`](Self::go_on) to do?
+    pub fn has_room(&self) -> bool {
+        self.room.get()
+    }
+
+    /// Throws away what is queued: the VM ends the port when nothing is.
+    pub fn discard(&mut self) {
+        self.queued.clear();
+        self.sent = 0;
+        // SAFETY: in a callback of this port.
+        unsafe { sys::driver_deq(self.port, sys::driver_sizeq(self.port)) };
+    }
+
+    fn push<B: AsRef<[u8]>>(
+        &self,
+        link: &Link<Beam>,
+        parts: &[B],
+        sent: u64,
+    ) -> Result<Pushed, Refusal> {
+        let mut sent = sent;
+        for _ in 0..ROUNDS {
+            match link.send_parts(self.connection, parts, sent, self)? {
+                Sent::Whole => return Ok(Pushed::Whole),
+                Sent::Wait(sent) => return Ok(Pushed::Wait(sent)),
+                Sent::More(more) => sent = more,
+            }
+        }
+        Ok(Pushed::Later(sent))
+    }
+
+    /// The link takes no more packets.
+    fn refused(&mut self, refusal: Refusal) {
+        self.discard();
+        self.set_busy(false);
+        // When the peer has gone, what it sent before comes first: then the bell tells. But a packet that
+        // the peer does not take would be missing in its stream.
+        if !matches!(refusal, Refusal::Closed | Refusal::PeerDown) {
+            self.ended = true;
+        }
+    }
+
+    fn set_busy(&mut self, busy: bool) {
+        if self.busy != busy {
+            self.busy = busy;
+            // SAFETY: in a callback of this port.
+            unsafe { sys::set_busy_port(self.port, busy.into()) };
+        }
+    }
+
+    fn come_back(&self) {
+        self.room.set(true);
+        // SAFETY: in a callback of this port.
+        unsafe { sys::driver_set_timer(self.port, 0) };
+    }
+}
+
+/// The first `size` bytes of a queue. Packets in it may share a piece.
+fn first(queue: &[Piece], size: usize) -> Vec<&[u8]> {
+    let mut left = size;
+    let mut parts = Vec::new();
+    for piece in queue {
+        if left == 0 {
+            break;
+        }
+        let bytes = piece.as_ref();
+        let bytes = &bytes[..bytes.len().min(left)];
+        left -= bytes.len();
+        parts.push(bytes);
+    }
+    parts
+}
+
+impl Small for Dist {
+    fn room(&mut self, len: usize) -> bool {
+        self.taken = match len {
+            0..=SMALL => Taken::Scratch(len),
+            _ => match Buffer::new(len) {
+                Some(binary) => Taken::Binary(binary),
+                None => return false,
+            },
+        };
+        true
+    }
+
+    // Never handed to the VM from the ring: it sizes a packet, and then decodes the same bytes.
+    fn take(&mut self, bytes: Fragment<'_>) {
+        match &mut self.taken {
+            Taken::Scratch(len) => bytes.copy_to(&mut self.scratch[..*len]),
+            Taken::Binary(binary) => bytes.copy_to(binary.room()),
+        };
+    }
+}
+
+impl Outlet<Beam> for Dist {
+    fn small(&mut self, owner: Pid) -> bool {
+        match std::mem::replace(&mut self.taken, Taken::Scratch(0)) {
+            // SAFETY: in a callback of this port; `take` has filled so many bytes, or there are none, and the
+            // VM copies them.
+            Taken::Scratch(len) => unsafe {
+                sys::driver_output(self.port, self.scratch.as_ptr().cast(), len) >= 0
+            },
+            Taken::Binary(binary) => self.long(owner, binary),
+        }
+    }
+
+    fn long(&mut self, _owner: Pid, packet: Buffer) -> bool {
+        // SAFETY: in a callback of this port; the VM takes a reference of its own, and nobody writes to the
+        // binary any more.
+        unsafe {
+            let none = std::ptr::null();
+            sys::driver_output_binary(self.port, none, 0, packet.as_ptr(), 0, packet.len()) >= 0
+        }
+    }
+
+    fn passive(&mut self, _owner: Pid) {}
+
+    fn end(&mut self, _owner: Pid, _reason: Option<Refusal>) {
+        self.ended = true;
+    }
+}
+
+impl Herald<Pid> for Dist {
+    fn space(&self, _to: Pid) {
+        self.room.set(true);
+    }
+
+    fn data(&self, _to: Pid) {}
+
+    fn event(&self, event: Event) {
+        self.events.report(event);
+    }
+}
