@@ -250,6 +250,11 @@ defmodule Tube.Connection do
   ## What happens to the tube
 
   defp driver(:drained, state), do: tell(%{state | drained: true}, :drained)
+
+  # The rings have nothing more to say, whatever is still to be done in the store.
+  defp driver(:told, %{failed: reason} = state) when reason != nil,
+    do: settle(let_go(%{state | told: true}))
+
   defp driver(:told, state), do: settle(%{state | told: true})
   defp driver(event, state), do: tell(state, event)
 

@@ -82,12 +82,32 @@ defmodule Tube.TwoVMs.DeathTest do
     end
 
     test "the nock, at any moment", %{run_dir: run_dir, tip: tip, nock: nock} do
-      VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false, timeout: 2_000) end)
+      VM.run(tip, fn ->
+        {:ok, listener} = Tube.listen(active: false, timeout: 2_000)
+        Process.put(:listener, listener)
+      end)
+
       watcher = watch(run_dir, "/local/domain/5/data/tip/7")
       opener = spawn(fn -> VM.run(nock, fn -> Tube.open(5, timeout: 3_000) end) end)
       await_watch(watcher)
       VM.kill9(nock)
       Process.exit(opener, :kill)
+
+      # It may have got as far as the queue, and whoever accepts it there hears of its end.
+      VM.run(tip, fn ->
+        Tube.Test.Eventually.true!(
+          fn ->
+            case Tube.accept(Process.get(:listener), 0) do
+              {:ok, tube} -> assert {:error, _gone} = Tube.recv(tube, 5_000)
+              {:error, :timeout} -> :ok
+            end
+
+            DynamicSupervisor.count_children(Tube.Connections).active == 0
+          end,
+          10_000
+        )
+      end)
+
       assert_clean(tip)
       refute tree(run_dir) =~ "/tip/7/0"
     end
@@ -113,8 +133,9 @@ defmodule Tube.TwoVMs.DeathTest do
 
   test "the peer killed while the hub is dead", %{run_dir: run_dir, tip: tip, nock: nock} do
     {_ours, theirs} = connect(tip, nock)
-    # Nobody may start a new hub meanwhile: its place is taken by a directory of that name.
-    end_hub(run_dir, "KILL")
+    # Whoever holds this lock is the hub: while we hold it there is none, and none can start.
+    lock = hold_lock(run_dir)
+    assert hub_pids(run_dir) == []
     VM.kill9(tip)
 
     VM.run(nock, fn ->
@@ -122,8 +143,19 @@ defmodule Tube.TwoVMs.DeathTest do
       assert reason in [:peer_down, :peer_domain_gone]
     end)
 
+    # The ring is given back at once; the nodes, which were in the store that has gone, later.
+    VM.run(nock, fn ->
+      Tube.Test.Eventually.true!(
+        fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+        5_000
+      )
+
+      refute match?({:ok, _}, Tube.domid())
+    end)
+
+    Port.close(lock)
+    VM.run(nock, fn -> await_attached() end, timeout: 30_000)
     assert_clean(nock)
-    VM.run(nock, fn -> await_attached() end, timeout: 20_000)
     refute tree(run_dir) =~ "/nock/5/"
   end
 
@@ -145,6 +177,26 @@ defmodule Tube.TwoVMs.DeathTest do
     assert VM.run(tip, fn -> Tube.recv(ours, 5_000) end) == {:error, :closed}
     assert_clean(nock)
     assert_clean(tip)
+  end
+
+  # Waits for the lock before the hub is killed, so that it gets it before anybody else can.
+  defp hold_lock(run_dir) do
+    script = ~s(echo waiting; exec flock "$0/hub.lock" sh -c 'echo held; cat')
+
+    port =
+      Port.open({:spawn_executable, "/bin/sh"}, [
+        :binary,
+        {:line, 80},
+        {:args, ["-c", script, run_dir]}
+      ])
+
+    assert_receive {^port, {:data, {:eol, "waiting"}}}, 5_000
+    # The kernel says so when somebody waits for a lock.
+    inode = File.stat!(Path.join(run_dir, "hub.lock")).inode
+    Tube.Test.Eventually.true!(fn -> File.read!("/proc/locks") =~ ~r/-> FLOCK.*:#{inode} / end)
+    for pid <- hub_pids(run_dir), do: System.cmd("kill", ["-9", "#{pid}"])
+    assert_receive {^port, {:data, {:eol, "held"}}}, 5_000
+    port
   end
 
   ## What the VMs run
