@@ -59,8 +59,8 @@ defmodule Tube do
   """
   @type t :: %__MODULE__{pid: pid, port: port, id: non_neg_integer}
 
-  @typedoc "A listener, from `listen/1`."
-  @type listener :: pid
+  @typedoc "A listener: from `listen/1`, or the pid or name of one from `start_link/1`."
+  @type listener :: GenServer.server()
 
   @typedoc "A domain's number, of Xen or of the local platform."
   @type domid :: 0..0x7FEF
@@ -118,26 +118,89 @@ defmodule Tube do
   end
 
   @doc """
+  Starts a listener that is linked to the calling process, as part of a supervision tree:
+
+      children = [{Tube, service: "echo", active: false, name: Echo}]
+      Supervisor.start_link(children, strategy: :one_for_one)
+      {:ok, tube} = Tube.accept(Echo)
+
+  Anyone may accept. To have connections as supervised processes too, see `Tube.Handler`.
+
+  ## Options
+
+  #{Options.docs(:start_link)}
+
+  Errors are those of `listen/1`, and `{:already_started, pid}` for a `:name` in use.
+  """
+  @spec start_link(keyword) :: GenServer.on_start()
+  def start_link(options \\ []) do
+    options = Options.validate!(options, :start_link)
+    Listener.link(options, if(options.name, do: [name: options.name], else: []))
+  end
+
+  @doc """
+  A child specification of a listener, for a supervisor. Options are those of `start_link/1`, and
+  `:id` (by default the `:name`, else `{Tube, service}`).
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    {id, options} = Options.id!(options, :start_link)
+    listen = Options.validate!(options, :start_link)
+
+    %{
+      id: id || listen.name || {__MODULE__, listen.service},
+      start: {__MODULE__, :start_link, [options]}
+    }
+  end
+
+  @doc """
   Takes the tube that has waited longest, or waits for the next, `timeout` milliseconds at
   most. The calling process owns it.
 
   Errors: `:timeout`, `:closed`.
   """
   @spec accept(listener, timeout) :: {:ok, t} | {:error, reason}
-  def accept(listener, timeout \\ :infinity) when is_pid(listener) do
+  def accept(listener, timeout \\ :infinity)
+
+  def accept(listener, timeout)
+      when is_pid(listener) or (is_atom(listener) and listener != nil) or is_tuple(listener) do
     Listener.accept(listener, Options.timeout!(timeout))
+  end
+
+  def accept(other, _timeout) do
+    raise ArgumentError,
+          "#{inspect(other)} is not a listener: a pid from listen/1, or the pid or name of one " <>
+            "from start_link/1 is allowed"
   end
 
   @doc """
   Sends one message; returns when all of it is in the ring.
 
-  `data` is iodata. When the ring is full, waits `timeout` milliseconds at most (by default the
-  tube's `:send_timeout`). Of a message that ran into the limit the peer sees nothing.
+  `data` is iodata. When the ring is full, waits for room, up to a limit in milliseconds. Of a
+  message that ran into the limit the peer sees nothing. A limit stands for `[timeout: limit]`.
 
-  Errors: `:timeout`, `:closed`, `:emsgsize`, `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  ## Options
+
+  #{Options.docs(:send)}
+
+  Errors: `:timeout`, `:busy` (there is no room, and no time was given), `:closed`, `:emsgsize`,
+  `:peer_down`, `:peer_domain_gone`, `:protocol`.
+
+      case Tube.send(tube, sample, nosuspend: true) do
+        :ok -> :sent
+        {:error, :busy} -> :skipped
+      end
   """
-  @spec send(t, iodata, timeout | :default) :: :ok | {:error, reason}
-  def send(tube, data, timeout \\ :default)
+  @spec send(t, iodata, timeout | :default | [timeout: timeout, nosuspend: boolean]) ::
+          :ok | {:error, reason}
+  def send(tube, data, options \\ :default)
+
+  def send(tube, data, options) when is_list(options) do
+    case Options.validate!(options, :send) do
+      %{nosuspend: true} -> send(tube, data, 0)
+      %{timeout: limit} -> send(tube, data, limit || :default)
+    end
+  end
 
   def send(%__MODULE__{id: id} = tube, data, timeout) when is_here(tube) do
     # A whole binary goes to the ring as it is; flattening by the VM's own function yields
@@ -197,6 +260,29 @@ defmodule Tube do
   defp set_active(_tube, _options), do: :ok
 
   @doc """
+  The values of some options of a tube, in the order asked for. For anyone.
+
+      {:ok, [active: false, linger: 5000]} = Tube.getopts(tube, [:active, :linger])
+
+  ## Options
+
+  #{Options.docs(:getopts)}
+
+  `:active` is what is left of a count, and `:ring` what the tip chose and had room for. Errors: `:closed`.
+  """
+  @spec getopts(t, [atom]) :: {:ok, keyword} | {:error, reason}
+  def getopts(tube, names) when is_here(tube) do
+    names = Options.names!(names, :getopts)
+
+    with {:ok, options} <- Connection.options(tube), {:ok, now} <- Native.info(tube.id) do
+      options = %{options | active: Rings.active(now.active), ring: now.tx.ring}
+      {:ok, for(name <- names, do: {name, Map.fetch!(options, name)})}
+    end
+  end
+
+  def getopts(tube, _names), do: elsewhere!(tube)
+
+  @doc """
   Makes `new_owner` the owner of the tube. For the owner.
 
   Messages of the tube that wait in the caller's mailbox move along, before any later one.
@@ -208,6 +294,26 @@ defmodule Tube do
   end
 
   def controlling_process(tube, _new_owner), do: elsewhere!(tube)
+
+  @doc """
+  Says that this side sends no more. For the owner; `:write` is the only direction there is.
+
+  What was sent before is delivered. Then the peer sees the end: its `recv/2` gives
+  `{:error, :closed}`, an active owner there gets `{:tube_closed, tube}` (with `mode: :port` it is told
+  nothing). The other direction goes on: the peer may send, and this side receive, until one of
+  them closes. To do it twice does no harm. Errors: `:not_owner`, `:closed`.
+
+      :ok = Tube.send(tube, "the whole question")
+      :ok = Tube.shutdown(tube, :write)
+      {:ok, answer} = Tube.recv(tube)
+  """
+  @spec shutdown(t, :write) :: :ok | {:error, reason}
+  def shutdown(tube, :write) when is_here(tube), do: Connection.shutdown(tube)
+  def shutdown(tube, :write), do: elsewhere!(tube)
+
+  def shutdown(_tube, other) do
+    raise ArgumentError, "invalid direction #{inspect(other)} for shutdown: allowed is :write"
+  end
 
   @doc """
   Closes the tube. For the owner.
@@ -229,6 +335,59 @@ defmodule Tube do
   @spec info(t) :: {:ok, map} | {:error, reason}
   def info(tube) when is_here(tube), do: Connection.info(tube)
   def info(tube), do: elsewhere!(tube)
+
+  @doc """
+  Who is at the other end: its domain, and what this tube is called between the two. For anyone.
+
+      {:ok, %{domid: 7, service: "echo", tid: 0}} = Tube.peer(tube)
+
+  The domid is what the platform says, not what the peer says. `:service` is the tip's, and `:tid` the
+  number that the nock has given to the tube, unique among its tubes to this tip.
+  Errors: `:closed`.
+  """
+  @spec peer(t) ::
+          {:ok, %{domid: domid, service: String.t(), tid: 0..0xFFFFFFFF}} | {:error, reason}
+  def peer(tube) when is_here(tube) do
+    with {:ok, entry} <- Connection.look_up(tube.id) do
+      {:ok, %{domid: entry.peer, service: entry.service, tid: entry.tid}}
+    end
+  end
+
+  def peer(tube), do: elsewhere!(tube)
+
+  @doc """
+  Counters of a tube, named as `:inet.getstat/1` names a socket's where that has them. For anyone.
+
+    * `:recv_cnt`, `:recv_oct` - messages and bytes that the owner has taken
+    * `:recv_pend` - bytes in the receive ring that it has not, headers included
+    * `:empty_waits` - times that the receiver found nothing
+    * `:send_cnt`, `:send_oct` - messages and bytes put into the transmit ring
+    * `:send_pend` - bytes in it that the peer has not taken, headers included
+    * `:full_waits` - times that a sender found no room
+    * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
+
+  Errors: `:closed`.
+  """
+  @spec getstat(t) :: {:ok, [{atom, non_neg_integer}]} | {:error, reason}
+  def getstat(tube) when is_here(tube) do
+    with {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
+      {:ok,
+       [
+         recv_cnt: rx.messages,
+         recv_oct: rx.bytes,
+         recv_pend: rx.backlog,
+         empty_waits: rx.waits,
+         send_cnt: tx.messages,
+         send_oct: tx.bytes,
+         send_pend: tx.backlog,
+         full_waits: tx.waits,
+         bells: rx.bells + tx.bells,
+         bells_spared: rx.bells_spared + tx.bells_spared
+       ]}
+    end
+  end
+
+  def getstat(tube), do: elsewhere!(tube)
 
   @doc "All connected tubes of this VM."
   @spec list() :: [t]

@@ -63,8 +63,16 @@ defmodule Tube.Connection do
   @spec set_send_timeout(Tube.t(), timeout) :: :ok | {:error, reason}
   def set_send_timeout(tube, limit), do: call(tube.pid, {:send_timeout, limit})
 
+  @doc "Says that no more will be sent; the other direction stays as it is."
+  @spec shutdown(Tube.t()) :: :ok | {:error, reason}
+  def shutdown(tube), do: call(tube.pid, :shutdown)
+
   @spec close(Tube.t()) :: :ok | {:error, reason}
   def close(tube), do: call(tube.pid, :close)
+
+  @doc "The options as they are now."
+  @spec options(Tube.t()) :: {:ok, Tube.Options.t()} | {:error, reason}
+  def options(tube), do: call(tube.pid, :options)
 
   @spec info(Tube.t()) :: {:ok, map} | {:error, reason}
   def info(tube), do: call(tube.pid, :info)
@@ -87,9 +95,18 @@ defmodule Tube.Connection do
   @doc "The send limit of a tube. Asked only by who has to wait."
   @spec send_timeout(non_neg_integer) :: timeout
   def send_timeout(id) do
+    case look_up(id) do
+      {:ok, %{send_timeout: limit}} -> limit
+      {:error, :closed} -> :infinity
+    end
+  end
+
+  @doc "What is registered of a tube. Asks no process, so it cannot wait."
+  @spec look_up(non_neg_integer) :: {:ok, State.entry()} | {:error, :closed}
+  def look_up(id) do
     case Registry.lookup(Tube.Registry, {:tube, id}) do
-      [{_pid, %{send_timeout: limit}}] -> limit
-      [] -> :infinity
+      [{_pid, entry}] -> {:ok, entry}
+      [] -> {:error, :closed}
     end
   end
 
@@ -114,6 +131,9 @@ defmodule Tube.Connection do
   def handle_call(:await, from, state), do: settle(answer(%{state | opener: from}))
 
   def handle_call(:info, _from, state), do: {:reply, State.info(state), state}
+
+  def handle_call(:options, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
+  def handle_call(:options, _from, state), do: {:reply, {:ok, state.options}, state}
 
   def handle_call(request, {caller, _tag} = from, state) do
     if Owner.is?(state.owner, caller),
@@ -146,7 +166,13 @@ defmodule Tube.Connection do
 
   defp owner_call({:send_timeout, limit}, _from, state) do
     Registry.update_value(Tube.Registry, {:tube, state.tube.id}, &%{&1 | send_timeout: limit})
-    {:reply, :ok, state}
+    {:reply, :ok, put_in(state.options.send_timeout, limit)}
+  end
+
+  # What was accepted is sent before the end is said.
+  defp owner_call(:shutdown, _from, state) do
+    state = %{state | shutting: true}
+    {:reply, :ok, if(Commands.empty?(state.commands), do: shut(state), else: state)}
   end
 
   defp owner_call(:close, from, %{closing: nil} = state), do: settle(close(state, from))
@@ -279,14 +305,23 @@ defmodule Tube.Connection do
     end
   end
 
-  defp finish(%{closing: event} = state) do
+  defp finish(%{closing: event} = state),
+    do: event(%{shut(state) | commands: Commands.new()}, event)
+
+  defp shut(state) do
     Rings.shut(state.tube)
-    event(%{state | commands: Commands.new()}, event)
+    state
   end
 
   defp commands(state, {:ok, commands}) do
     state = %{state | commands: commands}
-    if state.closing && Commands.empty?(commands), do: finish(state), else: state
+
+    cond do
+      not Commands.empty?(commands) -> state
+      state.closing != nil -> finish(state)
+      state.shutting -> shut(state)
+      true -> state
+    end
   end
 
   # A port's owner whose command the driver cannot take is ended with the reason.

@@ -55,11 +55,15 @@ defmodule Tube.Door do
     end
   end
 
-  # A service whose owner has just ended is free, although its listener's end is not known here yet.
+  # A service whose owner has just ended is free, although its listener's end is not known here yet. So
+  # is one whose listener has: a supervisor starts it again at once.
   defp free?(state, service) do
     case state.services do
-      %{^service => %{owner: owner}} -> if Process.alive?(owner), do: {:error, :eexist}, else: :ok
-      _free -> :ok
+      %{^service => %{owner: owner, listener: listener}} ->
+        if Process.alive?(owner) and Process.alive?(listener), do: {:error, :eexist}, else: :ok
+
+      _free ->
+        :ok
     end
   end
 

@@ -35,7 +35,7 @@ defmodule Tube.Flow do
       left(deadline) ->
         Native.send_cancel(id, cont)
         forget(:"$tube_space", id)
-        {:error, :timeout}
+        {:error, if(deadline == :at_once, do: :busy, else: :timeout)}
     end
   end
 
@@ -67,9 +67,12 @@ defmodule Tube.Flow do
     end
   end
 
+  # Who will not wait is told that there was no room, not that time passed.
+  defp deadline(0), do: :at_once
   defp deadline(:infinity), do: :infinity
   defp deadline(ms), do: System.monotonic_time(:millisecond) + ms
 
+  defp left(:at_once), do: 0
   defp left(:infinity), do: :infinity
   defp left(deadline), do: max(0, deadline - System.monotonic_time(:millisecond))
 end

@@ -22,10 +22,22 @@ defmodule Tube.Listener do
     end
   end
 
-  def start_link(args), do: GenServer.start_link(__MODULE__, args)
+  def start_link(args, options \\ []), do: GenServer.start_link(__MODULE__, args, options)
+
+  @doc """
+  Starts a listener that is linked to the calling process, its owner, as supervisors start
+  processes. `options` are those of `GenServer.start_link/3`.
+  """
+  @spec link(Tube.Options.t(), GenServer.options()) :: GenServer.on_start()
+  def link(listen, options) do
+    case start_link({self(), listen}, options) do
+      {:error, {:shutdown, reason}} -> {:error, reason}
+      started -> started
+    end
+  end
 
   @doc "The oldest ready tube, now owned by the calling process."
-  @spec accept(pid, timeout) :: {:ok, Tube.t()} | {:error, reason}
+  @spec accept(GenServer.server(), timeout) :: {:ok, Tube.t()} | {:error, reason}
   def accept(listener, timeout) do
     # The limit is the listener's, so that no tube is handed to a caller that gave up.
     GenServer.call(listener, {:accept, timeout}, :infinity)

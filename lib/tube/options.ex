@@ -9,7 +9,9 @@ defmodule Tube.Options do
 
   # {key, type, default, places, doc}; places: where the option may be given.
   @table [
-    {:service, :service, "default", [:open, :listen],
+    {:name, :name, nil, [:start_link],
+     "name to register the listener under, as `GenServer` takes it; `accept/2` takes it too"},
+    {:service, :service, "default", [:open, :listen, :getopts],
      "name of the service at the tip, 1 to 64 bytes of UTF-8"},
     {:tid, {:maybe, {:integer, 0, 0xFFFF_FFFF}}, nil, [:open],
      "number of the tube between this pair; the lowest free one by default"},
@@ -19,23 +21,27 @@ defmodule Tube.Options do
      "tubes that may wait to be accepted; further ones are refused"},
     {:max_per_peer, {:integer, 1, 4096}, 256, [:listen],
      "tubes that one peer domain may hold to this service at a time"},
-    {:active, :active, true, [:open, :listen, :setopts],
+    {:active, :active, true, [:open, :listen, :setopts, :getopts],
      "`true`, `false`, `:once`, or a number of messages from 1 to 32767, as in `:inet.setopts/2`"},
-    {:mode, {:one_of, [:tube, :port]}, :tube, [:open, :listen],
+    {:mode, {:one_of, [:tube, :port]}, :tube, [:open, :listen, :getopts],
      "form of the messages to the owner: `{:tube, tube, data}`, or a port's `{pid, {:data, data}}`, with a link"},
-    {:ring, :ring, 65_536, [:open, :listen],
+    {:ring, :ring, 65_536, [:open, :listen, :getopts],
      "bytes of each ring: a power of two from 4096 to 1048576; the tip's choice counts"},
-    {:max_message, {:integer, 1, @max_message}, 67_108_864, [:open, :listen],
+    {:max_message, {:integer, 1, @max_message}, 67_108_864, [:open, :listen, :getopts],
      "largest message in bytes, sent or received"},
     {:timeout, {:integer, 1, @max_ms}, 5_000, [:open, :listen],
      "milliseconds that the handshake may take"},
-    {:linger, {:integer, 0, @max_ms}, 5_000, [:open, :listen],
+    {:linger, {:integer, 0, @max_ms}, 5_000, [:open, :listen, :getopts],
      "milliseconds that closing waits for the peer's confirmation"},
-    {:send_timeout, :timeout, :infinity, [:open, :listen, :setopts],
-     "milliseconds that a send may wait for space in the ring, or `:infinity`"}
+    {:send_timeout, :timeout, :infinity, [:open, :listen, :setopts, :getopts],
+     "milliseconds that a send may wait for space in the ring, or `:infinity`"},
+    {:timeout, :timeout, nil, [:send],
+     "milliseconds that this send may wait, or `:infinity`; by default the tube's `:send_timeout`"},
+    {:nosuspend, {:one_of, [true, false]}, false, [:send],
+     "`true` for not waiting at all, as a `:timeout` of 0"}
   ]
 
-  @type place :: :open | :listen | :setopts
+  @type place :: :open | :listen | :start_link | :setopts | :getopts | :send
   @type t :: %{atom => term}
 
   @doc """
@@ -45,12 +51,39 @@ defmodule Tube.Options do
   """
   @spec validate!(term, place) :: t
   def validate!(options, place) do
-    allowed =
-      for {key, type, default, places, _} <- @table, place in places, do: {key, type, default}
-
+    allowed = for {key, type, default, _places, _doc} <- rows(place), do: {key, type, default}
     given = options |> pairs!(place) |> Map.new(&check!(&1, allowed, place))
     if place == :setopts, do: given, else: Map.merge(defaults(allowed), given)
   end
+
+  # Who starts a listener says all that who listens says.
+  defp rows(place) do
+    for {_key, _type, _default, places, _doc} = row <- @table,
+        place in places or (place == :start_link and :listen in places),
+        do: row
+  end
+
+  @doc "Takes the `:id` of a child specification out of the options of `place`."
+  @spec id!(term, place) :: {term, keyword}
+  def id!(options, place), do: options |> pairs!(place) |> Keyword.pop(:id)
+
+  @doc "A list of names of options of `place`, or ArgumentError."
+  @spec names!(term, place) :: [atom]
+  def names!(names, place) do
+    known = for row <- rows(place), do: elem(row, 0)
+
+    if is_list(names) and names -- known == [] do
+      names
+    else
+      raise ArgumentError,
+            "invalid names of options #{inspect(names)} for #{place}: allowed is a list of " <>
+              Enum.map_join(known, ", ", &inspect/1)
+    end
+  end
+
+  @doc "The largest `:max_message`."
+  @spec max_message() :: pos_integer
+  def max_message, do: @max_message
 
   @doc "A domid that a peer may have, or ArgumentError."
   @spec domid!(term) :: 0..0x7FEF
@@ -74,8 +107,8 @@ defmodule Tube.Options do
   @doc "The options of `place` as a Markdown list, for the documentation."
   @spec docs(place) :: String.t()
   def docs(place) do
-    Enum.map_join(for(row <- @table, place in elem(row, 3), do: row), "\n", fn
-      {key, _type, _default, _places, doc} when place == :setopts ->
+    Enum.map_join(rows(place), "\n", fn
+      {key, _type, _default, _places, doc} when place in [:setopts, :getopts] ->
         "  * `:#{key}` - #{doc}"
 
       {key, _type, nil, _places, doc} ->
@@ -118,6 +151,12 @@ defmodule Tube.Options do
   defp valid?({:integer, low, high}, v), do: is_integer(v) and v in low..high
   defp valid?({:maybe, type}, v), do: v == nil or valid?(type, v)
   defp valid?({:one_of, values}, v), do: v in values
+
+  defp valid?(:name, v),
+    do:
+      (is_atom(v) and v != nil) or match?({:via, m, _} when is_atom(m), v) or
+        match?({:global, _}, v)
+
   defp valid?(:active, v), do: is_boolean(v) or v == :once or (is_integer(v) and v in 1..32_767)
   defp valid?(:timeout, v), do: v == :infinity or (is_integer(v) and v in 0..@max_ms)
 
@@ -135,6 +174,7 @@ defmodule Tube.Options do
   defp allowed({:integer, low, high}), do: "an integer from #{low} to #{high}"
   defp allowed({:maybe, type}), do: allowed(type) <> ", or nil"
   defp allowed({:one_of, values}), do: Enum.map_join(values, " or ", &inspect/1)
+  defp allowed(:name), do: "an atom, {:global, term} or {:via, module, term}"
   defp allowed(:active), do: "true, false, :once, or an integer from 1 to 32767"
   defp allowed(:timeout), do: "an integer from 0 to #{@max_ms} (milliseconds), or :infinity"
   defp allowed(:service), do: "a string of 1 to 64 bytes of UTF-8"

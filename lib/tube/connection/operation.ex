@@ -74,8 +74,7 @@ defmodule Tube.Connection.Operation do
   end
 
   defp change(:connected, state) do
-    entry = %{tube: state.tube, send_timeout: state.options.send_timeout}
-    {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, entry)
+    {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
 
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,

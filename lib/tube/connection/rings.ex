@@ -69,6 +69,13 @@ defmodule Tube.Connection.Rings do
   def mode(:once), do: -2
   def mode(count), do: count
 
+  @doc "The other way round."
+  @spec active(integer) :: boolean | :once | pos_integer
+  def active(-1), do: true
+  def active(0), do: false
+  def active(-2), do: :once
+  def active(count), do: count
+
   defp order(bytes), do: order(bytes, 0)
   defp order(4096, order), do: order
   defp order(bytes, order), do: order(div(bytes, 2), order + 1)

@@ -31,6 +31,8 @@ defmodule Tube.Connection.State do
     told: false,
     # the event that the machine gets once all commands are sent
     closing: nil,
+    # the owner sends no more than the commands that it gave
+    shutting: false,
     commands: Commands.new(),
     timers: %{},
     store_up: true,
@@ -38,6 +40,17 @@ defmodule Tube.Connection.State do
   ]
 
   @type t :: %__MODULE__{}
+
+  @typedoc "What anyone may know of a connected tube without asking its process."
+  @type entry :: %{
+          tube: Tube.t(),
+          send_timeout: timeout,
+          role: :nock | :tip,
+          me: Tube.domid(),
+          peer: Tube.domid(),
+          tid: 0..0xFFFFFFFF,
+          service: String.t()
+        }
 
   @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
   @type args ::
@@ -139,6 +152,20 @@ defmodule Tube.Connection.State do
   # A port's owner is told by its exit.
   def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
   def owner_unaware?(%{told: told}), do: not told
+
+  @doc "What is registered of a tube from its connection to its end."
+  @spec entry(t) :: entry
+  def entry(state) do
+    %{
+      tube: state.tube,
+      send_timeout: state.options.send_timeout,
+      role: state.role,
+      me: state.domain.domid,
+      peer: state.peer,
+      tid: state.tid,
+      service: state.options.service
+    }
+  end
 
   @doc "For `Tube.info/1`."
   @spec info(t) :: {:ok, map} | {:error, :closed}

@@ -1,0 +1,296 @@
+defmodule Tube.HandleTest do
+  # What can be asked of a tube and said to it beside sending and receiving. One VM that opens
+  # tubes to itself.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+
+  setup_all do
+    run_dir = create()
+    vm = VM.start(run_dir: run_dir, domid: 5)
+
+    on_exit(fn ->
+      VM.stop(vm)
+      remove(run_dir)
+    end)
+
+    %{vm: vm}
+  end
+
+  # Each test in a process of its own there, whose end closes what it opened.
+  setup %{vm: vm} do
+    on_exit(fn -> VM.end_process(vm, :main) end)
+  end
+
+  test "peer: domid, service and number, the same at both ends", %{vm: vm} do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(service: "who is it", tid: 77)
+      assert {:ok, %{domid: 5, service: "who is it", tid: 77}} == Tube.peer(tip)
+      assert Tube.peer(nock) == Tube.peer(tip)
+      :ok = end_both(nock, tip)
+      assert {:error, :closed} = Tube.peer(nock)
+    end)
+  end
+
+  test "getopts: what was asked for, in that order, as it is now", %{vm: vm} do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(ring: 8192, linger: 700)
+
+      assert {:ok, [linger: 700, active: false, ring: 8192, mode: :tube, service: "pair"]} =
+               Tube.getopts(nock, [:linger, :active, :ring, :mode, :service])
+
+      :ok = Tube.setopts(nock, active: 3, send_timeout: 50)
+      assert {:ok, [send_timeout: 50, active: 3]} = Tube.getopts(nock, [:send_timeout, :active])
+      :ok = Tube.send(tip, "one of three")
+      assert_receive {:tube, ^nock, "one of three"}, 1_000
+
+      # Anyone may ask.
+      assert {:ok, [active: 2]} = Task.await(Task.async(Tube, :getopts, [nock, [:active]]))
+      :ok = Tube.setopts(nock, active: :once)
+      assert {:ok, [active: :once]} = Tube.getopts(nock, [:active])
+      :ok = Tube.setopts(nock, active: true)
+      assert {:ok, [active: true]} = Tube.getopts(nock, [:active])
+
+      assert_raise ArgumentError, ~r/\[:colour\] for getopts: allowed is a list of .*:ring/, fn ->
+        Tube.getopts(nock, [:colour])
+      end
+
+      :ok = end_both(nock, tip)
+      assert {:error, :closed} = Tube.getopts(nock, [:active])
+    end)
+  end
+
+  test "getstat counts messages, bytes and waits for room", %{vm: vm} do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(ring: 4096)
+      for n <- 1..3, do: :ok = Tube.send(nock, :binary.copy("x", n))
+      {:ok, "x"} = Tube.recv(tip, 1_000)
+      {:ok, sent} = Tube.getstat(nock)
+      {:ok, received} = Tube.getstat(tip)
+      assert %{send_cnt: 3, send_oct: 6, recv_cnt: 0, full_waits: 0} = Map.new(sent)
+      assert %{recv_cnt: 1, recv_oct: 1, send_cnt: 0} = Map.new(received)
+      assert received[:recv_pend] > 0
+
+      {:error, :busy} = fill(nock)
+      {:ok, full} = Tube.getstat(nock)
+      assert full[:full_waits] > 0
+      assert full[:send_pend] in 3000..4096
+      assert full[:bells] + full[:bells_spared] > 0
+      :ok = end_both(nock, tip)
+      assert {:error, :closed} = Tube.getstat(nock)
+    end)
+  end
+
+  test "a send that will not wait is told that there is no room", %{vm: vm} do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(ring: 4096)
+      {:error, :busy} = fill(nock)
+      big = :binary.copy("b", 1_000)
+      assert {:error, :busy} = Tube.send(nock, big, 0)
+      assert {:error, :busy} = Tube.send(nock, big, timeout: 0)
+      assert {:error, :busy} = Tube.send(nock, big, nosuspend: true)
+      assert {:error, :timeout} = Tube.send(nock, big, timeout: 20)
+      assert {:error, :timeout} = Tube.send(nock, big, 20)
+
+      # Nothing of those is in the ring, and nothing of their waiting in the mailbox.
+      all = drain(tip)
+      assert Enum.all?(all, &(&1 == :binary.copy("f", 500)))
+      assert :ok = Tube.send(nock, "there is room", nosuspend: true)
+      assert {:ok, "there is room"} = Tube.recv(tip, 1_000)
+      refute_received _
+
+      :ok = Tube.setopts(nock, send_timeout: 0)
+      {:error, :busy} = fill(nock)
+      assert {:error, :busy} = Tube.send(nock, big)
+
+      for {options, parts} <- [
+            {[timeout: -1], [":timeout", "-1", "from 0"]},
+            {[nosuspend: 1], [":nosuspend", "1", "true or false"]},
+            {[force: true], [":force", "send", ":nosuspend"]}
+          ] do
+        %ArgumentError{message: message} = catch_error(Tube.send(nock, "x", options))
+        for part <- parts, do: assert(message =~ part)
+      end
+    end)
+  end
+
+  describe "shutdown" do
+    test "ends one direction; the other goes on, and the store says that the tube is open", c do
+      VM.run(c.vm, fn ->
+        {nock, tip} = pair()
+        for n <- 1..5, do: :ok = Tube.send(nock, "#{n}")
+        assert :ok = Tube.shutdown(nock, :write)
+        assert {:error, :closed} = Tube.send(nock, "too late")
+        for n <- 1..5, do: assert({:ok, "#{n}"} == Tube.recv(tip, 1_000))
+        assert {:error, :closed} = Tube.recv(tip, 1_000)
+
+        # The end was seen there, and still this way is open: the whole answer arrives.
+        for n <- 1..200, do: :ok = Tube.send(tip, ["answer ", "#{n}"])
+        for n <- 1..200, do: assert({:ok, "answer #{n}"} == Tube.recv(nock, 1_000))
+        assert {:ok, %{state: 4}} = Tube.info(nock)
+        assert {:ok, %{state: 4}} = Tube.info(tip)
+        assert inspect(nock) =~ "half-closed"
+
+        assert :ok = Tube.shutdown(nock, :write)
+        assert :ok = Tube.shutdown(tip, :write)
+        assert {:error, :closed} = Tube.recv(nock, 1_000)
+        :ok = end_both(nock, tip)
+        assert {:error, :closed} = Tube.shutdown(nock, :write)
+      end)
+    end
+
+    test "an active owner is told of the end, and may still answer", %{vm: vm} do
+      VM.run(vm, fn ->
+        {nock, tip} = pair(active: true)
+        :ok = Tube.send(nock, "question")
+        :ok = Tube.shutdown(nock, :write)
+        assert_receive {:tube, ^tip, "question"}, 1_000
+        assert_receive {:tube_closed, ^tip}, 1_000
+        :ok = Tube.send(tip, "answer")
+        assert_receive {:tube, ^nock, "answer"}, 1_000
+        :ok = Tube.close(tip)
+        assert_receive {:tube_closed, ^nock}, 1_000
+      end)
+    end
+
+    test "commands given to a port before it are sent before it", %{vm: vm} do
+      VM.run(vm, fn ->
+        {nock, tip} = pair(mode: :port, ring: 4096)
+        big = :binary.copy("z", 1_500)
+        for n <- 1..50, do: send(nock.pid, {self(), {:command, [<<n>>, big]}})
+        :ok = Tube.shutdown(nock, :write)
+        for n <- 1..50, do: assert({:ok, <<^n, ^big::binary>>} = Tube.recv(tip, 2_000))
+        assert {:error, :closed} = Tube.recv(tip, 2_000)
+      end)
+    end
+
+    test "is the owner's, and of one direction", %{vm: vm} do
+      VM.run(vm, fn ->
+        {nock, _tip} = pair()
+        assert {:error, :not_owner} = Task.await(Task.async(Tube, :shutdown, [nock, :write]))
+
+        assert_raise ArgumentError, ~r/:read for shutdown: allowed is :write/, fn ->
+          Tube.shutdown(nock, :read)
+        end
+
+        assert_raise ArgumentError, ~r/is not a tube/, fn -> Tube.shutdown(self(), :write) end
+      end)
+    end
+  end
+
+  describe "inspect" do
+    test "shows one name at both ends, and the state", %{vm: vm} do
+      VM.run(vm, fn ->
+        {nock, tip} = pair(service: "echo", tid: 3)
+        assert inspect(nock) == ~s(#Tube<5:3 -> 5 "echo" connected 64KiB>)
+        assert inspect(tip) == inspect(nock)
+        assert inspect([nock]) == "[#{inspect(nock)}]"
+        :ok = end_both(nock, tip)
+        assert inspect(nock) == "#Tube<#{inspect(nock.pid)} closed>"
+      end)
+    end
+
+    test "what is gone, foreign or malformed", %{vm: vm} do
+      gone = %Tube{pid: self(), port: nil, id: 12_345}
+      assert inspect(gone) == "#Tube<#{inspect(self())} closed>"
+      assert inspect(%Tube{pid: nil, port: nil, id: nil}) =~ "Tube"
+
+      # In a VM where the library does not run.
+      :ok = VM.run(vm, fn -> Application.stop(:tube) end)
+      assert VM.run(vm, fn -> inspect(gone) end) =~ "closed>"
+      {:ok, _started} = VM.run(vm, fn -> Application.ensure_all_started(:tube) end)
+    end
+  end
+
+  describe "a listener in a supervision tree" do
+    test "is found by name, started again, and gone with its supervisor", %{vm: vm} do
+      VM.run(vm, fn ->
+        children = [{Tube, service: "supervised", active: false, name: Tube.Test.Supervised}]
+        {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
+        assert [{Tube.Test.Supervised, first, :worker, _}] = Supervisor.which_children(supervisor)
+
+        {:ok, nock} = Tube.open(5, service: "supervised", active: false)
+        {:ok, tip} = Tube.accept(Tube.Test.Supervised, 2_000)
+        :ok = Tube.send(nock, "by name")
+        assert {:ok, "by name"} = Tube.recv(tip, 1_000)
+
+        # The service is free for its successor at once.
+        monitor = Process.monitor(first)
+        Process.exit(first, :kill)
+        assert_receive {:DOWN, ^monitor, :process, ^first, :killed}, 1_000
+        {:ok, again} = Tube.open(5, service: "supervised", active: false)
+        assert {:ok, _tip} = Tube.accept(Tube.Test.Supervised, 2_000)
+        # What was accepted has nothing to do with the listener any more.
+        :ok = Tube.send(nock, "still here")
+        assert {:ok, "still here"} = Tube.recv(tip, 1_000)
+        :ok = Tube.close(again)
+
+        :ok = Supervisor.stop(supervisor)
+        assert {:error, :closed} = Tube.accept(Tube.Test.Supervised, 0)
+        assert {:ok, _free} = Tube.listen(service: "supervised")
+      end)
+    end
+
+    test "start_link, and what it refuses", %{vm: vm} do
+      VM.run(vm, fn ->
+        Process.flag(:trap_exit, true)
+        {:ok, listener} = Tube.start_link(service: "linked")
+        assert {:error, :eexist} = Tube.start_link(service: "linked")
+        assert {:error, :eexist} = Tube.listen(service: "linked")
+        Process.exit(listener, :shutdown)
+        assert_receive {:EXIT, ^listener, :shutdown}, 1_000
+      end)
+
+      assert %{id: {Tube, "a"}} = Tube.child_spec(service: "a")
+
+      assert %{id: :b, start: {Tube, :start_link, [[service: "a"]]}} =
+               Tube.child_spec(service: "a", id: :b)
+
+      for {fun, parts} <- [
+            {fn -> Tube.start_link(name: "text") end, [":name", "\"text\"", "an atom"]},
+            {fn -> Tube.child_spec(service: 1) end, [":service", "1"]},
+            {fn -> Tube.child_spec(:echo) end, [":echo", "keyword list"]},
+            {fn -> Tube.accept("echo") end, ["\"echo\"", "is not a listener", "start_link/1"]}
+          ] do
+        %ArgumentError{message: message} = catch_error(fun.())
+        for part <- parts, do: assert(message =~ part, "#{inspect(part)} is not in: #{message}")
+      end
+    end
+  end
+
+  @doc false
+  def pair(options \\ []) do
+    options = Keyword.merge([active: false, service: "pair", linger: 100], options)
+    {:ok, listener} = Tube.listen(Keyword.delete(options, :tid))
+    {:ok, nock} = Tube.open(5, options)
+    {:ok, tip} = Tube.accept(listener, 5_000)
+    {nock, tip}
+  end
+
+  # Both ends are gone from this VM when this returns.
+  @doc false
+  def end_both(nock, tip) do
+    monitors = for tube <- [nock, tip], do: Process.monitor(tube.pid)
+    :ok = Tube.close(nock)
+    Tube.close(tip)
+    for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, _, _, _}, 5_000)
+    :ok
+  end
+
+  @doc false
+  def fill(tube) do
+    case Tube.send(tube, :binary.copy("f", 500), 0) do
+      :ok -> fill(tube)
+      full -> full
+    end
+  end
+
+  @doc false
+  def drain(tube) do
+    case Tube.recv(tube, 0) do
+      {:ok, data} -> [data | drain(tube)]
+      {:error, :timeout} -> []
+    end
+  end
+end
