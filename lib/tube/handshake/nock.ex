@@ -63,7 +63,9 @@ defmodule Tube.Handshake.Nock do
       when instance != known do
     nonce = if known, do: Value.next(m.nonce), else: m.nonce
     m = %{m | instance: instance, nonce: nonce, phase: :knock}
-    ask(m, :knock, [knock(m, 2, [{:try, {:rm, ours(m)}}])])
+
+    # Whatever an older attempt has left goes in the same moment in which the tip learns of this one.
+    ask(m, :knock, [knock(m, 2, [{:try, {:rm, ours(m)}}, {:try, {:rm, theirs(m)}}])])
   end
 
   def answered(%{phase: :door} = m, :door, [{:ok, version}, _instance]) when version != @version,
@@ -75,15 +77,12 @@ defmodule Tube.Handshake.Nock do
   def answered(m, :knock, [{:ok, _results}]), do: %{wrote(m, 2) | phase: :inbox} |> enter()
   def answered(m, :knock, [{:error, reason}]), do: fail(m, reason)
 
-  # The last of the three decides: the inbox may have come while they were on their way, and then
-  # the write has made the entry. To enter again would take away what the tip writes there by now.
-  def answered(m, :enter, [_rm, _mkdir, :ok]), do: %{m | phase: :entry}
+  # The write decides: the inbox may have come just before it, and then it has made the entry too.
+  def answered(m, :enter, [_mkdir, :ok]), do: %{m | phase: :entry}
 
   # Not let in yet: the tip makes the inbox, and the watch tells.
-  def answered(m, :enter, [_rm, _mkdir, {:error, reason}]) when reason in [:enoent, :eacces],
-    do: m
-
-  def answered(m, :enter, [_rm, _mkdir, {:error, reason}]), do: fail(m, reason)
+  def answered(m, :enter, [_mkdir, {:error, reason}]) when reason in [:enoent, :eacces], do: m
+  def answered(m, :enter, [_mkdir, {:error, reason}]), do: fail(m, reason)
 
   def answered(m, :peer, answers), do: follow(m, Machine.peer(m, answers))
 
@@ -163,12 +162,11 @@ defmodule Tube.Handshake.Nock do
   defp follow(m, {:error, reason}), do: fail(m, reason)
   defp follow(m, _impossible), do: fail(m, :protocol)
 
-  # Step 4 and 5. An older attempt's entry is in our way only if we leave it there.
+  # Steps 4 and 5. Doing them twice does no harm.
   defp enter(m) do
     entry = theirs(m)
 
     ask(%{m | dirty: m.dirty -- [:peer]}, :enter, [
-      {:rm, entry},
       {:mkdir, entry},
       {:write, entry <> "/nock", ours(m)}
     ])

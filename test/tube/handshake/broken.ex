@@ -37,7 +37,13 @@ defmodule Tube.Handshake.Broken.Trusting do
 
   defp told(m, {:store, {:peer, 1} = ref, {:ok, _nonce}}), do: {:store, ref, {:ok, m.nonce}}
   defp told(_m, event), do: event
-  defp op({:store, {:enter, 0} = ref, {:rm, path}}), do: [{:store, ref, {:read, path}}]
+
+  defp op({:store, {:knock, _} = ref, {:transaction, list}}),
+    do: [
+      {:store, ref,
+       {:transaction, Enum.reject(list, &match?({:try, {:rm, "/local/domain/5/" <> _}}, &1))}}
+    ]
+
   defp op(op), do: [op]
 end
 

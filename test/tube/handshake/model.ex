@@ -47,6 +47,8 @@ defmodule Tube.Handshake.Model do
     verdict: :accept,
     # Owners never take what is left in a ring.
     lazy: false,
+    # Nothing here hinders the two: they must be connected in the end.
+    connects: false,
     # Timers that may fire before their time; the others fire when nothing else is under way.
     early: [:limit, :close, :drain, :grace, :vanished]
   ]
@@ -58,6 +60,7 @@ defmodule Tube.Handshake.Model do
       late: Keyword.get(options, :late, false),
       verdict: Keyword.get(options, :verdict, :accept),
       lazy: Keyword.get(options, :lazy, false),
+      connects: Keyword.get(options, :connects, false),
       early: Keyword.get(options, :early, [:limit, :close, :drain, :grace, :vanished]),
       machines: Keyword.get(options, :machines, %{nock: Handshake.Nock, tip: Handshake.Tip}),
       budget:
@@ -262,6 +265,7 @@ defmodule Tube.Handshake.Model do
 
   # What the doorbell tells.
   defp bell(_w, _name, %{rings: nil}), do: []
+  defp bell(_w, _name, %{m: %{phase: :done}}), do: []
 
   defp bell(w, name, p) do
     ended? = p.fin == :seen or p.gone == :seen
@@ -664,6 +668,9 @@ defmodule Tube.Handshake.Model do
       open != [] ->
         wrong_open(w, open)
 
+      w.connects and is_binary(w.door) and w.crashed == [] ->
+        "nobody is connected"
+
       left = Enum.find(live, fn {_, p} -> p.rings != nil end) ->
         "rings are left: #{inspect(elem(left, 0))}"
 
@@ -735,9 +742,8 @@ defmodule Tube.Handshake.Model do
           else: &(&1 in [Paths.tip_root(@tip), Paths.inbox(@tip, @nock)] or w.store_lost)
       end
 
-    # The tip of an attempt that was given up for another leaves the place as it is; the empty
-    # parent goes with the tip's next tube, or with its door.
-    mine = if length(w.let_in) > 1, do: [(&(&1 == Paths.tip_root(@tip))) | mine], else: mine
+    # The empty parent is the door's as much as the tubes': it goes with the last of them.
+    mine = [(&(&1 == Paths.tip_root(@tip))) | mine]
 
     case for({path, _} <- w.store, tube?(path), not Enum.any?(mine, & &1.(path)), do: path) do
       [] -> nil
