@@ -1,27 +1,19 @@
 defmodule Tube.Application do
   @moduledoc false
-  # The processes of the library. All of them idle until the first tube or listener: starting
-  # the application neither attaches to a platform nor starts a hub.
-  #
-  #     Tube.Supervisor (rest_for_one)
-  #     ├── Tube.Registry      tubes by number, and the numbers that nocks have taken
-  #     ├── Tube.Domain        this VM as a domain: platform, store connection, re-attaching
-  #     ├── Tube.Connections   a process per tube
-  #     ├── Tube.Door          what lets knocks in
-  #     └── Tube.Listeners     a process per service listened to
+  # Starts the processes of the library (`Tube.Tree`), or watches over those that distribution has
+  # started before.
 
   use Application
 
   @impl true
   def start(_type, _args) do
-    children = [
-      {Registry, keys: :unique, name: Tube.Registry},
-      Tube.Domain,
-      {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
-      Tube.Door,
-      {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one}
-    ]
+    case Tube.Tree.start_link() do
+      {:error, {:already_started, _tree}} ->
+        watch = %{id: Tube.Tree, start: {Tube.Tree, :watch, [nil]}}
+        Supervisor.start_link([watch], strategy: :one_for_one)
 
-    Supervisor.start_link(children, strategy: :rest_for_one, name: Tube.Supervisor)
+      started ->
+        started
+    end
   end
 end

@@ -39,6 +39,9 @@ defmodule Tube.Native do
   # a port of another driver does not take them for its own.
   @op_start 0x54550001
   @op_active 0x54550002
+  @op_dist 0x54550003
+  @op_dist_input 0x54550004
+  @op_dist_tick 0x54550005
 
   ## The library
 
@@ -209,6 +212,22 @@ defmodule Tube.Native do
   """
   @spec active(port, mode) :: :ok | {:error, :not_owner | :closed | :einval}
   def active(port, mode), do: control(port, @op_active, <<mode::signed-little-32>>)
+
+  @doc """
+  Makes the port a distribution controller, for the owner, who must be passive: from here on it takes
+  the VM's packets (`:erlang.setnode/3` names it to the VM). It cannot be undone. When the link ends,
+  the port exits with reason `:connection_closed`.
+  """
+  @spec dist(port) :: :ok | {:error, :not_owner | :closed | :einval}
+  def dist(port), do: control(port, @op_dist, <<>>)
+
+  @doc "Lets such a port hand the peer's packets to the VM. For the owner, once the VM knows the port."
+  @spec dist_input(port) :: :ok | {:error, :not_owner | :closed | :einval}
+  def dist_input(port), do: control(port, @op_dist_input, <<>>)
+
+  @doc "Sends an empty packet through such a port, unless others wait to be sent."
+  @spec dist_tick(port) :: :ok | {:error, :closed | :einval}
+  def dist_tick(port), do: control(port, @op_dist_tick, <<>>)
 
   @doc """
   Says that no more will be sent. Senders that wait with nothing in the ring get `:closed`; a long

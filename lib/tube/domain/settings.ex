@@ -10,6 +10,8 @@ defmodule Tube.Domain.Settings do
 
   import Bitwise
 
+  alias Tube.Raw
+
   @domid_max 0x7FEF
 
   # A unix socket address takes 107 bytes; the longest name below the run directory has 25.
@@ -88,7 +90,7 @@ defmodule Tube.Domain.Settings do
         )
 
       true ->
-        path |> Path.expand() |> check(where)
+        path |> Raw.expand() |> check(where)
     end
   end
 
@@ -96,8 +98,8 @@ defmodule Tube.Domain.Settings do
 
   # Who may write to the directory can put a socket of his own where we look for the hub's.
   defp check(path, where) do
-    with {:ok, stat} <- File.stat(path),
-         {:ok, %{uid: me}} <- File.stat("/proc/self") do
+    with {:ok, stat} <- Raw.stat(path),
+         {:ok, %{uid: me}} <- Raw.stat("/proc/self") do
       cond do
         stat.type != :directory ->
           bad_run_dir(path, where, "it is not a directory")
@@ -131,7 +133,7 @@ defmodule Tube.Domain.Settings do
   defp parent(path, where) do
     parent = Path.dirname(path)
 
-    case File.stat(parent) do
+    case Raw.stat(parent) do
       {:ok, %{type: :directory}} ->
         {:ok, path}
 

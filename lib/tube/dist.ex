@@ -1,0 +1,243 @@
+defmodule Tube.Dist do
+  @moduledoc false
+  # What `:tube_dist`, the carrier, does with tubes. Called by net_kernel and its processes, perhaps
+  # before any application runs: nothing here needs one, nor OTP's file server.
+  #
+  # A node `name@dom<N>` is the service "dist-name" of domain N. The host part of this node's own name
+  # says which domain this VM is to be.
+  #
+  # A connection begins as an ordinary passive tube: each packet of OTP's handshake is one message.
+  # `control/1` makes its port take the VM's packets, `input/1` lets it hand over the peer's.
+
+  alias Tube.Dist.Settings
+  alias Tube.{Domain, Error, Native, Options, Paths, Tree, Xenstore}
+
+  @type text :: charlist
+
+  # Between attempts to listen again, after the library's processes have ended.
+  @again_ms 1_000
+
+  ## This node
+
+  @doc "Makes this VM the domain that its name says, and listens for other nodes."
+  @spec listen(atom, charlist) :: {:ok, Tube.listener()} | {:error, text}
+  def listen(name, host) do
+    with {:ok, domid} <- own_domid(host),
+         {:ok, service} <- service(to_string(name)),
+         {:ok, settings} <- Settings.get(),
+         :ok <- order(:init.get_argument(:proto_dist)),
+         :ok <- explained(Tree.ensure_started()),
+         {:ok, _domain} <- explained(Domain.attach(domid: domid)),
+         {:ok, listener} <- listen_as(service, settings) do
+      :persistent_term.put({__MODULE__, :service}, service)
+      {:ok, listener}
+    end
+  end
+
+  defp listen_as(service, settings) do
+    options = [
+      service: service,
+      peers: settings.peers,
+      active: false,
+      ring: settings.ring,
+      max_message: max_message()
+    ]
+
+    explained(Tube.listen(options))
+  rescue
+    error in ArgumentError -> {:error, to_charlist(Exception.message(error))}
+  end
+
+  @doc "Stops listening. Connections stay."
+  @spec close(Tube.listener()) :: :ok
+  def close(listener) do
+    GenServer.stop(listener)
+  catch
+    :exit, _gone -> :ok
+  end
+
+  @doc """
+  The next tube that another node has opened, and the listener to go on with: another one, should the
+  library's processes have been restarted. Never returns without a tube.
+  """
+  @spec accept(Tube.listener()) :: {Tube.t(), Tube.listener()}
+  def accept(listener) do
+    case Tube.accept(listener) do
+      {:ok, tube} -> {tube, listener}
+      {:error, _closed} -> accept(listen_again())
+    end
+  end
+
+  defp listen_again do
+    with {:ok, settings} <- Settings.get(),
+         :ok <- Tree.ensure_started(),
+         {:ok, listener} <- listen_as(:persistent_term.get({__MODULE__, :service}), settings) do
+      listener
+    else
+      _not_yet ->
+        receive do
+        after
+          @again_ms -> listen_again()
+        end
+    end
+  end
+
+  ## Other nodes
+
+  @doc "Is that a node that a tube could lead to?"
+  @spec reachable?(node) :: boolean
+  def reachable?(node), do: match?({:ok, _name, _domid}, parse(node))
+
+  @doc "Opens a tube to a node, within `ms`. Says in the log why not."
+  @spec connect(node, pos_integer) :: {:ok, Tube.t()} | {:error, term}
+  def connect(node, ms) do
+    with {:ok, name, domid} <- parse(node),
+         {:ok, service} <- service(name),
+         {:ok, settings} <- Settings.get(),
+         :ok <- explained(Tree.ensure_started()),
+         {:ok, domain} <- explained(Domain.attach()),
+         :ok <- there?(domain, domid, service),
+         {:ok, tube} <- open(domid, service, settings, ms) do
+      {:ok, tube}
+    else
+      {:error, text} ->
+        :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
+        {:error, :no_tube}
+    end
+  end
+
+  defp open(domid, service, settings, ms) do
+    options = [
+      service: service,
+      active: false,
+      ring: settings.ring,
+      max_message: max_message(),
+      timeout: ms
+    ]
+
+    explained(Tube.open(domid, options))
+  end
+
+  # A tube is waited for; a node is there or not, as with other carriers.
+  defp there?(domain, domid, service) do
+    case Xenstore.read(domain.store, Paths.service(domid, service)) do
+      {:ok, _instance} ->
+        :ok
+
+      {:error, :enoent} ->
+        {:error,
+         'domain #{domid} does not exist or has no node of that name (no #{Paths.service(domid, service)})'}
+
+      {:error, :eacces} ->
+        {:error,
+         'domain #{domid} does not exist, takes no tubes, or does not let this domain see that it does (permission denied)'}
+
+      error ->
+        explained(error)
+    end
+  end
+
+  ## A connection
+
+  @doc "The handshake sends a packet."
+  @spec send(Tube.t(), iodata) :: :ok | {:error, term}
+  def send(tube, data), do: Tube.send(tube, data, :infinity)
+
+  @doc "The handshake receives one. Its process has a time limit of its own."
+  @spec recv(Tube.t(), 0, timeout) :: {:ok, [byte]} | {:error, term}
+  def recv(tube, 0, timeout) do
+    with {:ok, data} <- Tube.recv(tube, timeout), do: {:ok, :binary.bin_to_list(data)}
+  end
+
+  @doc "From here on the port takes packets of the VM. The caller, the tube's owner, lives as long as it."
+  @spec control(Tube.t()) :: :ok | {:error, atom}
+  def control(tube) do
+    Process.link(tube.port)
+    Native.dist(tube.port)
+  rescue
+    # The port has ended before it could be linked to.
+    ErlangError -> {:error, :closed}
+  end
+
+  @doc "And from here on the VM is handed those of the peer."
+  @spec input(Tube.t()) :: :ok | {:error, atom}
+  def input(tube), do: Native.dist_input(tube.port)
+
+  @doc "Says that this node is alive."
+  @spec tick(Tube.t()) :: :ok | {:error, atom}
+  def tick(tube), do: Native.dist_tick(tube.port)
+
+  @doc "Packets received and sent, and bytes that wait to be sent."
+  @spec getstat(Tube.t()) ::
+          {:ok, non_neg_integer, non_neg_integer, non_neg_integer} | {:error, atom}
+  def getstat(tube) do
+    with {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id),
+         {:queue_size, queued} <- Port.info(tube.port, :queue_size) do
+      {:ok, rx.messages, tx.messages, queued}
+    else
+      nil -> {:error, :closed}
+      error -> error
+    end
+  end
+
+  @doc "May the VM split large messages?"
+  @spec fragments?() :: boolean
+  def fragments? do
+    case Settings.get() do
+      {:ok, settings} -> settings.fragments
+      {:error, _text} -> true
+    end
+  end
+
+  ## Names
+
+  defp parse(node) do
+    with [name, host] when name != "" <- String.split(Atom.to_string(node), "@"),
+         {:ok, domid} <- domid(host) do
+      {:ok, name, domid}
+    else
+      _other -> {:error, 'a node that tubes lead to is named name@dom<N>'}
+    end
+  end
+
+  defp own_domid(host) do
+    with :error <- domid(to_string(host)) do
+      {:error,
+       'the host part of the node\'s name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5'
+       |> :io_lib.format([host])
+       |> :lists.flatten()}
+    end
+  end
+
+  defp domid("dom" <> digits) do
+    # As written by us: one name for each domain.
+    with {domid, ""} when domid in 0..0x7FEF <- Integer.parse(digits),
+         ^digits <- Integer.to_string(domid) do
+      {:ok, domid}
+    else
+      _other -> :error
+    end
+  end
+
+  defp domid(_host), do: :error
+
+  defp service(name) when byte_size(name) <= 59, do: {:ok, "dist-" <> name}
+
+  defp service(_name),
+    do: {:error, 'the part of the node\'s name before the @ has more than 59 bytes'}
+
+  # net_kernel asks the last carrier first, and inet_tcp's says yes to whatever name epmd knows.
+  defp order({:ok, [carriers]}) do
+    if List.last(carriers) == 'tube',
+      do: :ok,
+      else: {:error, 'tube must be the last of several carriers: -proto_dist inet_tcp tube'}
+  end
+
+  defp order(_other), do: :ok
+
+  # A packet of the VM has no limit of its own where fragments are off, here or there.
+  defp max_message, do: Options.max_message()
+
+  defp explained({:error, reason}), do: {:error, to_charlist(Error.message(reason))}
+  defp explained(fine), do: fine
+end

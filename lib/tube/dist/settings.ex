@@ -1,0 +1,50 @@
+defmodule Tube.Dist.Settings do
+  @moduledoc false
+  # How connections between nodes are made: the key `tube_dist` of the application kernel, since its
+  # environment is the only one that is there when distribution starts.
+  #
+  #     erl -kernel tube_dist '[{peers,[5,7]},{fragments,false}]'
+  #     config :kernel, tube_dist: [peers: [5, 7]]
+
+  defstruct peers: :any, ring: 1_048_576, fragments: true
+
+  @type t :: %__MODULE__{peers: :any | [Tube.domid()], ring: pos_integer, fragments: boolean}
+
+  @keys [:peers, :ring, :fragments]
+
+  @doc "The settings, or what is wrong with them."
+  @spec get() :: {:ok, t} | {:error, charlist}
+  def get do
+    given = :application.get_env(:kernel, :tube_dist, [])
+
+    if Keyword.keyword?(given) do
+      Enum.reduce_while(given, {:ok, %__MODULE__{}}, fn {key, value}, {:ok, settings} ->
+        case check(key, value) do
+          :ok -> {:cont, {:ok, Map.put(settings, key, value)}}
+          {:error, allowed} -> {:halt, wrong(key, value, allowed)}
+        end
+      end)
+    else
+      wrong(:tube_dist, given, "a list of pairs is allowed")
+    end
+  end
+
+  # `peers` and `ring` are options of a listener, which has its own word for what is wrong with them.
+  defp check(:fragments, value) when not is_boolean(value),
+    do: {:error, "true or false is allowed"}
+
+  defp check(key, value) when key in [:peers, :ring] do
+    Tube.Options.validate!([{key, value}], :listen)
+    :ok
+  rescue
+    error in ArgumentError -> {:error, Exception.message(error)}
+  end
+
+  defp check(key, _value) when key in @keys, do: :ok
+  defp check(_key, _value), do: {:error, "allowed are #{Enum.map_join(@keys, ", ", &inspect/1)}"}
+
+  defp wrong(key, value, allowed),
+    do:
+      {:error,
+       to_charlist("kernel's tube_dist: #{inspect(key)} is #{inspect(value)}: #{allowed}")}
+end
