@@ -4,7 +4,7 @@ defmodule Tube.Commands do
   #
   # Nobody can be made to wait for a message, so what the ring has no room for waits here, in order.
 
-  alias Tube.Native
+  alias Tube.{Native, Telemetry}
 
   defstruct queue: :queue.new(), cont: nil
 
@@ -22,8 +22,16 @@ defmodule Tube.Commands do
   def push(commands, id, iodata) do
     waited? = not empty?(commands)
     commands = %{commands | queue: :queue.in(IO.iodata_to_binary(iodata), commands.queue)}
-    if waited?, do: {:ok, commands}, else: resume(commands, id)
+    if waited?, do: {:ok, commands}, else: commands |> resume(id) |> notice(id)
   end
+
+  # Those behind it wait too, but only for it.
+  defp notice({:ok, %{queue: queue}} = result, id) do
+    with {:value, message} <- :queue.peek(queue), do: Telemetry.full(id, byte_size(message))
+    result
+  end
+
+  defp notice(result, _id), do: result
 
   @doc "Goes on after `{:\"$tube_space\", id}`."
   @spec resume(t, non_neg_integer) :: {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}

@@ -12,7 +12,7 @@ defmodule Tube.Connection do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{Operation, Owner, Rings, State}
-  alias Tube.{Commands, Domain, Handshake, Native, Xenstore}
+  alias Tube.{Commands, Domain, Handshake, Native, Telemetry, Xenstore}
 
   @type reason :: Tube.Error.reason()
 
@@ -118,8 +118,12 @@ defmodule Tube.Connection do
     Domain.subscribe()
 
     case State.new(args) do
-      {:ok, state, ops} -> {:ok, state, {:continue, ops}}
-      {:error, reason} -> {:stop, {:shutdown, reason}}
+      {:ok, state, ops} ->
+        span = Telemetry.handshake(State.metadata(state))
+        {:ok, %{state | span: span}, {:continue, ops}}
+
+      {:error, reason} ->
+        {:stop, {:shutdown, reason}}
     end
   end
 
@@ -355,12 +359,13 @@ defmodule Tube.Connection do
   @doc "Frees the rings, unless the owner has still to hear something through them. For `Operation`."
   @spec let_go(State.t()) :: State.t()
   def let_go(state) do
-    if State.owner_unaware?(state) do
-      state
-    else
-      Rings.free(state.tube)
-      %{state | tube: nil}
-    end
+    if State.owner_unaware?(state), do: state, else: free(state)
+  end
+
+  defp free(state) do
+    span = Telemetry.ended(state.span, state.tube, State.why(state))
+    Rings.free(state.tube)
+    %{state | tube: nil, span: span}
   end
 
   # The machine may stop before the owner has heard of it: the rings still hold what the peer sent,
@@ -372,7 +377,7 @@ defmodule Tube.Connection do
     if state.ended == nil or State.owner_unaware?(state) do
       {:noreply, state}
     else
-      Rings.free(state.tube)
+      state = free(state)
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
       reason = if state.closing, do: :closed, else: state.ended
       Owner.told(state.connected && state.owner, reason, state.closer)

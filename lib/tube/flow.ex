@@ -6,7 +6,7 @@ defmodule Tube.Flow do
   # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`.
   # It may come late, after the caller has given up: every way out of a wait takes it away.
 
-  alias Tube.{Connection, Native}
+  alias Tube.{Connection, Native, Telemetry}
 
   @type reason :: Tube.Error.reason()
 
@@ -14,11 +14,15 @@ defmodule Tube.Flow do
   @spec send(term, non_neg_integer, binary, timeout | :default) :: :ok | {:error, reason}
   def send({:error, _} = error, _id, _data, _timeout), do: error
 
-  def send(result, id, data, :default),
-    do: send_on(result, id, data, deadline(Connection.send_timeout(id)))
+  def send({:wait, _} = result, id, data, timeout) do
+    Telemetry.full(id, byte_size(data))
+    send_on(result, id, data, limit(id, timeout))
+  end
 
-  def send(result, id, data, timeout),
-    do: send_on(result, id, data, deadline(Tube.Options.timeout!(timeout)))
+  def send(result, id, data, timeout), do: send_on(result, id, data, limit(id, timeout))
+
+  defp limit(id, :default), do: deadline(Connection.send_timeout(id))
+  defp limit(_id, timeout), do: deadline(Tube.Options.timeout!(timeout))
 
   defp send_on(:ok, _id, _data, _deadline), do: :ok
   defp send_on({:error, _} = error, _id, _data, _deadline), do: error

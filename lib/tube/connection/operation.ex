@@ -6,7 +6,7 @@ defmodule Tube.Connection.Operation do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.{Rings, State}
-  alias Tube.{Connection, Handshake, Listener, Native, Xenstore}
+  alias Tube.{Connection, Handshake, Listener, Native, Telemetry, Xenstore}
 
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
@@ -74,6 +74,7 @@ defmodule Tube.Connection.Operation do
   end
 
   defp change(:connected, state) do
+    state = %{state | span: Telemetry.connected(state.span)}
     {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
 
     # At the tip the listener owns it, passively, until somebody accepts.
@@ -92,7 +93,11 @@ defmodule Tube.Connection.Operation do
 
   defp change({:state, number}, state), do: %{state | state: number}
   defp change({:peer_state, _number}, state), do: state
-  defp change({:failed, reason}, state), do: %{state | failed: state.failed || reason}
+
+  defp change({:failed, reason}, %{failed: nil} = state),
+    do: %{state | failed: reason, span: Telemetry.failed(state.span, reason)}
+
+  defp change({:failed, _later}, state), do: state
 
   defp change(:free, state), do: Connection.let_go(state)
 

@@ -33,6 +33,8 @@ defmodule Tube.Connection.State do
     closing: nil,
     # the owner sends no more than the commands that it gave
     shutting: false,
+    # what `Tube.Telemetry` makes of it
+    span: nil,
     commands: Commands.new(),
     timers: %{},
     store_up: true,
@@ -49,7 +51,8 @@ defmodule Tube.Connection.State do
           me: Tube.domid(),
           peer: Tube.domid(),
           tid: 0..0xFFFFFFFF,
-          service: String.t()
+          service: String.t(),
+          span: map
         }
 
   @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
@@ -163,9 +166,28 @@ defmodule Tube.Connection.State do
       me: state.domain.domid,
       peer: state.peer,
       tid: state.tid,
+      service: state.options.service,
+      span: state.span.metadata
+    }
+  end
+
+  @doc "What events tell of the tube, from the start."
+  @spec metadata(t) :: map
+  def metadata(state) do
+    %{
+      role: state.role,
+      domid: state.domain.domid,
+      peer: state.peer,
+      tid: state.tid,
       service: state.options.service
     }
   end
+
+  @doc "Why the tube ended, to those who were not told by a call."
+  @spec why(t) :: atom
+  def why(%{failed: reason}) when reason != nil, do: reason
+  def why(%{closing: :owner_down}), do: :owner_down
+  def why(_orderly), do: :closed
 
   @doc "For `Tube.info/1`."
   @spec info(t) :: {:ok, map} | {:error, :closed}
