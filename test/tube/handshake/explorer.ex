@@ -23,6 +23,44 @@ defmodule Tube.Handshake.Explorer do
     end
   end
 
+  @doc "One run, at random: `{:ok, number of steps}`, or what is wrong with it."
+  def stroll(options) do
+    stroll(Model.new(options), [], 0)
+  catch
+    {:wrong, text, run} -> {:wrong, text, Enum.reverse(run)}
+  end
+
+  # More than any run needs.
+  @most 2_000
+
+  defp stroll(_w, run, @most), do: throw({:wrong, "may go on for ever", run})
+
+  defp stroll(w, run, n) do
+    if text = Model.exposed(w.store), do: throw({:wrong, text, run})
+    {progress, chances} = steps(w, run)
+    text = progress == [] && Model.wrong(w)
+    if text, do: throw({:wrong, text, run})
+
+    case choose(progress, chances) do
+      nil -> {:ok, n}
+      {label, next} -> stroll(next, [label | run], n + 1)
+    end
+  end
+
+  # Chances and time-outs now and then, or no run would get far.
+  defp choose([], []), do: nil
+  defp choose([], chances), do: Enum.random([nil | chances])
+
+  defp choose(progress, chances) do
+    {timeouts, others} = Enum.split_with(progress, &match?({{_name, :timeout, _timer}, _w}, &1))
+
+    cond do
+      chances != [] and :rand.uniform(12) == 1 -> Enum.random(chances)
+      others == [] or (timeouts != [] and :rand.uniform(12) == 1) -> Enum.random(timeouts)
+      true -> Enum.random(others)
+    end
+  end
+
   defp visit(w, seen, run) do
     key = Model.key(w)
 

@@ -774,8 +774,20 @@ defmodule Tube.Handshake.Model do
     parties = for {name, p} <- w.parties, do: {name, summary(p)}
 
     :erlang.md5(
-      :erlang.term_to_binary({w.store, parties, w.budget, w.door, w.rung, w.let_in, w.crashed})
+      :erlang.term_to_binary(
+        {number(w.store), parties, w.budget, w.door, w.rung, w.let_in, w.crashed}
+      )
     )
+  end
+
+  # Stores are large, and few beside the states: each gets a number.
+  defp number(store) do
+    with nil <- Process.get({:number, store}) do
+      number = Process.get(:numbers, 0)
+      Process.put(:numbers, number + 1)
+      Process.put({:number, store}, number)
+      number
+    end
   end
 
   defp summary(%{m: %{phase: :done}} = p),
