@@ -1,0 +1,252 @@
+Code.require_file("store.ex", __DIR__)
+
+defmodule Tube.Handshake.StepsTest do
+  # The founding document's steps in its order, and what each of them looks like in the store.
+  use ExUnit.Case, async: true
+
+  alias Tube.Handshake
+  alias Tube.Handshake.{Nock, TestStore, Tip}
+
+  @knock "/local/domain/7/data/nock/5/0"
+  @entry "/local/domain/5/data/tip/7/0"
+  @nonce "00000000000000a0"
+  @params %{me: 7, peer: 5, tid: 0, nonce: @nonce, service: "default"}
+  @refs %{tx_ring_ref: 8, rx_ring_ref: 9, event_channel: 10}
+
+  test "steps of both sides, in the order of the document" do
+    {nock, ops} = Nock.new(@params)
+    assert [{:timer, :limit, 5000}, {:watch, :door, door, door}, {:watch, :peer, _, _}] = ops
+
+    # On domain 7, steps 1 to 3, as one: create, tip, state = 2.
+    {nock, ops} = Nock.handle(nock, {:watch, :door})
+    {nock, ops} = answer(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
+    assert [{:store, _, {:transaction, knock}}] = ops
+    assert {:ensure, @knock, n: 7, r: 5} in knock
+
+    assert writes(knock, @knock) == [
+             tip: @entry,
+             service: "default",
+             version: "1",
+             nonce: @nonce,
+             state: "2"
+           ]
+
+    # Steps 4 and 5, as soon as the inbox is there; the watch of step 6 is set already.
+    {nock, ops} = answer(nock, Nock, ops, [{:ok, []}])
+
+    assert [
+             {:state, 2},
+             {:store, _, {:mkdir, @entry}},
+             {:store, _, {:write, @entry <> "/nock", @knock}}
+           ] = ops
+
+    {nock, []} = answer(nock, Nock, ops, [{:error, :eacces}, {:error, :eacces}])
+    {nock, ops} = Nock.handle(nock, {:watch, :peer})
+    {nock, []} = answer(nock, Nock, ops, [:ok, :ok])
+
+    # On domain 5, steps 1 and 2: the watch on `nock`, and reading it.
+    {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
+
+    assert [
+             _limit,
+             {:watch, :entry, "/local/domain/5/data/tip", @entry <> "/nock"},
+             {:store, _, _inbox}
+           ] = ops
+
+    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, ops} = Tip.handle(tip, {:watch, :entry})
+    {tip, ops} = answer(tip, Tip, ops, [{:ok, @knock}, {:ok, ""}])
+
+    # Steps 3 and 4: the watch on the nock's directory, state = 1.
+    assert [
+             {:watch, :peer, "/local/domain/7/data/nock/5", @knock <> "/state"},
+             {:store, _, {:transaction, one}}
+           ] = ops
+
+    assert [{:guard, @knock <> "/nonce", [@nonce]} | _] = one
+    assert writes(one, @entry) == [nonce: @nonce, version: "1", state: "1"]
+
+    # "Open tube port, retrieve refs and event channel", then all of it in one transaction.
+    {tip, ops} = answer(tip, Tip, ops, [{:ok, []}])
+    assert [{:state, 1}, {:allocate, %{peer: 7, nonce: @nonce}}] = ops
+    {tip, ops} = Tip.handle(tip, {:allocated, {:ok, @refs}})
+    assert [{:store, _, {:transaction, three}}] = ops
+
+    assert writes(three, @entry) == [
+             "tx-ring-ref": "8",
+             "rx-ring-ref": "9",
+             "event-channel": "10",
+             state: "3"
+           ]
+
+    {tip, [{:state, 3}]} = answer(tip, Tip, ops, [{:ok, []}])
+
+    # On domain 7: state is 3, read the three, open the port, state = 4.
+    {nock, ops} = Nock.handle(nock, {:watch, :peer})
+    {nock, ops} = answer(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
+    assert [{:peer_state, 3} | reads] = ops
+
+    assert for({:store, _, {:read, path}} <- reads, do: Path.basename(path)) ==
+             ~w(version tx-ring-ref rx-ring-ref event-channel)
+
+    {nock, ops} = answer(nock, Nock, reads, [{:ok, "1"}, {:ok, "8"}, {:ok, "9"}, {:ok, "10"}])
+    assert [{:map, spec}] = ops
+    assert spec == Map.merge(@refs, %{peer: 5, nonce: @nonce})
+    {nock, ops} = Nock.handle(nock, {:mapped, :ok})
+    assert [{:store, _, {:write, @knock <> "/state", "4"}}] = ops
+    {nock, [{:state, 4}]} = answer(nock, Nock, ops, [:ok])
+
+    # On domain 5: state = 4, then start listening.
+    {tip, ops} = Tip.handle(tip, {:watch, :peer})
+    {tip, ops} = answer(tip, Tip, ops, [{:ok, "4"}, {:ok, @nonce}])
+    assert [{:peer_state, 4}, {:store, _, {:transaction, four}}] = ops
+    assert writes(four, @entry) == [state: "4"]
+    {_tip, ops} = answer(tip, Tip, tl(ops), [{:ok, []}])
+    assert [{:state, 4}, {:cancel, :limit}, {:unwatch, :entry}, :listen, :connected] = ops
+
+    {nock, ops} = Nock.handle(nock, {:watch, :peer})
+    {_nock, ops} = answer(nock, Nock, ops, [{:ok, "4"}, {:ok, @nonce}])
+    assert [{:cancel, :limit}, {:unwatch, :door}, :listen, :connected, {:peer_state, 4}] = ops
+  end
+
+  test "the asker learns why" do
+    for {told, heard} <- [
+          {"refused", :refused},
+          {"version", :version},
+          {"busy", :busy},
+          {"?", :refused}
+        ] do
+      {nock, ops} = entered()
+      {nock, ops} = answer(nock, Nock, ops, [{:ok, "6"}, {:ok, @nonce}])
+      {_nock, ops} = answer(nock, Nock, tl(ops), [{:ok, told}])
+      assert {:failed, ^heard} = hd(ops)
+    end
+  end
+
+  test "a door of another version, and values that cannot be" do
+    {nock, _ops} = Nock.new(@params)
+    {nock, ops} = Nock.handle(nock, {:watch, :door})
+    {_nock, ops} = answer(nock, Nock, ops, [{:ok, "2"}, {:ok, "one"}])
+    assert {:failed, :version} = hd(ops)
+
+    for state <- ["", "0", "2", "4", "5", "7", "9", "x"] do
+      {nock, ops} = entered()
+      {_nock, ops} = answer(nock, Nock, ops, [{:ok, state}, {:ok, @nonce}])
+      assert {:failed, :protocol} = hd(ops)
+    end
+
+    for bad <- ["", "-1", "4294967296", "x"] do
+      {nock, ops} = entered()
+      {nock, ops} = answer(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
+
+      {_nock, ops} =
+        answer(nock, Nock, tl(ops), [{:ok, "1"}, {:ok, "8"}, {:ok, bad}, {:ok, "10"}])
+
+      assert {:failed, :protocol} = hd(ops)
+    end
+  end
+
+  test "a tip never follows a path that is not the nock's" do
+    {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
+    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
+
+    for path <- [
+          "/local/domain/8/data/nock/5/0",
+          "/local/domain/7/data/nock/5/1",
+          "",
+          @knock <> "/"
+        ] do
+      {tip, ops} = Tip.handle(tip, {:watch, :entry})
+      {_tip, ops} = answer(tip, Tip, ops, [{:ok, path}, {:ok, ""}])
+      assert {:failed, :protocol} in ops
+
+      for {:store, _, {:transaction, list}} <- ops,
+          do: assert(writes(list, @entry)[:error] == "protocol")
+    end
+  end
+
+  describe "the door" do
+    setup do: {:ok, store: TestStore.new([5, 7, 9])}
+
+    test "is open to all readers and to no writer", %{store: store} do
+      {{:ok, _}, store, _} =
+        TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "one"))
+
+      assert {{:ok, "one"}, _, _} =
+               TestStore.request(store, :c, 9, {:read, "/local/domain/5/data/tube/chat"})
+
+      assert {{:ok, "1"}, _, _} =
+               TestStore.request(store, :c, 9, {:read, "/local/domain/5/data/tube/version"})
+
+      for path <- ["", "/chat", "/version", "/new"],
+          request <- [:rm, :mkdir],
+          do:
+            assert(
+              {{:error, :eacces}, _, _} =
+                TestStore.request(store, :c, 9, {request, "/local/domain/5/data/tube#{path}"})
+            )
+    end
+
+    test "has one instance for a service, which a living one cannot take from another", %{
+      store: store
+    } do
+      {{:ok, _}, store, _} =
+        TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "one"))
+
+      assert {{:error, :guard}, _, _} =
+               TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "two"))
+
+      assert {{:ok, _}, _, _} =
+               TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "two", ["one"]))
+
+      assert {{:error, :guard}, _, _} =
+               TestStore.request(store, :c, 5, Handshake.close_door(5, "chat", "two"))
+    end
+
+    test "goes with its last service", %{store: empty} do
+      {_, store, _} = TestStore.request(empty, :c, 5, Handshake.open_door(5, "chat", "one"))
+      {_, store, _} = TestStore.request(store, :c, 5, Handshake.open_door(5, "dist", "one"))
+      {_, store, _} = TestStore.request(store, :c, 5, Handshake.close_door(5, "chat", "one"))
+
+      assert {{:error, _}, _, _} =
+               TestStore.request(store, :c, 7, {:read, "/local/domain/5/data/tube/chat"})
+
+      {_, store, _} = TestStore.request(store, :c, 5, Handshake.close_door(5, "dist", "one"))
+      assert store == empty
+    end
+  end
+
+  test "parents are written only when they are not as they must be, so that nobody is woken" do
+    store = TestStore.new([5, 7])
+    request = {:transaction, Handshake.inbox(5, 7)}
+    {{:ok, _}, store, [_ | _]} = TestStore.request(store, :c, 5, request)
+    assert store["/local/domain/5/data/tip/7"] == {"", [n: 5, b: 5, b: 7]}
+    assert {{:ok, _}, ^store, []} = TestStore.request(store, :c, 5, request)
+  end
+
+  # A nock in its entry, with the question for the tip's state open.
+  defp entered do
+    {nock, _ops} = Nock.new(@params)
+    {nock, ops} = Nock.handle(nock, {:watch, :door})
+    {nock, ops} = answer(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
+    {nock, ops} = answer(nock, Nock, ops, [{:ok, []}])
+    {nock, []} = answer(nock, Nock, ops, [:ok, :ok])
+    Nock.handle(nock, {:watch, :peer})
+  end
+
+  # Answers the requests among `ops`, in their order; gives what the last answer leads to.
+  defp answer(m, role, ops, results) do
+    refs = for {:store, ref, _request} <- ops, do: ref
+    assert length(refs) == length(results)
+
+    Enum.reduce(Enum.zip(refs, results), {m, []}, fn {ref, result}, {m, []} ->
+      role.handle(m, {:store, ref, result})
+    end)
+  end
+
+  defp writes(requests, dir) do
+    for {:write, path, value} <- requests,
+        Path.dirname(path) == dir,
+        do: {String.to_atom(Path.basename(path)), value}
+  end
+end
