@@ -80,6 +80,33 @@ defmodule Tube do
   def domid, do: Domain.domid()
 
   @doc """
+  Whether this VM could have tubes on a platform: `true`, or `{false, lacks}` with all that is
+  missing, each with a sentence that says how to get it:
+
+      iex> Tube.available?(:xen)
+      {false, [no_gntalloc: "/dev/xen/gntalloc is not there: in a Xen domain, modprobe xen-gntalloc"]}
+
+  On Xen these are `:no_xenbus`, `:no_gntalloc`, `:no_gntdev` and `:no_evtchn` (a device is not
+  there), `:no_libxengnttab` and `:no_libxenevtchn` (a library of Xen's is not there), and `:eacces`
+  (a device may not be opened by this user). Nothing is attached or started by asking.
+
+  Which platform a VM takes is said by `config :tube, platform: :xen | :local` or the variable
+  `TUBE_PLATFORM`; otherwise a VM that names a run directory takes the local one, and any other
+  takes Xen if `/dev/xen/xenbus` is there.
+  """
+  @spec available?(:local | :xen) :: true | {false, [{atom, String.t()}]}
+  def available?(platform) when platform in [:local, :xen] do
+    case Domain.missing(platform) do
+      [] -> true
+      lacks -> {false, lacks}
+    end
+  end
+
+  def available?(other) do
+    raise ArgumentError, "#{inspect(other)} is not a platform: :local and :xen are"
+  end
+
+  @doc """
   Opens a tube to a service of the domain `peer`. The calling process owns it.
 
   Waits until the tip listens and the handshake is done, `:timeout` milliseconds at most.

@@ -2,11 +2,12 @@ defmodule Tube.Domain do
   @moduledoc false
   # This VM as a domain: who it is, what its platform is, its connection to the store.
   #
-  # Nothing is attached until somebody needs it. From then on this process holds the domain's life:
-  # the hub sees it end with this process, and this process sees the hub's end. Open tubes survive
-  # that, since no byte of theirs passes through the hub; but their domain has to come back under
-  # the same number and publish itself anew. So, as long as there are subscribers, it tries for
-  # ever to attach again as who it was, and tells them:
+  # Nothing is attached until somebody needs it. On the local platform this process then holds the
+  # domain's life: the hub sees it end with this process, and this process sees the hub's end. (On
+  # Xen the domain outlives the VM, and only the connection to the store can be lost.) Open tubes
+  # survive that, since no byte of theirs passes through the hub; but their domain has to come back
+  # under the same number and publish itself anew. So, as long as there are subscribers, it tries
+  # for ever to attach again as who it was, and tells them:
   #
   #     {:tube_domain, :lost}              the store has gone, and what was published in it
   #     {:tube_domain, :attached, domain}  a new store, with none of it: publish again
@@ -15,18 +16,18 @@ defmodule Tube.Domain do
   #
   # `Tube.Domain.Server` is the process; this is how to speak with it.
 
-  alias Tube.Domain.Server
-  alias Tube.Native
+  alias Tube.Domain.{Server, Settings}
+  alias Tube.{Hub, Native}
 
   @enforce_keys [:platform, :name, :domid, :run_dir, :store]
   defstruct @enforce_keys
 
-  @typedoc "An attached domain. `store` is valid until the next `:lost`."
+  @typedoc "An attached domain. `store` is valid until the next `:lost`; on Xen there is no `run_dir`."
   @type t :: %__MODULE__{
           platform: Native.platform(),
-          name: :local,
+          name: :local | :xen,
           domid: 0..0x7FEF,
-          run_dir: Path.t(),
+          run_dir: Path.t() | nil,
           store: pid()
         }
 
@@ -52,7 +53,7 @@ defmodule Tube.Domain do
   the domain is already.
 
   Reasons: `:bad_run_dir`, `:einval`, `:no_hub`, `:hub_version`, `:not_a_hub`, `:domid_taken`,
-  `:timeout`, or a posix name.
+  `:timeout`, those of `missing/1`, or a posix name.
   """
   @spec attach(keyword()) :: {:ok, t()} | error()
   def attach(opts \\ []), do: attach(__MODULE__, opts)
@@ -74,11 +75,28 @@ defmodule Tube.Domain do
   def store(server \\ __MODULE__), do: field(server, :store)
 
   @doc """
+  What this machine lacks for a platform, each with a sentence on its cure; does not attach, and
+  `[]` does not promise that attaching will succeed.
+  """
+  @spec missing(:local | :xen) :: [{atom(), String.t()}]
+  def missing(:xen), do: Native.xen_missing()
+
+  def missing(:local) do
+    with {:ok, _settings} <- Settings.resolve(platform: :local),
+         true <- File.exists?(Hub.executable()) do
+      []
+    else
+      {:error, error} -> [error]
+      false -> [{:no_hub, "#{Hub.executable()} is not there: mix compile builds it"}]
+    end
+  end
+
+  @doc """
   How things stand; does not attach. `:hub` is `:up`, `:down` (and being waited for), `:attaching`,
   or `:unknown` while nobody has needed it; `:error` is what the last attempt failed with.
   """
   @spec info(GenServer.server()) :: %{
-          platform: :local | nil,
+          platform: :local | :xen | nil,
           domid: 0..0x7FEF | nil,
           run_dir: Path.t() | nil,
           hub: :up | :down | :attaching | :unknown,

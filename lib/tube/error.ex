@@ -26,6 +26,12 @@ defmodule Tube.Error do
     hub_version: "the running tube-hub speaks another version of its protocol",
     domid_taken: "another VM is this domain already",
     bad_run_dir: "the run directory cannot be used",
+    no_xenbus: "/dev/xen/xenbus is not there",
+    no_gntalloc: "/dev/xen/gntalloc is not there",
+    no_gntdev: "/dev/xen/gntdev is not there",
+    no_evtchn: "/dev/xen/evtchn is not there",
+    no_libxengnttab: "the library libxengnttab.so.1 is not there",
+    no_libxenevtchn: "the library libxenevtchn.so.1 is not there",
     emsgsize: "the message is larger than max_message"
   ]
 
@@ -55,6 +61,12 @@ defmodule Tube.Error do
           | :hub_version
           | :domid_taken
           | :bad_run_dir
+          | :no_xenbus
+          | :no_gntalloc
+          | :no_gntdev
+          | :no_evtchn
+          | :no_libxengnttab
+          | :no_libxenevtchn
           | :emsgsize
 
   @typedoc "A reason, or a reason with what is known of its circumstances."

@@ -71,10 +71,17 @@ defmodule Tube.Native do
   @doc """
   Attaches this VM to the platform's run directory as `domid`, or as the lowest free one for -1. One
   attempt: a hub that is not there is `{:error, {:enoent | :econnrefused, text}}`.
+
+  With `:xen` the VM is of the Xen domain that it runs in; the run directory is not looked at, and
+  another domid than that domain's own is `:einval`.
   """
-  @spec attach(:local, binary, -1..0x7FEF) ::
+  @spec attach(:local | :xen, binary, -1..0x7FEF) ::
           {:ok, platform, 0..0x7FEF} | {:error, {atom, binary}}
   def attach(_kind, _run_directory, _domid), do: :erlang.nif_error(:not_loaded)
+
+  @doc "What this machine lacks to be a Xen domain with tubes, each with its cure; nothing lacking: `[]`."
+  @spec xen_missing :: [{atom, binary}]
+  def xen_missing, do: :erlang.nif_error(:not_loaded)
 
   @doc "Ends the domain's life. Open links go on; nothing new can be made with `platform`."
   @spec detach(platform) :: :ok

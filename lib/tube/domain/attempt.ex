@@ -50,6 +50,9 @@ defmodule Tube.Domain.Attempt do
   def undo({:reopened, store}), do: Native.stream_free(store)
   def undo({:error, _reason}), do: :ok
 
+  defp attach(%{platform: :xen} = settings, _start_hub),
+    do: Native.attach(:xen, "", settings.domid || -1)
+
   defp attach(settings, start_hub) do
     case Native.attach(:local, settings.run_dir, settings.domid || -1) do
       {:error, {reason, text}} when reason in @no_hub ->

@@ -55,7 +55,7 @@ defmodule Tube.Domain.Server do
       {:ok, settings} ->
         # Only what was asked for in so many words: the environment may have changed since.
         named = for {key, value} <- opts, value != nil, do: key
-        attach_as(settings, {from, Map.take(settings, named)}, state)
+        attach_as(settings, {from, asked(settings, named)}, state)
 
       {:error, _} = error ->
         {:reply, error, state}
@@ -152,11 +152,21 @@ defmodule Tube.Domain.Server do
   defp attach_as(_settings, caller, state),
     do: {:noreply, %{state | callers: [caller | state.callers]}}
 
+  # In the words of a domain, whose `platform` is the thing itself.
+  defp asked(settings, named) do
+    for {key, value} <- Map.take(settings, named),
+        into: %{},
+        do: {if(key == :platform, do: :name, else: key), value}
+  end
+
   defp agreed(asked, domain) do
     if Map.take(domain, Map.keys(asked)) == asked,
       do: {:ok, domain},
-      else: {:error, {:einval, "this VM is domain #{domain.domid} of #{domain.run_dir} already"}}
+      else: {:error, {:einval, "this VM is #{described(domain)} already"}}
   end
+
+  defp described(%{name: :xen, domid: domid}), do: "Xen's domain #{domid}"
+  defp described(%{domid: domid, run_dir: run_dir}), do: "domain #{domid} of #{run_dir}"
 
   defp attempt(%{wanted: settings, platform: platform} = state) do
     domain = self()
@@ -201,18 +211,18 @@ defmodule Tube.Domain.Server do
     do: concluded({:error, {:native, Exception.format_exit(crash)}}, state)
 
   defp connected(store, state) do
-    case Client.start_link({Stream, {store, :socket}}) do
+    case Client.start_link({Stream, {store, stream(state.wanted.platform)}}) do
       {:ok, client} ->
         domain = %Domain{
           platform: state.platform,
-          name: :local,
+          name: state.wanted.platform,
           domid: state.wanted.domid,
           run_dir: state.wanted.run_dir,
           store: client
         }
 
         if state.lost do
-          Logger.notice("tube: domain #{domain.domid} of #{domain.run_dir} is back")
+          Logger.notice("tube: #{described(domain)} is back")
           tell(state, {:tube_domain, :attached, domain})
         end
 
@@ -244,14 +254,16 @@ defmodule Tube.Domain.Server do
 
   defp failed(error, state), do: leave(state, error)
 
+  # In domain 0 it may be a socket; what fits the device fits that too.
+  defp stream(:xen), do: :device
+  defp stream(:local), do: :socket
+
   ## Losing
 
   defp lost(state) do
     what = if state.platform, do: "its connection to xenstore", else: "its hub"
 
-    Logger.warning(
-      "tube: domain #{state.domain.domid} of #{state.domain.run_dir} has lost #{what}"
-    )
+    Logger.warning("tube: #{described(state.domain)} has lost #{what}")
 
     tell(state, {:tube_domain, :lost})
     stop_store(state.domain.store)

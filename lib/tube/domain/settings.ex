@@ -1,10 +1,16 @@
 defmodule Tube.Domain.Settings do
   @moduledoc false
-  # Where this VM finds its hypervisor and which domain it wants to be. Each setting is looked for
-  # in turn in the options, the application's environment, and the process's environment.
+  # Which platform this VM is on, where it finds its hypervisor, and which domain it wants to be.
+  # Each setting is looked for in turn in the options, the application's environment, and the
+  # process's environment.
   #
+  #     platform  :platform, config :tube, :platform, $TUBE_PLATFORM, else found out
   #     run_dir   :run_dir, config :tube, :run_dir, $TUBE_RUN_DIR, $XDG_RUNTIME_DIR/tube, /run/tube
   #     domid     :domid,   config :tube, :domid,   $TUBE_DOMID, else the lowest that is free
+  #
+  # Found out: whoever names a run directory means the local platform; else Xen if the kernel has
+  # its device, that is in a Xen domain with its modules loaded, else local. On Xen there is no run
+  # directory, and a domid can only be the one that Xen has given.
   #
   # A mistake is told with the place where it was made: it is often not where one looks for it.
 
@@ -17,21 +23,40 @@ defmodule Tube.Domain.Settings do
   # A unix socket address takes 107 bytes; the longest name below the run directory has 25.
   @run_dir_bytes 82
 
-  @enforce_keys [:run_dir, :domid]
-  defstruct [:run_dir, :domid]
+  # The way to xenstore from every domain, and from nowhere else.
+  @xenbus "/dev/xen/xenbus"
 
-  @type t :: %__MODULE__{run_dir: Path.t(), domid: 0..0x7FEF | nil}
+  @enforce_keys [:run_dir, :domid]
+  defstruct [:run_dir, :domid, platform: :local]
+
+  @type t :: %__MODULE__{
+          platform: :local | :xen,
+          run_dir: Path.t() | nil,
+          domid: 0..0x7FEF | nil
+        }
   @type error :: {:error, {:bad_run_dir | :einval, String.t()}}
 
   @doc "Finds and checks the settings. Raises ArgumentError for an option that does not exist."
   @spec resolve(keyword()) :: {:ok, t()} | error()
   def resolve(opts) do
-    opts = Keyword.validate!(opts, [:run_dir, :domid])
+    opts = Keyword.validate!(opts, [:platform, :run_dir, :domid])
+    named_dir = find(opts, :run_dir, "TUBE_RUN_DIR")
 
-    with {:ok, run_dir} <- opts |> find(:run_dir, "TUBE_RUN_DIR") |> run_dir(),
+    with {:ok, platform} <- opts |> find(:platform, "TUBE_PLATFORM") |> platform(named_dir),
+         {:ok, run_dir} <- if(platform == :local, do: run_dir(named_dir), else: {:ok, nil}),
          {:ok, domid} <- opts |> find(:domid, "TUBE_DOMID") |> domid(),
-         do: {:ok, %__MODULE__{run_dir: run_dir, domid: domid}}
+         do: {:ok, %__MODULE__{platform: platform, run_dir: run_dir, domid: domid}}
   end
+
+  defp platform(nil, nil),
+    do: {:ok, if(match?({:ok, _stat}, Raw.stat(@xenbus)), do: :xen, else: :local)}
+
+  defp platform(nil, _named_dir), do: {:ok, :local}
+  defp platform({platform, _where}, _dir) when platform in [:local, "local"], do: {:ok, :local}
+  defp platform({platform, _where}, _dir) when platform in [:xen, "xen"], do: {:ok, :xen}
+
+  defp platform({other, where}, _dir),
+    do: {:error, {:einval, "#{where} is #{inspect(other)}: a platform is local or xen"}}
 
   defp find(opts, key, variable) do
     with nil <- named(opts[key], "the option #{inspect(key)}"),

@@ -2,9 +2,9 @@
 //! and a xenstore connection.
 //!
 //! [`Platform`] is the whole of it, shaped so that Xen's own libraries
-//! (gntshr, gnttab, evtchn) fit without loss. [`local`] gives the same to the
-//! processes of one Linux host. This is the only crate that makes system calls
-//! on behalf of a tube.
+//! (gntshr, gnttab, evtchn) fit without loss. [`xen`] is a domain of that
+//! hypervisor; [`local`] gives the same to the processes of one Linux host. This
+//! is the only crate that makes system calls on behalf of a tube.
 //!
 //! The host process must ignore `SIGPIPE`, as the Erlang VM and every Rust
 //! binary do: a bell rung for a peer that has died is an error value here, not
@@ -16,6 +16,7 @@ mod error;
 pub mod local;
 mod pages;
 mod platform;
+pub mod xen;
 
 pub use error::{Error, ErrorKind};
 pub use pages::Pages;

@@ -2,7 +2,9 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::{Error, Pages};
+use rustix::io::Errno;
+
+use crate::{Error, ErrorKind, Pages};
 
 /// Number of a domain, real or virtual.
 pub type Domid = u16;
@@ -10,6 +12,18 @@ pub type Domid = u16;
 /// The highest number that a domain can have. Xen keeps 0x7FF0 and above for
 /// itself (`DOMID_FIRST_RESERVED` in xen/include/public/xen.h).
 pub const DOMID_MAX: Domid = 0x7FEF;
+
+/// Refuses a number that no domain can have.
+pub(crate) fn possible(domid: Domid) -> Result<(), Error> {
+    if domid <= DOMID_MAX {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::Posix(Errno::INVAL),
+            format!("{domid} is not a domain: 0 to {DOMID_MAX}"),
+        ))
+    }
+}
 
 /// Grant reference: names one page within the domain that granted it.
 pub type Gref = u32;
@@ -30,8 +44,8 @@ pub enum Access {
 /// can see to it (Xen). The byte is zeroed first, then the event is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notify {
-    /// Offset of the byte. It must lie in page 0: Xen's interface has one such
-    /// byte per mapping call and no plural form.
+    /// Offset of the byte. It must lie in page 0, and on Xen there must be no
+    /// other page: its interface has such a byte for a mapping of one page only.
     pub offset: usize,
     /// Local port of the event channel to ring. It must be one of this
     /// platform's, and open.

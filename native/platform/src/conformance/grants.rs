@@ -189,7 +189,7 @@ fn sharer_tells(s: &mut Stage) {
     let (theirs_bell, _) = s.b.bind(s.a.domid(), port).unwrap();
     let notify = Some(Notify { offset: 77, port });
     // Ours is writable, whatever the peer may do.
-    let (ours, refs) = s.a.share(s.b.domid(), 2, RO, notify).unwrap();
+    let (ours, refs) = s.a.share(s.b.domid(), 1, RO, notify).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RO, None).unwrap();
     s.a.poke(ours, 76, &[1; 3]);
     assert_eq!(s.b.peek(theirs, 76, 3), [1, 1, 1]);
@@ -205,8 +205,8 @@ fn sharer_tells(s: &mut Stage) {
 fn mapper_tells(s: &mut Stage) {
     let (ours_bell, port) = s.a.unbound(s.b.domid()).unwrap();
     let (theirs_bell, port) = s.b.bind(s.a.domid(), port).unwrap();
-    let (ours, refs) = s.a.share(s.b.domid(), 2, RW, None).unwrap();
-    let offset = PAGE - 1;
+    let (ours, refs) = s.a.share(s.b.domid(), 1, RW, None).unwrap();
+    let offset = PAGE - 2;
     let notify = Some(Notify { offset, port });
     let theirs = s.b.map(s.a.domid(), &refs, RW, notify).unwrap();
     s.b.poke(theirs, offset - 1, &[1; 3]);
@@ -240,10 +240,10 @@ fn impossible_notify(s: &mut Stage) {
         port: u32::MAX - 1,
     });
     for wrong in [outside, nobodys] {
-        let refusal = s.a.share(b, 2, RW, wrong);
+        let refusal = s.a.share(b, 1, RW, wrong);
         s.refused(refusal, Errno::INVAL);
     }
-    let (ours, refs) = s.a.share(b, 2, RO, None).unwrap();
+    let (ours, refs) = s.a.share(b, 1, RO, None).unwrap();
     let (theirs_bell, port) = s.b.bind(a, port).unwrap();
     let read_only = Some(Notify { offset: 0, port });
     let refusal = s.b.map(a, &refs, RO, read_only);

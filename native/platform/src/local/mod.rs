@@ -14,12 +14,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{Shutdown, SocketType, shutdown};
 
-use crate::{
-    Access, DOMID_MAX, Domid, Error, ErrorKind, EventChannel, Gref, Notify, Pages, Platform,
-};
+use crate::platform::possible;
+use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
 use evtchn::{Evtchn, Farewell};
 use grants::Grants;
 use service::Service;
@@ -136,16 +135,5 @@ impl Drop for Local {
         // Closing our descriptor would leave the domain alive through others of
         // the same connection. A hub that is gone already is no failure.
         let _ = shutdown(&self.control, Shutdown::Both);
-    }
-}
-
-fn possible(domid: Domid) -> Result<(), Error> {
-    if domid <= DOMID_MAX {
-        Ok(())
-    } else {
-        Err(Error::new(
-            ErrorKind::Posix(Errno::INVAL),
-            format!("{domid} is not a domain: 0 to {DOMID_MAX}"),
-        ))
     }
 }

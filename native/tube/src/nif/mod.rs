@@ -41,6 +41,7 @@ pub mod atoms {
         tube,
         tx_ring_ref,
         wait,
+        xen,
     }
 }
 

@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tube_platform::local::Local;
-use tube_platform::{DOMID_MAX, Errno, Error, Platform};
+use tube_platform::xen::{self, Xen};
+use tube_platform::{DOMID_MAX, Domid, Errno, Error, Platform};
 
 /// A platform in Erlang's hands. Empty once detached.
 pub struct Attached(Mutex<Option<Arc<dyn Platform>>>);
@@ -39,21 +40,48 @@ fn attach<'a>(
         0.. if domid <= DOMID_MAX.into() => Some(domid as u16),
         _ => return Err(rustler::Error::BadArg),
     };
-    if kind != atoms::local() {
+    let attached = if kind == atoms::local() {
+        let run_directory = Path::new(OsStr::from_bytes(&run_directory));
+        Local::attach(run_directory, domid)
+            .map(|local| Arc::new(local) as Arc<dyn Platform>)
+            .map_err(|error| (error.atom(), error.what))
+    } else if kind == atoms::xen() {
+        as_domain(domid)
+    } else {
         return Err(rustler::Error::BadArg);
-    }
-    let run_directory = Path::new(OsStr::from_bytes(&run_directory));
-    Ok(match Local::attach(run_directory, domid) {
+    };
+    Ok(match attached {
         Ok(platform) => {
             let domid = platform.domid();
-            let platform = ResourceArc::new(Attached(Mutex::new(Some(Arc::new(platform)))));
+            let platform = ResourceArc::new(Attached(Mutex::new(Some(platform))));
             (atoms::ok(), platform, domid).encode(env)
         }
-        Err(error) => {
-            let reason = Atom::from_str(env, error.atom())?;
-            (atoms::error(), (reason, error.what)).encode(env)
+        Err((word, what)) => {
+            let reason = Atom::from_str(env, word)?;
+            (atoms::error(), (reason, what)).encode(env)
         }
     })
+}
+
+/// On Xen the hypervisor has said who we are; a wish can only be confirmed.
+fn as_domain(wish: Option<Domid>) -> Result<Arc<dyn Platform>, (&'static str, String)> {
+    let xen = Xen::attach().map_err(|error| (error.atom(), error.to_string()))?;
+    match wish {
+        Some(wish) if wish != xen.domid() => Err((
+            "einval",
+            format!("this is Xen's domain {}, not {wish}", xen.domid()),
+        )),
+        _ => Ok(Arc::new(xen)),
+    }
+}
+
+/// What keeps this machine from being a Xen domain with tubes: `[{word, text}]`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn xen_missing(env: Env<'_>) -> NifResult<Vec<(Atom, String)>> {
+    xen::missing()
+        .into_iter()
+        .map(|missing| Ok((Atom::from_str(env, missing.word)?, missing.what)))
+        .collect()
 }
 
 #[rustler::nif(schedule = "DirtyIo")]

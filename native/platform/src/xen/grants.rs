@@ -1,0 +1,268 @@
+//! Shared pages: libxengnttab, which has both halves (gntshr shares, gnttab maps).
+//!
+//! The kernel ties a grant to the mapping of the page, not to a descriptor: both
+//! end with `munmap`, and so with the process. A page that the peer still maps
+//! then is given back by the kernel when the peer lets go, not before.
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::mm::ProtFlags;
+
+use super::library::{self, Logger};
+use super::{Missing, errno};
+use crate::{Access, Domid, Error, ErrorKind, Gref, Notify, PAGE, Pages};
+
+/// Pages in one call, 16 MiB. A request near the size of the whole grant table
+/// (32,768 entries) fails and leaves Linux's free list broken: after it no
+/// process of the domain could share a page (seen with Linux 6.1).
+const PAGES_MAX: usize = 4096;
+
+library::functions! {
+    /// The functions that we use, as tools/include/xengnttab.h declares them.
+    Functions: "libxengnttab.so.1", "no_libxengnttab", "libxengnttab1";
+    fn xengntshr_open(*mut Logger, c_uint) -> *mut c_void;
+    fn xengntshr_close(*mut c_void) -> c_int;
+    fn xengntshr_fd(*mut c_void) -> c_int;
+    fn xengntshr_share_pages(*mut c_void, u32, c_int, *mut Gref, c_int) -> *mut c_void;
+    fn xengntshr_share_page_notify(*mut c_void, u32, *mut Gref, c_int, u32, u32) -> *mut c_void;
+    fn xengntshr_unshare(*mut c_void, *mut c_void, u32) -> c_int;
+    fn xengnttab_open(*mut Logger, c_uint) -> *mut c_void;
+    fn xengnttab_close(*mut c_void) -> c_int;
+    fn xengnttab_map_domain_grant_refs(*mut c_void, u32, u32, *mut Gref, c_int) -> *mut c_void;
+    fn xengnttab_map_grant_ref_notify(*mut c_void, u32, Gref, c_int, u32, u32) -> *mut c_void;
+    fn xengnttab_unmap(*mut c_void, *mut c_void, u32) -> c_int;
+}
+
+/// Both devices, open.
+pub(super) struct Grants {
+    functions: Functions,
+    gntshr: NonNull<c_void>,
+    gnttab: NonNull<c_void>,
+}
+
+// SAFETY: on Linux a handle of either kind is a logger, which we give, and a
+// descriptor. What is called on it are ioctl and mmap, which any thread may do;
+// nothing in it changes between open and close.
+unsafe impl Send for Grants {}
+// SAFETY: as above.
+unsafe impl Sync for Grants {}
+
+impl Grants {
+    pub(super) fn load() -> Result<Functions, Missing> {
+        Functions::load()
+    }
+
+    pub(super) fn open(functions: Functions) -> Result<Self, Error> {
+        // SAFETY: the logger is static; 0 asks for the defaults.
+        let gntshr = unsafe { (functions.xengntshr_open)(library::silent(), 0) };
+        let gntshr = NonNull::new(gntshr)
+            .ok_or_else(|| Error::posix(errno(), "opening /dev/xen/gntalloc"))?;
+        // SAFETY: as above.
+        let gnttab = unsafe { (functions.xengnttab_open)(library::silent(), 0) };
+        let Some(gnttab) = NonNull::new(gnttab) else {
+            let error = Error::posix(errno(), "opening /dev/xen/gntdev");
+            // SAFETY: it was opened above, and nothing is shared on it.
+            unsafe { (functions.xengntshr_close)(gntshr.as_ptr()) };
+            return Err(error);
+        };
+        let grants = Self {
+            functions,
+            gntshr,
+            gnttab,
+        };
+        grants.not_in_children();
+        Ok(grants)
+    }
+
+    /// The library opens gntalloc without close-on-exec (up to Xen 4.22, and
+    /// gntdev with it). A child with it could do no harm, but has no use for it.
+    fn not_in_children(&self) {
+        // SAFETY: the handle is open, and so is its descriptor during the call.
+        unsafe {
+            let fd = (self.functions.xengntshr_fd)(self.gntshr.as_ptr());
+            if fd >= 0 {
+                let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
+                _ = fcntl_setfd(fd, FdFlags::CLOEXEC);
+            }
+        }
+    }
+
+    pub(super) fn share(
+        self: &Arc<Self>,
+        peer: Domid,
+        pages: usize,
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<Pages, Error> {
+        let count = count(pages)?;
+        possible(notify, pages, Access::ReadWrite)?;
+        let writable = (access == Access::ReadWrite).into();
+        let mut refs = vec![0; pages];
+        let (at, handle) = (refs.as_mut_ptr(), self.gntshr.as_ptr());
+        // SAFETY: there is room for `pages` references, and the handle is open.
+        let start = unsafe {
+            match notify {
+                None => (self.functions.xengntshr_share_pages)(
+                    handle,
+                    peer.into(),
+                    count as c_int,
+                    at,
+                    writable,
+                ),
+                Some(Notify { offset, port }) => (self.functions.xengntshr_share_page_notify)(
+                    handle,
+                    peer.into(),
+                    at,
+                    writable,
+                    offset as u32,
+                    port,
+                ),
+            }
+        };
+        self.pages(start, refs, Kind::Shared)
+            .map_err(|errno| Error::posix(errno, format!("sharing {pages} pages with {peer}")))
+    }
+
+    pub(super) fn map(
+        self: &Arc<Self>,
+        peer: Domid,
+        refs: &[Gref],
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<Pages, Error> {
+        let count = count(refs.len())?;
+        possible(notify, refs.len(), access)?;
+        let prot = match access {
+            Access::ReadOnly => ProtFlags::READ,
+            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        let prot = prot.bits() as c_int;
+        let mut refs = refs.to_vec();
+        let handle = self.gnttab.as_ptr();
+        // SAFETY: `refs` has `count` references, which the library only reads;
+        // the handle is open.
+        let start = unsafe {
+            match notify {
+                None => (self.functions.xengnttab_map_domain_grant_refs)(
+                    handle,
+                    count,
+                    peer.into(),
+                    refs.as_mut_ptr(),
+                    prot,
+                ),
+                Some(Notify { offset, port }) => (self.functions.xengnttab_map_grant_ref_notify)(
+                    handle,
+                    peer.into(),
+                    refs[0],
+                    prot,
+                    offset as u32,
+                    port,
+                ),
+            }
+        };
+        self.pages(start, refs, Kind::Mapped)
+            .map_err(|errno| Error::posix(errno, format!("mapping {count} pages of {peer}")))
+    }
+
+    /// `start` is what the library gave for `refs`.
+    fn pages(
+        self: &Arc<Self>,
+        start: *mut c_void,
+        refs: Vec<Gref>,
+        kind: Kind,
+    ) -> Result<Pages, Errno> {
+        let start = NonNull::new(start).ok_or_else(errno)?;
+        let keeper = Keeper {
+            grants: Arc::clone(self),
+            start,
+            count: refs.len() as u32,
+            kind,
+        };
+        // SAFETY: the library has mapped a page for each reference, one after
+        // the other and page-aligned, and leaves them until the keeper goes.
+        // Pages of the same machine: a peer cannot take them away.
+        Ok(unsafe { Pages::from_raw(start.cast(), refs, Box::new(keeper)) })
+    }
+}
+
+impl Drop for Grants {
+    fn drop(&mut self) {
+        // SAFETY: both were opened in `open`; every mapping holds an `Arc` of
+        // this, so there is none left.
+        unsafe {
+            (self.functions.xengntshr_close)(self.gntshr.as_ptr());
+            (self.functions.xengnttab_close)(self.gnttab.as_ptr());
+        }
+    }
+}
+
+enum Kind {
+    Shared,
+    Mapped,
+}
+
+/// Ends a mapping.
+struct Keeper {
+    grants: Arc<Grants>,
+    start: NonNull<c_void>,
+    count: u32,
+    kind: Kind,
+}
+
+// SAFETY: an address range and the handle, which are tied to no thread.
+unsafe impl Send for Keeper {}
+// SAFETY: nothing can be done through `&Keeper`.
+unsafe impl Sync for Keeper {}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let (functions, start) = (&self.grants.functions, self.start.as_ptr());
+        // SAFETY: exactly what the library mapped; `Pages`, the only holder of a
+        // pointer into it, is being dropped with us.
+        let ended = unsafe {
+            match self.kind {
+                Kind::Shared => {
+                    (functions.xengntshr_unshare)(self.grants.gntshr.as_ptr(), start, self.count)
+                }
+                Kind::Mapped => {
+                    (functions.xengnttab_unmap)(self.grants.gnttab.as_ptr(), start, self.count)
+                }
+            }
+        };
+        debug_assert_eq!(ended, 0, "unmapping our own pages: {}", errno());
+    }
+}
+
+fn count(pages: usize) -> Result<u32, Error> {
+    match pages {
+        1..=PAGES_MAX => Ok(pages as u32),
+        _ => Err(invalid(format!(
+            "{pages} pages in one call: 1 to {PAGES_MAX}"
+        ))),
+    }
+}
+
+/// The C interface has a notify byte for a mapping of one page only.
+fn possible(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
+    match notify {
+        None => Ok(()),
+        Some(Notify { offset, .. }) if offset >= PAGE => {
+            Err(invalid("a notify byte has to be in the first page"))
+        }
+        Some(_) if pages != 1 => Err(invalid("a notify byte goes with one page on Xen")),
+        Some(_) if access == Access::ReadOnly => Err(invalid("a notify byte has to be writable")),
+        // The library takes all ones for "no event".
+        Some(Notify { port: u32::MAX, .. }) => Err(invalid("no such event channel to notify")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Posix(Errno::INVAL), what)
+}
+
+#[cfg(test)]
+mod tests;

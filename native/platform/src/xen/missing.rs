@@ -1,0 +1,111 @@
+//! What a machine lacks to be a Xen domain with tubes, in words that one can act on.
+
+use std::fmt;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{evtchn::Evtchn, grants::Grants, store};
+
+/// One thing that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// One lower-case word, fit to become an atom: `no_xenbus`, `no_gntalloc`,
+    /// `no_gntdev`, `no_evtchn`, `no_libxengnttab`, `no_libxenevtchn`, or
+    /// `eacces` for a device that is there and not for us.
+    pub word: &'static str,
+    /// What it is, and the cure.
+    pub what: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.word)
+    }
+}
+
+/// The devices: path, our word for its absence, the kernel module that makes it.
+const DEVICES: [(&str, &str, &str); 3] = [
+    ("/dev/xen/gntalloc", "no_gntalloc", "xen-gntalloc"),
+    ("/dev/xen/gntdev", "no_gntdev", "xen-gntdev"),
+    ("/dev/xen/evtchn", "no_evtchn", "xen-evtchn"),
+];
+
+/// Everything that is missing here; nothing if tubes are possible.
+pub fn missing() -> Vec<Missing> {
+    let mut all = Vec::new();
+    if let Err(error) = store::connection() {
+        all.push(match error.kind {
+            crate::ErrorKind::Posix(errno) => {
+                lacking(errno, store::DEVICE, "no_xenbus", "xen-privcmd (or xenfs)")
+            }
+            _ => unreachable!("opening gives error numbers only"),
+        });
+    }
+    for (path, word, module) in DEVICES {
+        // Opening has no effect in any of these drivers before the first ioctl.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if let Err(errno) = retry_on_intr(|| open(path, flags, Mode::empty())) {
+            all.push(lacking(errno, path, word, module));
+        }
+    }
+    all.extend(Grants::load().err());
+    all.extend(Evtchn::load().err());
+    all
+}
+
+fn lacking(errno: Errno, path: &str, word: &'static str, module: &str) -> Missing {
+    match errno {
+        Errno::ACCESS | Errno::PERM => Missing {
+            word: "eacces",
+            what: format!(
+                "this user may not open {path}: run as root, or let a group have it by a udev \
+                 rule: SUBSYSTEM==\"misc\", KERNEL==\"xen/{}\", GROUP=\"tube\", MODE=\"0660\"",
+                path.rsplit('/').next().unwrap_or_default()
+            ),
+        },
+        // The driver is there and says no: this kernel is not in a Xen domain.
+        Errno::NODEV | Errno::NOENT | Errno::NXIO => Missing {
+            word,
+            what: format!("{path} is not there: in a Xen domain, modprobe {module}"),
+        },
+        errno => Missing {
+            word,
+            what: format!("{path} cannot be opened: {errno}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_names_its_module() {
+        for (path, word, module) in DEVICES {
+            let lack = lacking(Errno::NOENT, path, word, module);
+            assert_eq!(lack.word, word);
+            assert!(lack.what.contains(path) && lack.what.contains("modprobe"));
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_ours_names_the_rule() {
+        let lack = lacking(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "xen-gntdev");
+        assert_eq!(lack.word, "eacces");
+        assert!(
+            lack.what.contains("KERNEL==\"xen/gntdev\""),
+            "{}",
+            lack.what
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_what_cannot_be_opened() {
+        let words: Vec<_> = missing().iter().map(|lack| lack.word).collect();
+        for (path, word, _) in DEVICES {
+            let there = std::path::Path::new(path).exists();
+            assert!(there || words.contains(&word), "{path}: {words:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+defmodule Tube.PlatformTest do
+  # Which platform a VM takes, and what it says where that one cannot be had. Not async: the
+  # environment is that of the whole VM.
+  use ExUnit.Case
+
+  import Tube.Test.RunDir
+
+  alias Tube.Domain
+  alias Tube.Domain.Settings
+
+  @xenbus File.exists?("/dev/xen/xenbus")
+
+  defp put_env(name, value) do
+    before = System.get_env(name)
+    if value, do: System.put_env(name, value), else: System.delete_env(name)
+
+    on_exit(fn -> if before, do: System.put_env(name, before), else: System.delete_env(name) end)
+  end
+
+  setup do
+    put_env("TUBE_PLATFORM", nil)
+    put_env("TUBE_RUN_DIR", nil)
+    put_env("XDG_RUNTIME_DIR", System.tmp_dir!())
+  end
+
+  describe "the platform" do
+    test "is Xen where Xen is, when nothing else is said" do
+      platform = if @xenbus, do: :xen, else: :local
+      assert {:ok, %{platform: ^platform}} = Settings.resolve([])
+    end
+
+    test "is the local one for who names a run directory" do
+      %{run_dir: run_dir} = fresh_run_dir()
+      assert {:ok, %{platform: :local}} = Settings.resolve(run_dir: run_dir)
+      put_env("TUBE_RUN_DIR", run_dir)
+      assert {:ok, %{platform: :local, run_dir: ^run_dir}} = Settings.resolve([])
+    end
+
+    test "is what it is told to be: by option, configuration, environment, in this order" do
+      put_env("TUBE_PLATFORM", "xen")
+      # There is no run directory on Xen, so none is looked for.
+      put_env("TUBE_RUN_DIR", "not/absolute")
+      assert {:ok, %{platform: :xen, run_dir: nil}} = Settings.resolve([])
+
+      put_env("TUBE_RUN_DIR", nil)
+      Application.put_env(:tube, :platform, :local)
+      on_exit(fn -> Application.delete_env(:tube, :platform) end)
+      assert {:ok, %{platform: :local}} = Settings.resolve([])
+      assert {:ok, %{platform: :xen}} = Settings.resolve(platform: :xen)
+    end
+
+    test "is one of two, and a mistake is told with its place" do
+      put_env("TUBE_PLATFORM", "kvm")
+      assert {:error, {:einval, text}} = Settings.resolve([])
+      assert text =~ "TUBE_PLATFORM" and text =~ "kvm" and text =~ "local or xen"
+    end
+  end
+
+  describe "available?" do
+    test "the local platform, where its hub was built" do
+      assert Tube.available?(:local) == true
+      put_env("TUBE_RUN_DIR", "not/absolute")
+      assert {false, [bad_run_dir: text]} = Tube.available?(:local)
+      assert text =~ "TUBE_RUN_DIR"
+    end
+
+    test "Xen, or all that it lacks and the cures" do
+      for {device, word} <- [
+            {"/dev/xen/xenbus", :no_xenbus},
+            {"/dev/xen/gntalloc", :no_gntalloc},
+            {"/dev/xen/gntdev", :no_gntdev},
+            {"/dev/xen/evtchn", :no_evtchn}
+          ],
+          not File.exists?(device) do
+        assert {false, lacks} = Tube.available?(:xen)
+        assert lacks[word] =~ device
+        assert lacks[word] =~ "modprobe"
+      end
+    end
+
+    test "nothing else" do
+      assert_raise ArgumentError, ~r/:kvm is not a platform/, fn -> Tube.available?(:kvm) end
+    end
+  end
+
+  test "who insists on Xen where it is not is told everything that is missing" do
+    with {false, [{word, _} | _] = lacks} <- Tube.available?(:xen) do
+      domain = start_supervised!({Domain, name: :"#{__MODULE__}.domain"})
+      assert {:error, {^word, text}} = Domain.attach(domain, platform: :xen)
+      for {_word, lack} <- lacks, do: assert(text =~ lack)
+    end
+  end
+end
