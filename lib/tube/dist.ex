@@ -29,6 +29,8 @@ defmodule Tube.Dist do
          :ok <- explained(Tree.ensure_started()),
          {:ok, _domain} <- explained(Domain.attach(domid: domid)),
          {:ok, listener} <- listen_as(service, settings) do
+      # Should the library's processes ever begin anew: as the same domain.
+      Application.put_env(:tube, :domid, domid, persistent: true)
       :persistent_term.put({__MODULE__, :service}, service)
       {:ok, listener}
     end
@@ -98,12 +100,26 @@ defmodule Tube.Dist do
          {:ok, domain} <- explained(Domain.attach()),
          :ok <- there?(domain, domid, service),
          {:ok, tube} <- open(domid, service, settings, ms) do
+      Registry.delete_meta(Tube.Registry, {__MODULE__, node})
       {:ok, tube}
     else
       {:error, text} ->
-        :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
+        notice(node, text)
         {:error, :no_tube}
     end
+  end
+
+  # Who waits for a node tries again and again: the same is not said twice.
+  defp notice(node, text) do
+    key = {__MODULE__, node}
+
+    unless Registry.meta(Tube.Registry, key) == {:ok, text} do
+      Registry.put_meta(Tube.Registry, key, text)
+      :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
+    end
+  rescue
+    # Without the library's processes there is no registry.
+    ArgumentError -> :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
   end
 
   defp open(domid, service, settings, ms) do

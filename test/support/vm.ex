@@ -171,8 +171,9 @@ defmodule Tube.Test.VM do
     end
   end
 
-  # Code the VM can find by itself comes from its code path; the rest is sent.
-  defp code_path do
+  @doc "Arguments of `erl` by which a VM finds by itself the code that is on this one's path."
+  @spec code_path() :: [charlist]
+  def code_path do
     root = :code.root_dir()
 
     for dir <- :code.get_path(),

@@ -10,8 +10,8 @@ pub const VERSION: u32 = 1;
 pub const RECORD_ALIGN: usize = 8;
 /// Largest ring order: 2^8 data pages, 1 MiB.
 pub const ORDER_MAX: u32 = 8;
-/// Largest message in bytes that version 1 may carry: 64 MiB.
-pub const MESSAGE_MAX: u32 = 64 << 20;
+/// Largest message in bytes that version 1 may carry: one byte less than 2 GiB.
+pub const MESSAGE_MAX: u32 = i32::MAX as u32;
 
 /// First word of a control page: the bytes `Tube`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"Tube");

@@ -243,7 +243,8 @@ fn the_receivers_limit_is_told_to_the_sender() {
     push(&mut producer, &[0; 500]);
     let (mut producer, _consumer) = pages.ends(0, u32::MAX);
     assert_eq!(producer.limit(), Ok(MESSAGE_MAX));
-    let parts = vec![vec![0u8; 1 << 20]; 65];
+    let part = [0u8; 1 << 15];
+    let parts = vec![part.as_slice(); 1 << 16];
     let answer = producer.push_parts(&parts, &mut Progress::default(), usize::MAX);
     assert_eq!(answer, Ok(Push::TooLong { limit: MESSAGE_MAX }));
 }

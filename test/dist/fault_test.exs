@@ -1,0 +1,197 @@
+defmodule Tube.Dist.FaultTest do
+  # What goes wrong between nodes, and what must not go wrong with it.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.Eventually
+  alias Tube.Test.Node, as: Peer
+
+  @a :a@dom5
+  @b :b@dom7
+
+  setup :fresh_run_dir
+
+  defp start(context, options \\ []) do
+    a = Peer.start!([name: @a, run_dir: context.run_dir] ++ options)
+    b = Peer.start!([name: @b, run_dir: context.run_dir] ++ options)
+    {a, b}
+  end
+
+  # The test's process in that VM hears of nodes from here on.
+  defp watch(vm), do: VM.run(vm, fn -> :net_kernel.monitor_nodes(true) end)
+
+  defp await(vm, what) do
+    VM.run(vm, fn ->
+      receive do
+        {^what, node} -> {node, System.monotonic_time(:millisecond)}
+      end
+    end)
+  end
+
+  test "a killed peer is down within 500 ms", c do
+    {a, b} = start(c)
+    assert Peer.connect(a, @b)
+    watch(a)
+    before = VM.run(a, fn -> System.monotonic_time(:millisecond) end)
+    VM.kill9(b)
+    {@b, at} = await(a, :nodedown)
+    assert at - before < 500
+    assert VM.call(a, :erlang, :nodes, []) == []
+    clean(a, 0)
+  end
+
+  test "a stopped peer is found by net_ticktime", c do
+    {a, b} = start(c, kernel: ["-kernel", "net_ticktime", "2"])
+    assert Peer.connect(a, @b)
+    watch(a)
+    :ok = VM.signal(b, "STOP")
+    assert {@b, _at} = await(a, :nodedown)
+    :ok = VM.signal(b, "CONT")
+    assert Eventually.true!(fn -> Peer.connect(a, @b) == true end) == :ok
+  end
+
+  test "an idle connection stays: ticks go both ways", c do
+    {a, b} = start(c, kernel: ["-kernel", "net_ticktime", "2"])
+    assert Peer.connect(a, @b)
+    watch(a)
+    watch(b)
+
+    for vm <- [a, b] do
+      assert VM.run(vm, fn ->
+               receive do
+                 {:nodedown, node} -> node
+               after
+                 4_000 -> :up
+               end
+             end) == :up
+    end
+  end
+
+  test "both connecting at once, over and over, makes one connection", c do
+    {a, b} = start(c)
+
+    for _ <- 1..30 do
+      both = for {vm, node} <- [{a, @b}, {b, @a}], do: Task.async(Peer, :connect, [vm, node])
+      assert Task.await_many(both) == [true, true]
+      assert VM.call(a, :erlang, :nodes, []) == [@b]
+      assert VM.call(b, :erlang, :nodes, []) == [@a]
+      assert VM.call(a, :erlang, :disconnect_node, [@b])
+      Eventually.true!(fn -> VM.call(b, :erlang, :nodes, []) == [] end)
+    end
+
+    for vm <- [a, b], do: clean(vm, 0)
+  end
+
+  test "a hundred reconnections leave nothing behind", c do
+    {a, b} = start(c)
+    assert Peer.connect(a, @b)
+    counts = for vm <- [a, b], do: {vm, stable(vm), VM.fd_count(vm)}
+
+    for _ <- 1..100 do
+      assert VM.call(a, :erlang, :disconnect_node, [@b])
+      assert Peer.connect(a, @b)
+    end
+
+    for {vm, processes, fds} <- counts do
+      clean(vm, 1)
+      Eventually.true!(fn -> VM.fd_count(vm) <= fds end)
+
+      Eventually.true!(fn -> VM.call(vm, :erlang, :system_info, [:process_count]) <= processes end)
+    end
+
+    # Either may have been the one that asked last: :global connects too.
+    assert VM.run(a, fn -> tubes(5, 7) end) + VM.run(b, fn -> tubes(7, 5) end) == 1
+  end
+
+  test "Node.stop leaves the tubes of the application, and the node can start again", c do
+    {a, b} = start(c)
+    assert Peer.connect(a, @b)
+    VM.run(b, fn -> {:ok, _} = Tube.listen(service: "other", active: false, ring: 4096) end)
+
+    # Kept there: outside of that VM the handle would be that of a node's process, by the node's name.
+    VM.run(a, fn ->
+      {:ok, tube} = Tube.open(7, service: "other", active: false)
+      Process.put(:tube, tube)
+      :ok
+    end)
+
+    watch(b)
+
+    # Nodes that were named on the command line are not stopped, so distribution is killed as it would be.
+    :ok = VM.call(a, :supervisor, :terminate_child, [:kernel_sup, :net_sup])
+    assert {@a, _} = await(b, :nodedown)
+    assert VM.run(a, fn -> Tube.send(Process.get(:tube), "still here") end) == :ok
+    assert {:ok, %{state: 4}} = VM.run(a, fn -> Tube.info(Process.get(:tube)) end)
+    {:ok, _} = VM.call(a, :supervisor, :restart_child, [:kernel_sup, :net_sup])
+    assert Eventually.true!(fn -> Peer.connect(b, @a) == true end) == :ok
+  end
+
+  test "another cookie is refused, and nothing stays of the attempt", c do
+    a = Peer.start!(name: @a, run_dir: c.run_dir)
+    b = Peer.start!(name: @b, run_dir: c.run_dir, cookie: "another")
+    assert Peer.connect(a, @b) == false
+    assert Peer.connect(b, @a) == false
+    for vm <- [a, b], do: clean(vm, 0)
+  end
+
+  test "a domain that is not listed never gets as far as the cookie", c do
+    peers = ["-kernel", "tube_dist", "[{peers,[9]}]", "-kernel", "net_setuptime", "1"]
+    {a, _b} = start(c, kernel: peers)
+    assert Peer.connect(a, @b) == false
+    listed = Peer.start!(name: :c@dom9, run_dir: c.run_dir)
+    assert Peer.connect(listed, @b) == true
+  end
+
+  test "the hub's restart does not break a connection, and new ones are made after it", c do
+    {a, _b} = start(c)
+    assert Peer.connect(a, @b)
+    watch(a)
+    end_hub(c.run_dir)
+    assert VM.call(a, :net_adm, :ping, [@b]) == :pong
+    third = Peer.start!(name: :c@dom9, run_dir: c.run_dir)
+    Eventually.true!(fn -> Peer.connect(third, @a) == true end, 15_000)
+    assert {:messages, messages} = VM.run(a, fn -> Process.info(self(), :messages) end)
+    refute {:nodedown, @b} in messages
+  end
+
+  test "a name that is no domain's, and an order of carriers that cannot work, are explained",
+       c do
+    for args <- [
+          ~w(-proto_dist tube -sname a@elsewhere),
+          ~w(-proto_dist tube inet_tcp -sname a@dom5)
+        ] do
+      {text, status} =
+        System.cmd(
+          "erl",
+          Enum.map(VM.code_path(), &to_string/1) ++
+            args ++ ~w(-start_epmd false -noshell -eval halt\(\).),
+          env: [{"TUBE_RUN_DIR", c.run_dir}],
+          stderr_to_stdout: true
+        )
+
+      assert status != 0
+      assert text =~ "name@dom5" or text =~ "must be the last"
+    end
+  end
+
+  # Links of the VM: those of its connections, and no other.
+  defp clean(vm, connections) do
+    Eventually.true!(fn ->
+      VM.call(vm, Tube.Native, :stats, []).links == connections and
+        VM.call(vm, DynamicSupervisor, :count_children, [Tube.Connections]).active == connections
+    end)
+  end
+
+  defp stable(vm), do: VM.call(vm, :erlang, :system_info, [:process_count]) + 2
+
+  # What this domain has in the store of tubes that it asked the peer for.
+  defp tubes(me, peer) do
+    {:ok, store} = Tube.Domain.store()
+
+    case Tube.Xenstore.directory(store, Tube.Paths.knocks(me, peer)) do
+      {:ok, tids} -> length(tids)
+      {:error, :enoent} -> 0
+    end
+  end
+end
