@@ -72,7 +72,7 @@ defmodule Tube.Handshake do
   @type request :: plain | {:transaction, [in_transaction]}
 
   @typedoc "Opaque to the interpreter: given back with the answer."
-  @opaque ref :: {atom, non_neg_integer}
+  @opaque ref :: {term, non_neg_integer}
 
   @typedoc "READ gives `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, all others `:ok`."
   @type result :: :ok | {:ok, binary | [String.t()] | perms | [result]} | {:error, term}
