@@ -9,13 +9,15 @@ use crate::rx::Rx;
 use crate::status::{Event, Status};
 use crate::tx::Tx;
 use crate::vm::{Herald, Outlet, Small, Vm};
+use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One end of a tube. When closed it is an empty shell, whoever may still hold it.
 pub struct Link<V: Vm> {
     // A half whose lock is poisoned is taken for closed: what a panic left is not to be trusted.
-    tx: Mutex<Option<Tx<V::Process>>>,
-    rx: Mutex<Option<Rx<V>>>,
+    // Apart, since sender and receiver run on different schedulers, each at its own lock all the time.
+    tx: CachePadded<Mutex<Option<Tx<V::Process>>>>,
+    rx: CachePadded<Mutex<Option<Rx<V>>>>,
     pub(crate) status: Status,
     /// Held while events are reported, so that they arrive in their order.
     reporting: Mutex<()>,
@@ -27,8 +29,8 @@ impl<V: Vm> Link<V> {
         // SAFETY: once per memory. Each half holds it, and drops it after its ring end.
         let (producer, consumer) = unsafe { memory.ends(max_message) };
         Link {
-            tx: Mutex::new(Some(Tx::new(producer, memory.clone()))),
-            rx: Mutex::new(Some(Rx::new(consumer, memory))),
+            tx: Mutex::new(Some(Tx::new(producer, memory.clone()))).into(),
+            rx: Mutex::new(Some(Rx::new(consumer, memory))).into(),
             status: Status::default(),
             reporting: Mutex::new(()),
         }
