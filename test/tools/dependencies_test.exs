@@ -10,14 +10,29 @@ defmodule Tube.DependenciesTest do
   # A character table within a crate that runs at compile time only.
   @tables ["Unicode-3.0"]
 
-  test "every crate that a manifest names has its line" do
+  test "every crate that a manifest names has its line, and every line its crate" do
     page = File.read!(Path.join(@root, "docs/dependencies.md"))
-    names = Enum.flat_map([@native | Path.wildcard(@native <> "/*")], &named/1) |> Enum.uniq()
-    assert "rustler" in names
 
-    for name <- names, not String.starts_with?(name, "tube-") do
-      assert page =~ ~r/^\| `#{Regex.escape(name)}` \|/m,
-             "docs/dependencies.md says nothing of #{name}"
+    rows =
+      Regex.scan(~r/^\| `([a-z0-9_-]+)` \| (?:MIT|Apache|ISC|GPL)/m, page, capture: :all_but_first)
+
+    manifests = [@native | Path.wildcard(@native <> "/*")]
+
+    named =
+      for dir <- manifests, name <- named(dir), not String.starts_with?(name, "tube-"), do: name
+
+    assert "rustler" in named
+
+    assert Enum.sort(List.flatten(rows)) == Enum.sort(Enum.uniq(named))
+  end
+
+  test "every crate that a manifest names is used there" do
+    for manifest <- Path.wildcard(@native <> "/*/Cargo.toml"),
+        dir = Path.dirname(manifest),
+        sources = dir |> Path.join("{src,tests,benches}/**/*.rs") |> Path.wildcard(),
+        text = Enum.map_join(sources, &File.read!/1),
+        name <- named(dir) do
+      assert text =~ String.replace(name, "-", "_"), "#{manifest} names #{name} for nothing"
     end
   end
 
