@@ -57,9 +57,9 @@ defmodule Tube.Bench.Report do
     end)
   end
 
-  # Logarithmic, 1/16 to 16 with 1 in the middle: twice as good and half as good look alike.
+  # Logarithmic, 1/64 to 64 with 1 in the middle: twice as good and half as good look alike.
   defp bar(ratio) do
-    length = round(@bar / 2 + :math.log2(ratio) * @bar / 8) |> max(0) |> min(@bar)
+    length = round(@bar / 2 + :math.log2(ratio) * @bar / 12) |> max(0) |> min(@bar)
     "[" <> String.duplicate("#", length) <> String.duplicate(" ", @bar - length) <> "]"
   end
 
