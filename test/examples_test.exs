@@ -1,0 +1,38 @@
+defmodule Tube.ExamplesTest do
+  # Each example by the command that its first lines name, as an operating system process.
+  use ExUnit.Case, async: true
+
+  import Tube.Test.RunDir
+  setup :fresh_run_dir
+
+  @root Path.expand("..", __DIR__)
+
+  test "echo", context do
+    assert {output, 0} = run(context, "echo.exs")
+
+    assert output =~
+             ~r/asked "hello", heard "hello" through #Tube<1:0 -> 1 "echo" connected 64KiB>/
+
+    assert output =~ "echo: domain 1 is connected"
+  end
+
+  test "pub_sub", context do
+    assert {output, 0} = run(context, "pub_sub.exs")
+    heard = for "" <> line <- String.split(output, "\n"), line =~ " hears ", do: line
+
+    assert heard == [
+             "Ann hears weather: rain",
+             "Ben hears weather: rain",
+             "Ben hears sport: a draw"
+           ]
+  end
+
+  # Compiled already, by this very run of the tests.
+  defp run(%{run_dir: run_dir}, example) do
+    System.cmd("mix", ["run", "--no-compile", "examples/" <> example],
+      cd: @root,
+      stderr_to_stdout: true,
+      env: [{"TUBE_RUN_DIR", run_dir}, {"TUBE_DOMID", nil}]
+    )
+  end
+end
