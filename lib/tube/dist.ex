@@ -26,6 +26,7 @@ defmodule Tube.Dist do
          {:ok, service} <- service(to_string(name)),
          {:ok, settings} <- Settings.get(),
          :ok <- order(:init.get_argument(:proto_dist)),
+         :ok <- native(),
          :ok <- explained(Tree.ensure_started()),
          {:ok, _domain} <- explained(Domain.attach(domid: domid)),
          {:ok, listener} <- listen_as(service, settings) do
@@ -48,6 +49,17 @@ defmodule Tube.Dist do
     explained(Tube.listen(options))
   rescue
     error in ArgumentError -> {:error, to_charlist(Exception.message(error))}
+  end
+
+  # A release has all its code loaded before the kernel starts (embedded mode), but modules with native
+  # code wait for the end of the kernel's start, after distribution's. Then all of them go now: the
+  # code server, which they ask where their library is, is there already.
+  defp native do
+    case :code.ensure_loaded(Native) do
+      {:module, Native} -> :ok
+      {:error, :embedded} -> :init.run_on_load_handlers()
+      {:error, reason} -> {:error, to_charlist("the native library: #{inspect(reason)}")}
+    end
   end
 
   @doc "Stops listening. Connections stay."
