@@ -6,7 +6,7 @@ defmodule Tube.PlatformTest do
   import Tube.Test.RunDir
 
   alias Tube.Domain
-  alias Tube.Domain.Settings
+  alias Tube.Domain.{Claim, Settings}
 
   @xenbus File.exists?("/dev/xen/xenbus")
 
@@ -81,6 +81,23 @@ defmodule Tube.PlatformTest do
     test "nothing else" do
       assert_raise ArgumentError, ~r/:kvm is not a platform/, fn -> Tube.available?(:kvm) end
     end
+  end
+
+  test "a Xen domain is claimed by one process, and free again when that one ends" do
+    test = self()
+
+    holder =
+      spawn_link(fn ->
+        send(test, Claim.take())
+        receive do: (:end -> :ok)
+      end)
+
+    assert_receive {:ok, claim}
+    assert {:error, {:domid_taken, _text}} = Claim.take()
+    monitor = Port.monitor(claim)
+    send(holder, :end)
+    assert_receive {:DOWN, ^monitor, :port, ^claim, _reason}
+    assert {:ok, _claim} = Claim.take()
   end
 
   test "who insists on Xen where it is not is told everything that is missing" do

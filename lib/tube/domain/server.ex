@@ -8,8 +8,8 @@ defmodule Tube.Domain.Server do
   use GenServer
 
   alias Tube.Domain
-  alias Tube.Domain.{Attempt, Settings}
-  alias Tube.Native
+  alias Tube.Domain.{Attempt, Claim, Settings}
+  alias Tube.{Handshake, Native, Xenstore}
   alias Tube.Xenstore.{Client, Stream}
 
   require Logger
@@ -25,6 +25,7 @@ defmodule Tube.Domain.Server do
   # `phase` is :idle (nobody needs it), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}.
   # `wanted` are the settings to attach with; once attached, with the domid that it became.
   # `platform` while not attached: the domain lives, only its store has to be connected to again.
+  # `claim`: on Xen, that no other VM of this domain has tubes; once taken, kept.
   defmodule State do
     @moduledoc false
     defstruct phase: :idle,
@@ -33,6 +34,7 @@ defmodule Tube.Domain.Server do
               domain: nil,
               platform: nil,
               life: nil,
+              claim: nil,
               since: nil,
               failures: 0,
               error: nil,
@@ -183,11 +185,17 @@ defmodule Tube.Domain.Server do
   # The driver is loaded here, not in the attempt: one without ports goes with the process that
   # loaded it. And `life` is taken here, because the domain lives for as long as anybody has it.
   defp concluded({:attached, platform, domid, store} = result, state) do
-    with {:driver, :ok} <- {:driver, Native.driver()},
+    with {:ok, claim} <- claim(state),
+         {:driver, :ok} <- {:driver, Native.driver()},
          {:life, {:ok, life}} <- {:life, Native.life(platform)} do
-      state = %{state | platform: platform, life: Native.stream_port(life)}
-      connected(store, %{state | wanted: %{state.wanted | domid: domid}})
+      first? = claim != state.claim
+      state = %{state | platform: platform, life: Native.stream_port(life), claim: claim}
+      connected(store, %{state | wanted: %{state.wanted | domid: domid}}, first?)
     else
+      {:error, error} ->
+        Attempt.undo(result)
+        failed(error, state)
+
       {part, {:error, reason}} ->
         Attempt.undo(result)
         failed({:native, "#{part}: #{inspect(reason)}"}, state)
@@ -199,7 +207,7 @@ defmodule Tube.Domain.Server do
     failed({:no_hub, "the hub has gone"}, state)
   end
 
-  defp concluded({:reopened, store}, state), do: connected(store, state)
+  defp concluded({:reopened, store}, state), do: connected(store, state, false)
 
   # If it was the store: the domain may be dead without a sign of it, so it is begun anew.
   defp concluded({:error, error}, state), do: failed(error, drop_platform(state))
@@ -210,7 +218,10 @@ defmodule Tube.Domain.Server do
   defp concluded(crash, state),
     do: concluded({:error, {:native, Exception.format_exit(crash)}}, state)
 
-  defp connected(store, state) do
+  defp claim(%{wanted: %{platform: :xen}, claim: nil}), do: Claim.take()
+  defp claim(%{claim: claim}), do: {:ok, claim}
+
+  defp connected(store, state, first?) do
     case Client.start_link({Stream, {store, stream(state.wanted.platform)}}) do
       {:ok, client} ->
         domain = %Domain{
@@ -220,6 +231,8 @@ defmodule Tube.Domain.Server do
           run_dir: state.wanted.run_dir,
           store: client
         }
+
+        if first?, do: sweep(domain)
 
         if state.lost do
           Logger.notice("tube: #{described(domain)} is back")
@@ -253,6 +266,12 @@ defmodule Tube.Domain.Server do
     do: pause(%{state | failures: state.failures + 1, error: error})
 
   defp failed(error, state), do: leave(state, error)
+
+  # The only VM of its domain finds there what a dead predecessor has left, and nothing else. A
+  # failure is no harm: what is there is then replaced piece by piece, by who needs its place.
+  defp sweep(%{store: store, domid: domid}) do
+    for request <- Handshake.sweep(domid), do: Xenstore.perform(store, request, timeout: 2_000)
+  end
 
   # In domain 0 it may be a socket; what fits the device fits that too.
   defp stream(:xen), do: :device
@@ -300,7 +319,7 @@ defmodule Tube.Domain.Server do
 
     if state.domain, do: stop_store(state.domain.store)
     state = drop_platform(state)
-    %State{subscribers: state.subscribers, error: error}
+    %State{subscribers: state.subscribers, claim: state.claim, error: error}
   end
 
   defp drop_platform(%{platform: nil} = state), do: state
