@@ -23,7 +23,7 @@ defmodule Tube.Bench.Work do
 
     timed(carrier, link, fn ->
       workers =
-        for _ <- 1..@senders, do: spawn_monitor(fn -> push(carrier, link, payload, share) end)
+        for _ <- 1..@senders, do: spawn_monitor(fn -> carrier.push(link, payload, share) end)
 
       for {pid, ref} <- workers, do: receive(do: ({:DOWN, ^ref, :process, ^pid, :normal} -> :ok))
     end)
@@ -31,7 +31,7 @@ defmodule Tube.Bench.Work do
 
   def near(_kind, carrier, link, size, count) do
     payload = payload(size)
-    timed(carrier, link, fn -> push(carrier, link, payload, count) end)
+    timed(carrier, link, fn -> carrier.push(link, payload, count) end)
   end
 
   @doc "Receives them."
@@ -102,19 +102,19 @@ defmodule Tube.Bench.Work do
     now() - began
   end
 
-  defp push(_carrier, _link, _payload, 0), do: :ok
-
-  defp push(carrier, link, payload, left) do
-    :ok = carrier.send(link, payload)
-    push(carrier, link, payload, left - 1)
+  # As whoever wants speed would.
+  defp pull(carrier, link, size, count) do
+    case carrier.quickest(size) do
+      :recv_many -> batches(carrier, link, size, count)
+      :active -> deliveries(carrier, link, size, count)
+    end
   end
 
-  defp pull(_carrier, _link, _size, 0), do: :ok
+  defp batches(_carrier, _link, _size, 0), do: :ok
 
-  defp pull(carrier, link, size, left) do
-    {:ok, data} = carrier.recv(link)
-    touch(data, size)
-    pull(carrier, link, size, left - 1)
+  defp batches(carrier, link, size, left) do
+    {:ok, messages} = carrier.recv_many(link)
+    batches(carrier, link, size, left - touch_all(messages, size, 0))
   end
 
   defp deliveries(carrier, link, size, count) do
@@ -175,8 +175,18 @@ defmodule Tube.Bench.Work do
   end
 
   # Of the right length and right at both ends, which lie in different pages if it is large.
-  defp touch(<<@mark, _::binary>> = data, size) when byte_size(data) == size,
-    do: @mark = :binary.last(data)
+  defp touch(data, size) do
+    between = size - 2
+    <<first, _::binary-size(between), last>> = data
+    true = first == @mark and last == @mark
+  end
+
+  defp touch_all([], _size, count), do: count
+
+  defp touch_all([data | rest], size, count) do
+    touch(data, size)
+    touch_all(rest, size, count + 1)
+  end
 
   defp payload(size), do: :binary.copy(<<@mark>>, size)
 

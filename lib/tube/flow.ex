@@ -43,18 +43,21 @@ defmodule Tube.Flow do
     end
   end
 
-  @doc "Finishes a receive that began with `result`."
-  @spec recv(term, non_neg_integer, timeout) :: {:ok, binary} | {:error, reason}
-  def recv({:error, _} = error, _id, _timeout), do: error
-  def recv(result, id, timeout), do: recv_on(result, id, deadline(Tube.Options.timeout!(timeout)))
+  @doc "Finishes a receive that began with `result`; `again` is the native call that goes on."
+  @spec recv(term, non_neg_integer, timeout, (() -> term)) :: {:ok, received} | {:error, reason}
+        when received: binary | [binary, ...]
+  def recv({:error, _} = error, _id, _timeout, _again), do: error
 
-  defp recv_on({:ok, _data} = received, _id, _deadline), do: received
-  defp recv_on({:error, _} = error, _id, _deadline), do: error
-  defp recv_on(:more, id, deadline), do: recv_on(Native.recv(id), id, deadline)
+  def recv(result, id, timeout, again),
+    do: recv_on(result, id, deadline(Tube.Options.timeout!(timeout)), again)
 
-  defp recv_on(:wait, id, deadline) do
+  defp recv_on({:ok, _data} = received, _id, _deadline, _again), do: received
+  defp recv_on({:error, _} = error, _id, _deadline, _again), do: error
+  defp recv_on(:more, id, deadline, again), do: recv_on(again.(), id, deadline, again)
+
+  defp recv_on(:wait, id, deadline, again) do
     receive do
-      {:"$tube_data", ^id} -> recv_on(Native.recv(id), id, deadline)
+      {:"$tube_data", ^id} -> recv_on(again.(), id, deadline, again)
     after
       left(deadline) ->
         Native.recv_cancel(id)

@@ -205,6 +205,15 @@ defmodule Tube.Native do
   @spec recv(id) :: {:ok, binary} | :more | :wait | {:error, atom}
   def recv(_id), do: :erlang.nif_error(:not_loaded)
 
+  @doc """
+  Takes the messages that are there, `most` (1024 at most) of them and 256 KiB or little more, in order. For
+  the owner, when not active. Other answers as of `recv/1`.
+
+  Messages of more than 64 bytes and up to 4 KiB may be parts of one binary of up to 32 KiB.
+  """
+  @spec recv_many(id, pos_integer) :: {:ok, [binary, ...]} | :more | :wait | {:error, atom}
+  def recv_many(_id, _most), do: :erlang.nif_error(:not_loaded)
+
   @doc "The caller waits no longer. A `{:\"$tube_data\", id}` may already be in the mailbox."
   @spec recv_cancel(id) :: :ok
   def recv_cancel(_id), do: :erlang.nif_error(:not_loaded)

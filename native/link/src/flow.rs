@@ -24,6 +24,17 @@ pub enum Received<B> {
     Wait,
 }
 
+/// What became of a [`Link::recv_many`](crate::Link::recv_many).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    /// So many messages, at least one, are where the caller wanted them.
+    Messages(usize),
+    /// Part of a long message was taken; call again.
+    More,
+    /// Nothing there. The owner is registered and will be told when there is.
+    Wait,
+}
+
 /// Why a call did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

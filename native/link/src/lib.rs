@@ -5,8 +5,8 @@
 //! half, which any process may use, and the receiving half, which belongs to an owner. Whoever drives
 //! it calls
 //!
-//! * [`Link::send`] and [`Link::recv`] from processes; both answer at once, with a registration
-//!   when there is nothing to do yet;
+//! * [`Link::send`], [`Link::recv`] and [`Link::recv_many`] from processes; all answer at once, with a
+//!   registration when there is nothing to do yet;
 //! * [`Link::bell`] when the event channel's descriptor is readable, which wakes the registered,
 //!   delivers to an active owner, and notices the end;
 //! * [`Link::close`] at last, which gives everything back.
@@ -30,10 +30,10 @@ mod vm;
 
 pub use census::Census;
 pub use channel::Channel;
-pub use flow::{Flow, Mode, Received, Refusal, Sent};
+pub use flow::{Flow, Gathered, Mode, Received, Refusal, Sent};
 pub use info::Info;
 pub use link::Link;
 pub use make::{MakeError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
-pub use vm::{Buffer, Herald, Nobody, Outlet, Small, Vm};
+pub use vm::{Buffer, Heap, Herald, Nobody, Outlet, Small, Vm};

@@ -2,13 +2,13 @@
 
 use crate::after::{After, Stop};
 use crate::channel::Channel;
-use crate::flow::{Mode, Received, Refusal, Sent};
+use crate::flow::{Gathered, Mode, Received, Refusal, Sent};
 use crate::info::Info;
 use crate::memory::Memory;
 use crate::rx::Rx;
 use crate::status::{Event, Status};
 use crate::tx::Tx;
-use crate::vm::{Herald, Outlet, Small, Vm};
+use crate::vm::{Heap, Herald, Outlet, Small, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -127,12 +127,40 @@ impl<V: Vm> Link<V> {
         small: &mut impl Small,
         herald: &impl Herald<V::Process>,
     ) -> Result<Received<V::Buffer>, Refusal> {
+        self.receive(owner, herald, |rx, gone, after| {
+            rx.recv(owner, small, gone, after)
+        })
+    }
+
+    /// As many messages as are there, for a passive owner: at most `most`, and of a bounded number of
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and only when there was no message before.
+    pub fn recv_many(
+        &self,
+        owner: V::Process,
+        most: usize,
+        heap: &mut impl Heap<V::Buffer>,
+        herald: &impl Herald<V::Process>,
+    ) -> Result<Gathered, Refusal> {
+        self.receive(owner, herald, |rx, gone, after| {
+            rx.recv_many(owner, most, heap, gone, after)
+        })
+    }
+
+    fn receive<R>(
+        &self,
+        owner: V::Process,
+        herald: &impl Herald<V::Process>,
+        take: impl FnOnce(&mut Rx<V>, bool, &mut After<V::Process>) -> Result<R, Stop>,
+    ) -> Result<R, Refusal> {
         let mut after = After::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
                 true => Err(Refusal::Protocol.into()),
-                false => rx.recv(owner, small, now.has(Event::Gone), after),
+                false => take(rx, now.has(Event::Gone), after),
             };
             if received.is_err() || now.ends() {
                 self.note_end(rx);

@@ -1,15 +1,15 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use crate::after::{After, Stop};
-use crate::flow::{Mode, Received, Refusal};
+use crate::flow::{Gathered, Mode, Received, Refusal};
 use crate::memory::Memory;
-use crate::vm::{Buffer, Outlet, Small, Vm};
+use crate::vm::{Buffer, Heap, Outlet, Small, Vm};
 use std::sync::Arc;
 use tube_ring::{Consumer, Fragment, Pull, Sink};
 
 /// Most bytes taken in one call: some ten microseconds of copying.
 const BUDGET: usize = 256 << 10;
-/// Most messages delivered in one call; each costs the VM some hundred nanoseconds.
+/// Most messages delivered or gathered in one call; each costs the VM some hundred nanoseconds.
 const MESSAGES: usize = 1024;
 /// No record in one piece is longer than this, so that a pull with this budget takes any of them whole.
 const PIECE: usize = 64 << 10;
@@ -71,13 +71,7 @@ impl<V: Vm> Rx<V> {
         gone: bool,
         after: &mut After<V::Process>,
     ) -> Result<Received<V::Buffer>, Stop> {
-        if self.owner != Some(owner) {
-            return Err(Refusal::NotOwner.into());
-        }
-        if self.mode.is_active() {
-            return Err(Refusal::Invalid.into());
-        }
-        self.waiting = false;
+        self.begin(owner)?;
         let mut budget = BUDGET;
         loop {
             match self.step(small, &mut budget)? {
@@ -95,20 +89,78 @@ impl<V: Vm> Rx<V> {
                 }
                 Step::Finished => return Err(Refusal::Closed.into()),
                 Step::Empty if gone => return Err(Refusal::PeerDown.into()),
-                Step::Empty => {
-                    let armed = self.consumer.arm()?;
-                    after.ring |= armed.notify;
-                    if !armed.ready {
-                        self.waiting = true;
-                        return Ok(Received::Wait);
-                    }
-                }
+                Step::Empty if self.must_wait(after)? => return Ok(Received::Wait),
+                Step::Empty => {}
             }
             // A peer that writes one fragment at a time must not keep us here.
             if budget == 0 {
                 return Ok(Received::More);
             }
         }
+    }
+
+    /// As many messages for a passive owner as are there, `most` and the budget allow, or what there is
+    /// instead of the first.
+    pub(crate) fn recv_many<H: Heap<V::Buffer>>(
+        &mut self,
+        owner: V::Process,
+        most: usize,
+        heap: &mut H,
+        gone: bool,
+        after: &mut After<V::Process>,
+    ) -> Result<Gathered, Stop> {
+        self.begin(owner)?;
+        let most = most.clamp(1, MESSAGES);
+        let mut budget = BUDGET;
+        let mut taken = 0;
+        while taken < most && budget > 0 {
+            heap.expect(self.consumer.backlog());
+            match self.step(heap, &mut budget) {
+                Ok(Step::Small) => heap.small(),
+                Ok(Step::Long(message)) => heap.long(message),
+                Ok(Step::Budget) => break,
+                // Neither an end nor a fault goes away: the next call meets it again.
+                Ok(Step::Empty | Step::Finished) | Err(_) if taken > 0 => break,
+                Ok(Step::Finished) => return Err(Refusal::Closed.into()),
+                Ok(Step::Empty) if gone => return Err(Refusal::PeerDown.into()),
+                Ok(Step::Empty) if self.must_wait(after)? => return Ok(Gathered::Wait),
+                Ok(Step::Empty) => continue,
+                Err(stop) => return Err(stop),
+            }
+            taken += 1;
+            self.give_back(after);
+        }
+        self.give_back(after);
+        Ok(match taken {
+            0 => Gathered::More,
+            _ => Gathered::Messages(taken),
+        })
+    }
+
+    /// Gives room back now and then. What was taken is good whatever the peer wrote besides, and a fault
+    /// stays until the next call.
+    fn give_back(&mut self, after: &mut After<V::Process>) {
+        after.ring |= self.consumer.release_batch().unwrap_or(false);
+    }
+
+    /// May `owner` ask for messages? Who asks does not wait.
+    fn begin(&mut self, owner: V::Process) -> Result<(), Stop> {
+        if self.owner != Some(owner) {
+            return Err(Refusal::NotOwner.into());
+        }
+        if self.mode.is_active() {
+            return Err(Refusal::Invalid.into());
+        }
+        self.waiting = false;
+        Ok(())
+    }
+
+    /// Registers the owner of an empty ring, unless there is news by now.
+    fn must_wait(&mut self, after: &mut After<V::Process>) -> Result<bool, Stop> {
+        let armed = self.consumer.arm()?;
+        after.ring |= armed.notify;
+        self.waiting = !armed.ready;
+        Ok(self.waiting)
     }
 
     /// Messages to an active owner, as many as it wants and the budget allows. `arm` asks for a bell when
@@ -196,7 +248,12 @@ impl<V: Vm> Rx<V> {
             }
             match pulled {
                 Pull::Message(bytes) => {
-                    *budget = budget.saturating_sub(bytes.max(1));
+                    // Of a message in pieces this is the last piece; the others were counted.
+                    let last = match self.assembly.buffer {
+                        Some(_) => self.assembly.piece,
+                        None => bytes,
+                    };
+                    *budget = budget.saturating_sub(last.max(1));
                     return Ok(match self.assembly.buffer.take() {
                         Some(buffer) => Step::Long(buffer),
                         None => Step::Small,
@@ -259,6 +316,8 @@ struct Assembly<B> {
     inline: usize,
     buffer: Option<B>,
     total: usize,
+    /// Bytes put there last.
+    piece: usize,
     /// There was no memory for a short message in pieces. No honest peer sends such.
     short: bool,
 }
@@ -269,6 +328,7 @@ impl<B: Buffer> Assembly<B> {
             inline,
             buffer: None,
             total: 0,
+            piece: 0,
             short: false,
         }
     }
@@ -308,6 +368,7 @@ impl<B: Buffer, S: Small> Sink for Inlet<'_, B, S> {
             }
         }
         if let Some(buffer) = &mut assembly.buffer {
+            assembly.piece = bytes.len();
             let room = &mut buffer.room()[offset..][..bytes.len()];
             bytes.copy_to(room);
         }

@@ -30,6 +30,19 @@ pub trait Small {
     fn take(&mut self, bytes: Fragment<'_>);
 }
 
+/// Gathers many messages for one call.
+pub trait Heap<B>: Small {
+    /// The next message is among at most so many bytes known to be in the ring, their headers included;
+    /// 0 when that is not known. How much to make room for at once.
+    fn expect(&mut self, bytes: usize);
+
+    /// Keeps the message that [`Small`] has.
+    fn small(&mut self);
+
+    /// Keeps a message that came in pieces.
+    fn long(&mut self, message: B);
+}
+
 /// Tells processes. Called with no lock held; a receiver that is no more is no error.
 pub trait Herald<P> {
     /// A registered sender may try again.

@@ -1,6 +1,7 @@
 //! The calls of the data path. They are entered as plain C functions, because the wrapper that rustler
 //! makes allocates a vector for the arguments of each call.
 
+use super::gather::Gather;
 use super::{Voice, atoms, refused, watch};
 use crate::guard::guarded;
 use crate::handles;
@@ -11,7 +12,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Received, Refusal, Sent, Small};
+use tube_link::{Fragment, Gathered, Received, Refusal, Sent, Small};
 
 /// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
 macro_rules! enter {
@@ -53,6 +54,7 @@ macro_rules! enter {
 enter!(c"send", 2, send);
 enter!(c"send", 3, send_on);
 enter!(c"recv", 1, recv);
+enter!(c"recv_many", 2, recv_many);
 
 fn send<'a>(env: Env<'a>, [id, message]: [Term<'a>; 2]) -> Option<Term<'a>> {
     send_from(env, id, message, 0)
@@ -79,12 +81,32 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
         );
         sent
     });
+    charge(
+        env,
+        (message.len() - (done as usize).min(message.len())).min(BUDGET),
+        0,
+    );
     Some(match sent.unwrap_or(Err(Refusal::Closed)) {
         Ok(Sent::Whole) => atoms::ok().to_term(env),
         Ok(Sent::More(done)) => (atoms::more(), done).encode(env),
         Ok(Sent::Wait(done)) => (atoms::wait(), done).encode(env),
         Err(refusal) => refused(env, refusal),
     })
+}
+
+/// Bytes copied that count as a hundredth of a process's turn on its scheduler, and messages.
+const BYTES: usize = 64 << 10;
+/// Most bytes that a link copies in one call.
+const BUDGET: usize = 256 << 10;
+const MESSAGES: usize = 128;
+
+/// Charges the calling process for a long call, so that it takes its turn no more often than others: the
+/// VM alone would count the longest call like the shortest.
+fn charge(env: Env<'_>, bytes: usize, messages: usize) {
+    let percent = (bytes / BYTES + messages / MESSAGES).min(100);
+    if percent > 0 {
+        _ = rustler::schedule::consume_timeslice(env, percent as i32);
+    }
 }
 
 fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
@@ -99,11 +121,38 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     Some(match received.unwrap_or(Err(Refusal::Closed)) {
         Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
         Ok(Received::Long(buffer)) => {
+            charge(env, buffer.len().min(BUDGET), 0);
             let long = ResourceArc::new(Long(buffer));
             (atoms::ok(), long.make_binary(env, |long| long.0.filled())).encode(env)
         }
-        Ok(Received::More) => atoms::more().to_term(env),
+        Ok(Received::More) => {
+            charge(env, BUDGET, 0);
+            atoms::more().to_term(env)
+        }
         Ok(Received::Wait) => atoms::wait().to_term(env),
+        Err(refusal) => refused(env, refusal),
+    })
+}
+
+fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
+    let id = id.decode().ok()?;
+    let mut gather = Gather::new(env, most.decode().ok()?);
+    let received = handles::with_link(id, |entry| {
+        let owner = Pid::caller(env);
+        let voice = Voice::new(env, id, entry);
+        let most = gather.most();
+        entry.link.recv_many(owner, most, &mut gather, &voice)
+    });
+    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+        Ok(Gathered::Messages(count)) => {
+            charge(env, gather.bytes().min(BUDGET), count);
+            (atoms::ok(), gather.list()).encode(env)
+        }
+        Ok(Gathered::More) => {
+            charge(env, BUDGET, 0);
+            atoms::more().to_term(env)
+        }
+        Ok(Gathered::Wait) => atoms::wait().to_term(env),
         Err(refusal) => refused(env, refusal),
     })
 }
@@ -135,7 +184,7 @@ impl Small for Inline<'_> {
 }
 
 /// A long message as a resource: its binary term is a view of it, so no byte is copied again.
-struct Long(Buffer);
+pub struct Long(pub Buffer);
 
 #[rustler::resource_impl]
 impl Resource for Long {}

@@ -1,6 +1,7 @@
 //! The NIF half: terms in, one call, terms out. What a call means is decided in `tube_link`.
 
 mod data;
+mod gather;
 mod link;
 mod look;
 mod platform;

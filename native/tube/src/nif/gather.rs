@@ -1,0 +1,174 @@
+//! Messages gathered by one call, as terms of the calling process.
+
+use super::data::Long;
+use crate::process::Buffer;
+use rustler::sys::{
+    ErlNifTerm, enif_make_list_from_array, enif_make_new_binary, enif_make_sub_binary,
+};
+use rustler::{Encoder, Env, ResourceArc, Term};
+use std::mem::MaybeUninit;
+use tube_link::{Fragment, Heap, Small};
+
+/// Most messages of one call: a bound on the time that it holds its scheduler.
+pub const MOST: usize = 1024;
+/// The VM keeps binaries up to this size on the process heap, whole.
+const ON_HEAP: usize = 64;
+/// Messages up to this size share a block, because to allocate a binary costs more than to fill it. Who
+/// keeps one of them keeps its block.
+const SHARED: usize = 4096;
+/// Bytes of a block: enough to spread the cost, not too many to be kept by accident.
+const BLOCK: usize = 32 << 10;
+
+/// The messages of one call, in their order.
+pub struct Gather<'a> {
+    env: Env<'a>,
+    terms: [MaybeUninit<ErlNifTerm>; MOST],
+    len: usize,
+    bytes: usize,
+    most: usize,
+    /// See [`Heap::expect`].
+    expected: usize,
+    block: Option<Block>,
+    /// The last message.
+    last: Option<Place>,
+}
+
+/// A binary of which messages are parts.
+struct Block {
+    term: ErlNifTerm,
+    bytes: *mut MaybeUninit<u8>,
+    used: usize,
+    size: usize,
+}
+
+/// Where a message goes, and the term that it becomes.
+struct Place {
+    term: ErlNifTerm,
+    bytes: *mut MaybeUninit<u8>,
+}
+
+impl<'a> Gather<'a> {
+    /// For at most `most` messages.
+    pub fn new(env: Env<'a>, most: usize) -> Gather<'a> {
+        Gather {
+            env,
+            terms: [const { MaybeUninit::uninit() }; MOST],
+            len: 0,
+            bytes: 0,
+            most: most.clamp(1, MOST),
+            expected: 0,
+            block: None,
+            last: None,
+        }
+    }
+
+    /// How many messages to ask for.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The list of all.
+    pub fn list(&self) -> Term<'a> {
+        // SAFETY: the first `len` terms were written, and are of this environment.
+        unsafe {
+            let terms = self.terms.as_ptr().cast();
+            let list = enif_make_list_from_array(self.env.as_c_arg(), terms, self.len as u32);
+            Term::new(self.env, list)
+        }
+    }
+
+    fn push(&mut self, term: ErlNifTerm) {
+        // The link gives no more than were asked for, and this would panic, not write beyond.
+        self.terms[self.len].write(term);
+        self.len += 1;
+    }
+
+    /// A binary of its own.
+    fn whole(&self, len: usize) -> Place {
+        let mut term = MaybeUninit::uninit();
+        // SAFETY: the VM gives `len` bytes, which live as long as the term, and initialises the term.
+        unsafe {
+            let bytes = enif_make_new_binary(self.env.as_c_arg(), len, term.as_mut_ptr());
+            Place {
+                term: term.assume_init(),
+                bytes: bytes.cast(),
+            }
+        }
+    }
+
+    /// A part of the block, or of a new one.
+    fn part(&mut self, len: usize) -> Place {
+        let block = match self.block.take() {
+            Some(block) if block.size - block.used >= len => block,
+            _ => {
+                // No more than may come: a block for one message would be memory for nothing.
+                let left = self.most - self.len;
+                let size = self.expected.min(len.saturating_mul(left)).min(BLOCK);
+                let Place { term, bytes } = self.whole(size.max(len));
+                Block {
+                    term,
+                    bytes,
+                    used: 0,
+                    size: size.max(len),
+                }
+            }
+        };
+        // SAFETY: the part lies within the block, whose bytes live as long as its term.
+        let place = unsafe {
+            let env = self.env.as_c_arg();
+            Place {
+                term: enif_make_sub_binary(env, block.term, block.used, len),
+                bytes: block.bytes.add(block.used),
+            }
+        };
+        self.block = Some(Block {
+            used: block.used + len,
+            ..block
+        });
+        place
+    }
+}
+
+impl Small for Gather<'_> {
+    fn room(&mut self, len: usize) -> bool {
+        self.bytes += len;
+        self.last = Some(match len {
+            0..=ON_HEAP => self.whole(len),
+            _ if len <= SHARED => self.part(len),
+            _ => self.whole(len),
+        });
+        true
+    }
+
+    fn take(&mut self, bytes: Fragment<'_>) {
+        if let Some(place) = &self.last {
+            // SAFETY: made by the `room` before this, for as many bytes, and nobody else knows of it yet.
+            let room = unsafe { std::slice::from_raw_parts_mut(place.bytes, bytes.len()) };
+            bytes.copy_to(room);
+        }
+    }
+}
+
+impl Heap<Buffer> for Gather<'_> {
+    fn expect(&mut self, bytes: usize) {
+        self.expected = bytes;
+    }
+
+    fn small(&mut self) {
+        if let Some(place) = self.last.take() {
+            self.push(place.term);
+        }
+    }
+
+    fn long(&mut self, message: Buffer) {
+        let long = ResourceArc::new(Long(message));
+        self.bytes += long.0.len();
+        let term = long.make_binary(self.env, |long| long.0.filled());
+        self.push(term.encode(self.env).as_c_arg());
+    }
+}
