@@ -6,7 +6,11 @@ defmodule Tube.Commands do
 
   alias Tube.{Native, Telemetry}
 
-  defstruct queue: :queue.new(), cont: nil
+  # `asking` are those who want to know when the queue is empty.
+  defstruct queue: :queue.new(), cont: nil, asking: []
+
+  # What is counted as room for one message by who asks for room: a page, as in LING, and its header.
+  @slot 4096 + 8
 
   @type t :: %__MODULE__{}
 
@@ -25,6 +29,44 @@ defmodule Tube.Commands do
     if waited?, do: {:ok, commands}, else: commands |> resume(id) |> notice(id)
   end
 
+  @typedoc "Who asks for room: a caller of `GenServer`, or a process that gets `{:can_send, pid, n}`."
+  @type asker :: {:reply, GenServer.from()} | {:send, pid}
+
+  @doc "Tells `asker` for how many messages there is room, once nothing waits here any more."
+  @spec ask(t, non_neg_integer, asker) :: t
+  def ask(commands, id, asker) do
+    commands = %{commands | asking: [asker | commands.asking]}
+    if empty?(commands), do: answer(commands, id), else: commands
+  end
+
+  @doc "Nothing more will be sent."
+  @spec give_up(t) :: t
+  def give_up(commands) do
+    for asker <- commands.asking, do: tell(asker, :closed)
+    new()
+  end
+
+  defp answer(%{asking: []} = commands, _id), do: commands
+
+  defp answer(commands, id) do
+    answer =
+      case Native.info(id) do
+        {:ok, %{gone: false, tx: %{finished: false} = tx}} ->
+          # What the ring has no room for waits here, so one more can always be taken.
+          max(1, div(tx.ring - tx.backlog, @slot))
+
+        _no_more ->
+          :closed
+      end
+
+    for asker <- Enum.reverse(commands.asking), do: tell(asker, answer)
+    %{commands | asking: []}
+  end
+
+  defp tell({:reply, from}, :closed), do: GenServer.reply(from, {:error, :closed})
+  defp tell({:reply, from}, n), do: GenServer.reply(from, {:ok, n})
+  defp tell({:send, pid}, answer), do: send(pid, {:can_send, self(), answer})
+
   # Those behind it wait too, but only for it.
   defp notice({:ok, %{queue: queue}} = result, id) do
     with {:value, message} <- :queue.peek(queue), do: Telemetry.full(id, byte_size(message))
@@ -37,7 +79,7 @@ defmodule Tube.Commands do
   @spec resume(t, non_neg_integer) :: {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def resume(commands, id) do
     case :queue.peek(commands.queue) do
-      :empty -> {:ok, commands}
+      :empty -> {:ok, answer(commands, id)}
       {:value, message} -> commands |> sent(id, send_on(id, message, commands.cont))
     end
   end

@@ -139,11 +139,35 @@ defmodule Tube.Connection do
   def handle_call(:options, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
   def handle_call(:options, _from, state), do: {:reply, {:ok, state.options}, state}
 
+  # For `:tube`, and from anyone, as a port takes them.
+  def handle_call({request, _}, _from, %{tube: tube, closing: closing} = state)
+      when request in [:room, :command] and (tube == nil or closing != nil),
+      do: {:reply, {:error, :closed}, state}
+
+  def handle_call({:room, :reply}, from, state), do: ask(state, {:reply, from})
+
+  def handle_call({:room, {:send, _pid} = asker}, from, state) do
+    GenServer.reply(from, :ok)
+    ask(state, asker)
+  end
+
+  # Answered when there is room again, as a busy port suspends who commands it.
+  def handle_call({:command, message}, from, state) do
+    case Commands.push(state.commands, state.tube.id, message) do
+      {:ok, commands} -> ask(%{state | commands: commands}, {:reply, from})
+      {:refused, reason, commands} -> {:reply, {:error, reason}, %{state | commands: commands}}
+      {:error, _reason} = error -> {:reply, error, state}
+    end
+  end
+
   def handle_call(request, {caller, _tag} = from, state) do
     if Owner.is?(state.owner, caller),
       do: owner_call(request, from, state),
       else: {:reply, {:error, :not_owner}, state}
   end
+
+  defp ask(state, asker),
+    do: {:noreply, %{state | commands: Commands.ask(state.commands, state.tube.id, asker)}}
 
   defp owner_call(_request, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
 
@@ -310,7 +334,7 @@ defmodule Tube.Connection do
   end
 
   defp finish(%{closing: event} = state),
-    do: event(%{shut(state) | commands: Commands.new()}, event)
+    do: event(%{shut(state) | commands: Commands.give_up(state.commands)}, event)
 
   defp shut(state) do
     Rings.shut(state.tube)
@@ -335,7 +359,8 @@ defmodule Tube.Connection do
   end
 
   # The link has ended, and says so by an event of its own.
-  defp commands(state, {:error, _reason}), do: commands(state, {:ok, Commands.new()})
+  defp commands(state, {:error, _reason}),
+    do: commands(state, {:ok, Commands.give_up(state.commands)})
 
   ## The machine
 
@@ -378,6 +403,7 @@ defmodule Tube.Connection do
       {:noreply, state}
     else
       state = free(state)
+      Commands.give_up(state.commands)
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
       reason = if state.closing, do: :closed, else: state.ended
       Owner.told(state.connected && state.owner, reason, state.closer)
