@@ -15,6 +15,10 @@ defmodule Tube.Test.VM do
   call opens is still open, and what was sent to that process is still in its mailbox, when
   the next call comes. Functions of a test module work after `use Tube.Test.VM`: ExUnit
   compiles test files to memory only, so their code is kept here and sent over on first use.
+
+  A VM may also be in a guest of Xen, or wherever a program gets one into: the variable
+  `TUBE_TEST_ENTER` names a program that runs the command of its arguments in the domain of
+  `TUBE_DOMID`, with its own standard input and output. `bin/test-xen` sets it.
   """
 
   alias Tube.Test.VM.Actor
@@ -61,7 +65,7 @@ defmodule Tube.Test.VM do
     {:ok, peer, _node} =
       :peer.start(%{
         connection: :standard_io,
-        exec: to_charlist(System.find_executable("erl")),
+        exec: exec(program("erl")),
         args: code_path() ++ Enum.map(opts[:args] || [], &to_charlist/1),
         env: env,
         wait_boot: @boot
@@ -128,7 +132,8 @@ defmodule Tube.Test.VM do
 
   @doc "How many descriptors the VM has open, as the operating system counts them."
   @spec fd_count(t) :: non_neg_integer
-  def fd_count(%__MODULE__{os_pid: os_pid}), do: length(File.ls!("/proc/#{os_pid}/fd"))
+  def fd_count(vm),
+    do: vm |> system("ls", ["/proc/#{vm.os_pid}/fd"]) |> String.split() |> length()
 
   @doc "Ends the VM by SIGKILL; returns when the operating system has taken everything from it."
   @spec kill9(t) :: :ok
@@ -136,8 +141,8 @@ defmodule Tube.Test.VM do
 
   @doc "Sends a signal, such as \"STOP\" or \"CONT\"."
   @spec signal(t, String.t()) :: :ok
-  def signal(%__MODULE__{os_pid: os_pid}, name) do
-    {_out, _status} = System.cmd("kill", ["-s", name, "#{os_pid}"], stderr_to_stdout: true)
+  def signal(vm, name) do
+    _out = system(vm, "kill", ["-s", name, "#{vm.os_pid}"])
     :ok
   end
 
@@ -168,6 +173,23 @@ defmodule Tube.Test.VM do
         after
           @death -> raise "VM #{vm.os_pid} did not die"
         end
+    end
+  end
+
+  # A program of the system that the VM runs on: this one, or a guest.
+  defp system(vm, name, args) do
+    {program, first} = program(name)
+    env = if vm.domid, do: [{"TUBE_DOMID", "#{vm.domid}"}], else: []
+    {out, _status} = System.cmd(program, first ++ args, env: env, stderr_to_stdout: true)
+    out
+  end
+
+  defp exec({program, first}), do: {to_charlist(program), Enum.map(first, &to_charlist/1)}
+
+  defp program(name) do
+    case System.get_env("TUBE_TEST_ENTER") do
+      nil -> {System.find_executable(name), []}
+      enter -> {enter, [name]}
     end
   end
 
