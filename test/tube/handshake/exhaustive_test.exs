@@ -1,4 +1,4 @@
-for file <- ~w(store model explorer broken),
+for file <- ~w(store party verdict chances model explorer broken),
     do: Code.require_file("#{file}.ex", __DIR__)
 
 defmodule Tube.Handshake.ExhaustiveCase do

@@ -7,7 +7,7 @@ defmodule Tube.Handshake.Explorer do
   # to a state it has been in, for then it might go on for ever. So if nothing is wrong, every run
   # ends, whatever the order of its steps.
 
-  alias Tube.Handshake.Model
+  alias Tube.Handshake.{Model, Verdict}
 
   @doc "`{:ok, number of states}`, or `{:wrong, text, run that leads there}`."
   def explore(options) do
@@ -36,9 +36,9 @@ defmodule Tube.Handshake.Explorer do
   defp stroll(_w, run, @most), do: throw({:wrong, "may go on for ever", run})
 
   defp stroll(w, run, n) do
-    if text = Model.exposed(w.store), do: throw({:wrong, text, run})
+    if text = Verdict.exposed(w.store), do: throw({:wrong, text, run})
     {progress, chances} = steps(w, run)
-    text = progress == [] && Model.wrong(w)
+    text = progress == [] && Verdict.wrong(w)
     if text, do: throw({:wrong, text, run})
 
     case choose(progress, chances) do
@@ -62,7 +62,7 @@ defmodule Tube.Handshake.Explorer do
   end
 
   defp visit(w, seen, run) do
-    key = Model.key(w)
+    key = Verdict.key(w)
 
     case :ets.lookup(seen, key) do
       [{_, :left}] -> :ok
@@ -75,7 +75,7 @@ defmodule Tube.Handshake.Explorer do
     :ets.insert(seen, {key, :entered})
     if text = exposed(w.store, seen), do: throw({:wrong, text, run})
     {progress, chances} = steps(w, run)
-    text = progress == [] && Model.wrong(w)
+    text = progress == [] && Verdict.wrong(w)
     if text, do: throw({:wrong, text, run})
 
     for {label, next} <- progress ++ chances, do: visit(next, seen, [label | run])
@@ -85,7 +85,7 @@ defmodule Tube.Handshake.Explorer do
   # Many states have the same store.
   defp exposed(store, seen) do
     key = {:store, :erlang.phash2(store, 4_294_967_296)}
-    if :ets.insert_new(seen, {key, store}), do: Model.exposed(store)
+    if :ets.insert_new(seen, {key, store}), do: Verdict.exposed(store)
   end
 
   defp steps(w, run) do

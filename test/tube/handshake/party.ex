@@ -1,0 +1,267 @@
+defmodule Tube.Handshake.Party do
+  @moduledoc false
+  # One party of the model: a machine, what it has asked for and not been answered, what it watches,
+  # its timers, and its end of the rings. Its steps are what the real interpreter would do next.
+
+  alias Tube.Handshake.{Knock, TestStore}
+
+  @nock 7
+  @tip 5
+  @tid 0
+
+  @doc "Adds a party to the state."
+  def start(w, name, role, params) do
+    # The limits are of no interest here: timers fire when they like.
+    {m, ops} = w.machines[role].new(params)
+
+    party = %{
+      role: role,
+      dom: params.me,
+      m: m,
+      queue: [],
+      answers: [],
+      watches: %{},
+      fired: [],
+      timers: [],
+      rings: nil,
+      gone: false,
+      fin: nil,
+      drained: false,
+      told: [],
+      down: false
+    }
+
+    w = put_in(w.parties[name], party)
+    perform(w, name, ops)
+  end
+
+  @doc "What may happen to it next."
+  def steps(w, name, p) do
+    execute(w, name, p) ++
+      answer(w, name, p) ++
+      for(
+        token <- p.fired,
+        do:
+          {{name, :watch, token},
+           w |> update(name, &%{&1 | fired: p.fired -- [token]}) |> event(name, {:watch, token})}
+      ) ++
+      for(timer <- p.timers, timer in w.early, do: fire(w, name, timer)) ++ bell(w, name, p)
+  end
+
+  @doc "The time-outs of all parties, of the timers that `which` picks."
+  def timers(w, which),
+    do: for({name, p} <- w.parties, timer <- p.timers, which.(timer), do: fire(w, name, timer))
+
+  defp fire(w, name, timer) do
+    {{name, :timeout, timer},
+     w |> update(name, &%{&1 | timers: &1.timers -- [timer]}) |> event(name, {:timeout, timer})}
+  end
+
+  # The oldest thing that a party has asked for is carried out, and answered at once: what could
+  # happen between the two could as well happen before. (`late: true` walks those orders too.)
+  defp execute(_w, _name, %{queue: []}), do: []
+
+  defp execute(w, name, %{queue: [{:native, what, spec} | queue]}) do
+    w = update(w, name, &%{&1 | queue: queue})
+    done = native(w, name, what, spec)
+    failed = fn -> w |> spend(:native) |> reply(name, {reply_to(what), {:error, :enospc}}) end
+
+    [{{name, what}, done}] ++
+      if(w.budget.native > 0, do: [{{name, what, :fails}, failed.()}], else: [])
+  end
+
+  defp execute(_w, _name, %{down: true}), do: []
+
+  defp execute(w, name, %{queue: [{ref, request} | queue]} = p) do
+    {result, store, fired} = TestStore.request(w.store, w.flavour, p.dom, request)
+    w = update(w, name, &%{&1 | queue: queue})
+    done = {{name, request}, w |> changed(store, fired) |> reply(name, {:store, ref, result})}
+
+    [done] ++ fault(w, name, ref, request) ++ garbage(w, name, p, ref, request)
+  end
+
+  defp fault(%{budget: %{fault: n}} = w, name, ref, {:transaction, _}) when n > 0,
+    do: [{{name, :fault}, w |> spend(:fault) |> reply(name, {:store, ref, {:error, :eagain}})}]
+
+  defp fault(_w, _name, _ref, _request), do: []
+
+  # What the peer wrote for a moment instead of the truth. Some of it is even possible.
+  @garbage ["", "3", "4", "6", "99999999999"]
+
+  defp garbage(%{budget: %{garbage: n}} = w, name, p, ref, {:read, path}) when n > 0 do
+    if String.starts_with?(path, w.machines[p.role].theirs(p.m) <> "/"),
+      do:
+        for(
+          value <- @garbage,
+          do:
+            {{name, :garbage, path, value},
+             w |> spend(:garbage) |> reply(name, {:store, ref, {:ok, value}})}
+        ),
+      else: []
+  end
+
+  defp garbage(_w, _name, _p, _ref, _request), do: []
+
+  defp reply(%{late: false} = w, name, answer), do: event(w, name, answer)
+
+  defp reply(w, name, answer) do
+    # One that the machine only puts with the others may as well arrive at once.
+    if last?(w.parties[name].m.pending, answer),
+      do: update(w, name, &%{&1 | answers: &1.answers ++ [answer]}),
+      else: event(w, name, answer)
+  end
+
+  defp last?({:ask, tag, results, n}, {:store, {tag, _}, _}), do: map_size(results) == n - 1
+  defp last?(_pending, _answer), do: true
+
+  defp answer(_w, _name, %{answers: []}), do: []
+
+  defp answer(w, name, %{answers: [event | rest]}) do
+    [
+      {{name, :answer, elem(event, 0)},
+       w |> update(name, &%{&1 | answers: rest}) |> event(name, event)}
+    ]
+  end
+
+  defp native(w, {:tip, k} = name, :allocate, %{peer: @nock, nonce: nonce}) do
+    refs = %{tx_ring_ref: 8 * k, rx_ring_ref: 8 * k + 1, event_channel: 8 * k + 2}
+
+    w
+    |> update(name, &%{&1 | rings: {:shared, nonce, refs}})
+    |> reply(name, {:allocated, {:ok, refs}})
+  end
+
+  defp native(w, :nock, :map, %{peer: @tip} = spec) do
+    refs = Map.take(spec, [:tx_ring_ref, :rx_ring_ref, :event_channel])
+
+    # The page's nonce is not looked at here: the handshake must do without.
+    case Enum.find(w.parties, fn {_name, p} -> match?({:shared, _, ^refs}, p.rings) end) do
+      {tip, _party} ->
+        w |> update(:nock, &%{&1 | rings: {:mapped, tip}}) |> reply(:nock, {:mapped, :ok})
+
+      nil ->
+        reply(w, :nock, {:mapped, {:error, :enoent}})
+    end
+  end
+
+  defp reply_to(:allocate), do: :allocated
+  defp reply_to(:map), do: :mapped
+
+  # What the doorbell tells.
+  defp bell(_w, _name, %{rings: nil}), do: []
+  defp bell(_w, _name, %{m: %{phase: :done}}), do: []
+
+  defp bell(w, name, p) do
+    ended? = p.fin == :seen or p.gone == :seen
+
+    if(p.gone == true,
+      do: [{{name, :gone}, w |> update(name, &%{&1 | gone: :seen}) |> event(name, :gone)}],
+      else: []
+    ) ++
+      if(p.fin == :sent,
+        do: [{{name, :fin}, w |> update(name, &%{&1 | fin: :seen}) |> event(name, :fin)}],
+        else: []
+      ) ++
+      if(ended? and not p.drained and not w.lazy and :listen in p.told,
+        do: [
+          {{name, :drained}, w |> update(name, &%{&1 | drained: true}) |> event(name, :drained)}
+        ],
+        else: []
+      )
+  end
+
+  @doc "Tells its machine, and does what that asks for."
+  def event(w, name, event) do
+    p = w.parties[name]
+    {m, ops} = w.machines[p.role].handle(p.m, event)
+    w |> update(name, &%{&1 | m: m}) |> perform(name, ops)
+  end
+
+  defp perform(w, name, ops), do: Enum.reduce(ops, w, &op(&2, name, &1))
+
+  defp op(w, name, {:store, ref, request}),
+    do: update(w, name, &%{&1 | queue: &1.queue ++ [{ref, request}]})
+
+  defp op(w, name, {:watch, token, path, interest}) do
+    update(
+      w,
+      name,
+      &%{
+        &1
+        | watches: Map.put(&1.watches, token, {path, interest}),
+          fired: Enum.uniq([token | &1.fired])
+      }
+    )
+  end
+
+  # A late event after this one is among the spurious ones.
+  defp op(w, name, {:unwatch, token}) do
+    update(w, name, &%{&1 | watches: Map.delete(&1.watches, token), fired: &1.fired -- [token]})
+  end
+
+  defp op(w, name, {:timer, timer, _ms}),
+    do: update(w, name, &%{&1 | timers: Enum.sort(Enum.uniq([timer | &1.timers]))})
+
+  defp op(w, name, {:cancel, timer}), do: update(w, name, &%{&1 | timers: &1.timers -- [timer]})
+
+  defp op(w, name, {what, spec}) when what in [:allocate, :map],
+    do: update(w, name, &%{&1 | queue: &1.queue ++ [{:native, what, spec}]})
+
+  defp op(w, name, :free) do
+    true = w.parties[name].rings != nil
+    let_go(w, name)
+  end
+
+  defp op(w, name, op) when op in [:listen, :connected], do: tell(w, name, op)
+  defp op(w, name, {:failed, reason}), do: tell(w, name, {:failed, reason})
+  defp op(w, name, {:stop, reason}), do: tell(w, name, {:stop, reason})
+  defp op(w, _name, op) when op == :closing, do: w
+  defp op(w, _name, {trace, _state}) when trace in [:state, :peer_state], do: w
+
+  defp tell(w, name, what), do: update(w, name, &%{&1 | told: &1.told ++ [what]})
+
+  @doc "The live byte falls, and the bell rings at the other end if there is one."
+  def let_go(w, name) do
+    ends = for other <- others(w, name), do: other
+    w = update(w, name, &%{&1 | rings: nil, gone: false, fin: nil})
+
+    Enum.reduce(ends, w, fn other, w ->
+      update(w, other, &%{&1 | gone: if(&1.gone == :seen, do: :seen, else: true)})
+    end)
+  end
+
+  @doc "Who holds the other end of its rings."
+  def others(w, name) do
+    case w.parties[name].rings do
+      {:mapped, tip} -> for %{rings: {:shared, _, _}} <- [w.parties[tip]], do: tip
+      {:shared, _, _} -> for {:nock, %{rings: {:mapped, ^name}}} <- w.parties, do: :nock
+      nil -> []
+    end
+  end
+
+  @doc "The store has changed: who watches hears of it, some time."
+  def changed(w, store, fired) do
+    w = %{w | store: store}
+
+    Enum.reduce(fired, w, fn {path, _perms} = change, w ->
+      parties =
+        Map.new(w.parties, fn {name, p} ->
+          more =
+            for {token, {watched, interest}} <- p.watches,
+                token not in p.fired,
+                TestStore.fires?(store, p.dom, change, watched, interest),
+                do: token
+
+          {name, %{p | fired: Enum.sort(more ++ p.fired)}}
+        end)
+
+      rung =
+        w.rung or (is_binary(w.door) and match?({:look, @nock, @tid}, Knock.changed(path, @tip)))
+
+      %{w | parties: parties, rung: rung}
+    end)
+  end
+
+  def spend(w, what), do: update_in(w.budget[what], &(&1 - 1))
+  def update(w, name, fun), do: %{w | parties: Map.update!(w.parties, name, fun)}
+end
