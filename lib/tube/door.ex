@@ -83,7 +83,7 @@ defmodule Tube.Door do
 
   # A tip's process has ended: what knocked meanwhile at its place is looked at now.
   def handle_info({:DOWN, monitor, :process, pid, _reason}, state) do
-    case Enum.find(state.knocks, fn {_knock, tip} -> tip == monitor end) do
+    case Enum.find(state.knocks, fn {_knock, {tip, _service}} -> tip == monitor end) do
       nil -> {:noreply, remove(state, pid)}
       {{peer, tid} = key, _} -> {:noreply, knock(forget(state, key), peer, tid)}
     end
@@ -243,7 +243,8 @@ defmodule Tube.Door do
   defp answer(state, knock, {verdict, entry}) do
     case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
       {:ok, pid} ->
-        %{state | knocks: Map.put(state.knocks, {knock.peer, knock.tid}, Process.monitor(pid))}
+        tip = {Process.monitor(pid), entry.options.service}
+        %{state | knocks: Map.put(state.knocks, {knock.peer, knock.tid}, tip)}
 
       {:error, _reason} ->
         state
@@ -256,7 +257,7 @@ defmodule Tube.Door do
       %{^service => %{options: options} = entry} ->
         cond do
           not listed?(options.peers, peer) -> :ignore
-          held(state, peer) >= options.max_per_peer -> {{:refuse, :busy}, entry}
+          held(state, peer, service) >= options.max_per_peer -> {{:refuse, :busy}, entry}
           not Listener.room?(entry.listener) -> {{:refuse, :busy}, entry}
           true -> {:accept, entry}
         end
@@ -268,17 +269,19 @@ defmodule Tube.Door do
 
   # What cannot be understood names no service: whoever may use any service is told.
   defp refuse(state, %{peer: peer}, word) do
-    Enum.find_value(state.services, :ignore, fn {_service, entry} ->
-      if listed?(entry.options.peers, peer) and held(state, peer) < entry.options.max_per_peer,
-        do: {{:refuse, word}, entry}
+    Enum.find_value(state.services, :ignore, fn {service, entry} ->
+      if listed?(entry.options.peers, peer) and
+           held(state, peer, service) < entry.options.max_per_peer,
+         do: {{:refuse, word}, entry}
     end)
   end
 
   defp listed?(:any, _peer), do: true
   defp listed?(peers, peer), do: peer in peers
 
-  defp held(state, peer),
-    do: Enum.count(state.knocks, fn {{from, _tid}, _tip} -> from == peer end)
+  defp held(state, peer, service) do
+    Enum.count(state.knocks, fn {{from, _tid}, {_tip, to}} -> from == peer and to == service end)
+  end
 
   defp forget(state, key), do: %{state | knocks: Map.delete(state.knocks, key)}
 end
