@@ -24,6 +24,23 @@ defmodule Tube.Xenstore.PipelineTest do
     assert %{in_flight: ^window} = Pipeline.info(pipeline)
   end
 
+  for type <- [:watch, :unwatch] do
+    test "#{type} waits for the answers to all other requests, and nothing overtakes it" do
+      pipeline =
+        [{:read, "/a"}, {:read, "/b"}, {unquote(type), "/w", "token"}, {:read, "/c"}]
+        |> Enum.reduce(Pipeline.new(4096), &push(&2, &1, &1))
+
+      assert {[{:read, a, 0, _}, {:read, b, 0, _}], pipeline} = send_all(pipeline)
+      {:ok, [_a], pipeline} = Pipeline.feed(pipeline, packet(:read, a, "v"))
+      assert {[], pipeline} = send_all(pipeline)
+      assert %{in_flight: 1, queued: 2} = Pipeline.info(pipeline)
+      {:ok, [_b], pipeline} = Pipeline.feed(pipeline, packet(:read, b, "v"))
+      # What comes after it need not wait: by then it is done.
+      assert {[{unquote(type), _, 0, "/w\0token\0"}, {:read, _, 0, "/c\0"}], _} =
+               send_all(pipeline)
+    end
+  end
+
   test "replies find who asked, in whatever order and pieces they come" do
     check({integer(1, 14), list(integer(1, 1000)), cuts()}, fn {count, shuffle, cuts} ->
       {sent, pipeline} =
