@@ -421,10 +421,11 @@ defmodule Tube do
   @doc """
   Counters of a tube, named as `:inet.getstat/1` names a socket's where that has them. For anyone.
 
-    * `:recv_cnt`, `:recv_oct` - messages and bytes that the owner has taken
+    * `:recv_cnt`, `:recv_oct`, `:recv_max` - messages and bytes that the owner has taken, and bytes of the
+      largest message
     * `:recv_pend` - bytes in the receive ring that it has not, headers included
     * `:empty_waits` - times that the receiver found nothing
-    * `:send_cnt`, `:send_oct` - messages and bytes put into the transmit ring
+    * `:send_cnt`, `:send_oct`, `:send_max` - the same of what was put into the transmit ring
     * `:send_pend` - bytes in it that the peer has not taken, headers included
     * `:full_waits` - times that a sender found no room
     * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
@@ -438,10 +439,12 @@ defmodule Tube do
        [
          recv_cnt: rx.messages,
          recv_oct: rx.bytes,
+         recv_max: rx.largest,
          recv_pend: rx.backlog,
          empty_waits: rx.waits,
          send_cnt: tx.messages,
          send_oct: tx.bytes,
+         send_max: tx.largest,
          send_pend: tx.backlog,
          full_waits: tx.waits,
          bells: rx.bells + tx.bells,

@@ -68,8 +68,8 @@ defmodule Tube.HandleTest do
       {:ok, "x"} = Tube.recv(tip, 1_000)
       {:ok, sent} = Tube.getstat(nock)
       {:ok, received} = Tube.getstat(tip)
-      assert %{send_cnt: 3, send_oct: 6, recv_cnt: 0, full_waits: 0} = Map.new(sent)
-      assert %{recv_cnt: 1, recv_oct: 1, send_cnt: 0} = Map.new(received)
+      assert %{send_cnt: 3, send_oct: 6, send_max: 3, recv_cnt: 0, full_waits: 0} = Map.new(sent)
+      assert %{recv_cnt: 1, recv_oct: 1, recv_max: 1, send_cnt: 0} = Map.new(received)
       assert received[:recv_pend] > 0
 
       {:error, :busy} = fill(nock)

@@ -18,6 +18,10 @@ pub struct Info {
     pub tx: Counters,
     /// What we have counted while reading.
     pub rx: Counters,
+    /// Bytes of the largest message that we sent.
+    pub tx_largest: usize,
+    /// Bytes of the largest message that the owner has taken.
+    pub rx_largest: usize,
     /// Bytes that the peer has not taken yet, as last seen, headers included.
     pub tx_backlog: usize,
     /// Bytes that the owner has not taken yet, as last seen, headers included.
@@ -33,14 +37,22 @@ pub struct Info {
 }
 
 impl Info {
-    pub(crate) fn new<V: Vm>(tx: (Counters, usize, usize, bool), rx: &Rx<V>, now: Flags) -> Info {
-        let (counters, tx_ring, tx_backlog, tx_finished) = tx;
+    pub(crate) fn new<V: Vm>(tx: Sending, rx: &Rx<V>, now: Flags) -> Info {
+        let Sending {
+            counters,
+            ring: tx_ring,
+            largest: tx_largest,
+            backlog: tx_backlog,
+            finished: tx_finished,
+        } = tx;
         let consumer = rx.consumer();
         Info {
             tx_ring,
             rx_ring: consumer.capacity(),
             tx: counters,
             rx: consumer.counters(),
+            tx_largest,
+            rx_largest: rx.largest,
             tx_backlog,
             rx_backlog: consumer.backlog(),
             tx_finished,
@@ -51,15 +63,24 @@ impl Info {
     }
 }
 
+/// The sending half's part of it.
+pub(crate) struct Sending {
+    counters: Counters,
+    ring: usize,
+    largest: usize,
+    backlog: usize,
+    finished: bool,
+}
+
 impl<P: Copy + PartialEq> Tx<P> {
-    /// Counters, ring size, backlog, finished.
-    pub(crate) fn info(&self) -> (Counters, usize, usize, bool) {
+    pub(crate) fn info(&self) -> Sending {
         let producer = self.producer();
-        (
-            producer.counters(),
-            producer.capacity(),
-            producer.backlog(),
-            self.is_finishing(),
-        )
+        Sending {
+            counters: producer.counters(),
+            ring: producer.capacity(),
+            largest: self.largest as usize,
+            backlog: producer.backlog(),
+            finished: self.is_finishing(),
+        }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Rx<V: Vm> {
     pub(crate) waiting: bool,
     /// An active owner was told of the end.
     ended: bool,
+    /// Bytes of the largest message so far.
+    pub(crate) largest: usize,
     pub(crate) memory: Arc<Memory>,
 }
 
@@ -59,6 +61,7 @@ impl<V: Vm> Rx<V> {
             mode: Mode::Passive,
             waiting: false,
             ended: false,
+            largest: 0,
             memory,
         }
     }
@@ -248,6 +251,7 @@ impl<V: Vm> Rx<V> {
             }
             match pulled {
                 Pull::Message(bytes) => {
+                    self.largest = self.largest.max(bytes);
                     // Of a message in pieces this is the last piece; the others were counted.
                     let last = match self.assembly.buffer {
                         Some(_) => self.assembly.piece,

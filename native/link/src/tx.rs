@@ -19,6 +19,8 @@ pub(crate) struct Tx<P> {
     waiting: Vec<P>,
     /// No new messages; the end of data is declared when the one in progress is done.
     finishing: bool,
+    /// Bytes of the largest message so far.
+    pub(crate) largest: u32,
     pub(crate) memory: Arc<Memory>,
 }
 
@@ -29,6 +31,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             current: None,
             waiting: Vec::new(),
             finishing: false,
+            largest: 0,
             memory,
         }
     }
@@ -74,6 +77,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         for _ in 0..TRIES {
             match self.producer.push_parts(parts, progress, BUDGET)? {
                 Push::Whole => {
+                    self.largest = self.largest.max(progress.sent());
                     after.ring |= self.producer.publish()?;
                     return Ok(Sent::Whole);
                 }

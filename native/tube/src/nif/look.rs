@@ -21,6 +21,7 @@ struct Direction {
     backlog: usize,
     messages: u64,
     bytes: u64,
+    largest: usize,
     waits: u64,
     bells: u64,
     bells_spared: u64,
@@ -64,8 +65,20 @@ fn info<'a>(env: Env<'a>, id: u64) -> Term<'a> {
 impl From<Info> for Report {
     fn from(info: Info) -> Report {
         Report {
-            tx: direction(info.tx, info.tx_ring, info.tx_backlog, info.tx_finished),
-            rx: direction(info.rx, info.rx_ring, info.rx_backlog, info.rx_finished),
+            tx: direction(
+                info.tx,
+                info.tx_largest,
+                info.tx_ring,
+                info.tx_backlog,
+                info.tx_finished,
+            ),
+            rx: direction(
+                info.rx,
+                info.rx_largest,
+                info.rx_ring,
+                info.rx_backlog,
+                info.rx_finished,
+            ),
             gone: info.gone,
             active: match info.mode {
                 Mode::Passive => 0,
@@ -77,12 +90,19 @@ impl From<Info> for Report {
     }
 }
 
-fn direction(counted: Counters, ring: usize, backlog: usize, finished: bool) -> Direction {
+fn direction(
+    counted: Counters,
+    largest: usize,
+    ring: usize,
+    backlog: usize,
+    finished: bool,
+) -> Direction {
     Direction {
         ring,
         backlog,
         messages: counted.messages,
         bytes: counted.bytes,
+        largest,
         waits: counted.waits,
         bells: counted.rung,
         bells_spared: counted.spared,
