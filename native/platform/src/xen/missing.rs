@@ -24,29 +24,42 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The devices: path, our word for its absence, the kernel module that makes it.
+/// The devices: path, our word for its absence, the cure.
 const DEVICES: [(&str, &str, &str); 3] = [
-    ("/dev/xen/gntalloc", "no_gntalloc", "xen-gntalloc"),
-    ("/dev/xen/gntdev", "no_gntdev", "xen-gntdev"),
-    ("/dev/xen/evtchn", "no_evtchn", "xen-evtchn"),
+    (
+        "/dev/xen/gntalloc",
+        "no_gntalloc",
+        "in a Xen domain, modprobe xen-gntalloc",
+    ),
+    (
+        "/dev/xen/gntdev",
+        "no_gntdev",
+        "in a Xen domain, modprobe xen-gntdev",
+    ),
+    (
+        "/dev/xen/evtchn",
+        "no_evtchn",
+        "in a Xen domain, modprobe xen-evtchn",
+    ),
 ];
+
+/// The driver of xenbus is no module: Linux has it in itself where it knows Xen.
+const NO_DOMAIN: &str = "this is not a Xen domain, or its /dev is not the kernel's";
 
 /// Everything that is missing here; nothing if tubes are possible.
 pub fn missing() -> Vec<Missing> {
     let mut all = Vec::new();
     if let Err(error) = store::connection() {
         all.push(match error.kind {
-            crate::ErrorKind::Posix(errno) => {
-                lacking(errno, store::DEVICE, "no_xenbus", "xen-privcmd (or xenfs)")
-            }
+            crate::ErrorKind::Posix(errno) => lacking(errno, store::DEVICE, "no_xenbus", NO_DOMAIN),
             _ => unreachable!("opening gives error numbers only"),
         });
     }
-    for (path, word, module) in DEVICES {
+    for (path, word, cure) in DEVICES {
         // Opening has no effect in any of these drivers before the first ioctl.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if let Err(errno) = retry_on_intr(|| open(path, flags, Mode::empty())) {
-            all.push(lacking(errno, path, word, module));
+            all.push(lacking(errno, path, word, cure));
         }
     }
     all.extend(Grants::load().err());
@@ -54,7 +67,7 @@ pub fn missing() -> Vec<Missing> {
     all
 }
 
-fn lacking(errno: Errno, path: &str, word: &'static str, module: &str) -> Missing {
+fn lacking(errno: Errno, path: &str, word: &'static str, cure: &str) -> Missing {
     match errno {
         Errno::ACCESS | Errno::PERM => Missing {
             word: "eacces",
@@ -67,7 +80,7 @@ fn lacking(errno: Errno, path: &str, word: &'static str, module: &str) -> Missin
         // The driver is there and says no: this kernel is not in a Xen domain.
         Errno::NODEV | Errno::NOENT | Errno::NXIO => Missing {
             word,
-            what: format!("{path} is not there: in a Xen domain, modprobe {module}"),
+            what: format!("{path} is not there: {cure}"),
         },
         errno => Missing {
             word,
@@ -82,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_names_its_module() {
-        for (path, word, module) in DEVICES {
-            let lack = lacking(Errno::NOENT, path, word, module);
+        for (path, word, cure) in DEVICES {
+            let lack = lacking(Errno::NOENT, path, word, cure);
             assert_eq!(lack.word, word);
             assert!(lack.what.contains(path) && lack.what.contains("modprobe"));
         }
@@ -91,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_ours_names_the_rule() {
-        let lack = lacking(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "xen-gntdev");
+        let lack = lacking(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a cure");
         assert_eq!(lack.word, "eacces");
         assert!(
             lack.what.contains("KERNEL==\"xen/gntdev\""),
