@@ -24,7 +24,9 @@ defmodule Tube.AcceptTest do
   test "tubes come in the order in which they were opened", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, listener} = Tube.listen(service: "queue", active: false)
-      for tid <- [3, 1, 2], do: {:ok, _} = Tube.open(5, service: "queue", tid: tid, linger: 100)
+
+      for tid <- [103, 101, 102],
+          do: {:ok, _} = Tube.open(5, service: "queue", tid: tid, linger: 100)
 
       accepted =
         for _ <- 1..3 do
@@ -33,28 +35,28 @@ defmodule Tube.AcceptTest do
           tid
         end
 
-      assert accepted == [3, 1, 2]
+      assert accepted == [103, 101, 102]
     end)
   end
 
   test "a tube that ended while it waited is not handed out", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, listener} = Tube.listen(service: "left", active: false)
-      {:ok, left} = Tube.open(5, service: "left", tid: 1, linger: 100)
+      {:ok, left} = Tube.open(5, service: "left", tid: 201, linger: 100)
       # The tip's end is owned by the listener until it is accepted.
       [tip] =
         for tube <- Tube.list(),
             tube != left,
-            {:ok, %{tid: 1, service: "left"}} <- [Tube.peer(tube)],
+            {:ok, %{tid: 201, service: "left"}} <- [Tube.peer(tube)],
             do: tube
 
       monitor = Process.monitor(tip.pid)
       :ok = Tube.close(left)
       assert_receive {:DOWN, ^monitor, :process, _pid, _reason}, 5_000
 
-      {:ok, _stays} = Tube.open(5, service: "left", tid: 2, linger: 100)
+      {:ok, _stays} = Tube.open(5, service: "left", tid: 202, linger: 100)
       {:ok, tube} = Tube.accept(listener, 1_000)
-      assert {:ok, %{tid: 2}} = Tube.peer(tube)
+      assert {:ok, %{tid: 202}} = Tube.peer(tube)
       assert {:error, :timeout} = Tube.accept(listener, 0)
     end)
   end

@@ -182,8 +182,8 @@ defmodule Tube.HandleTest do
   describe "inspect" do
     test "shows one name at both ends, and the state", %{vm: vm} do
       VM.run(vm, fn ->
-        {nock, tip} = pair(service: "echo", tid: 3)
-        assert inspect(nock) == ~s(#Tube<5:3 -> 5 "echo" connected 64KiB>)
+        {nock, tip} = pair(service: "echo", tid: 303)
+        assert inspect(nock) == ~s(#Tube<5:303 -> 5 "echo" connected 64KiB>)
         assert inspect(tip) == inspect(nock)
         assert inspect([nock]) == "[#{inspect(nock)}]"
         :ok = end_both(nock, tip)

@@ -193,7 +193,7 @@ defmodule Tube.TelemetryTest do
           log_of_a_life()
         end)
 
-      assert log =~ ~r/debug 7:3 -> 7 7 logged Tube 7:3 -> 7 "logged" is asked for/
+      assert log =~ ~r/debug 7:303 -> 7 7 logged Tube 7:303 -> 7 "logged" is asked for/
       assert log =~ ~r/debug .* was knocked for/
       assert log =~ ~r/info .* is open after \d+ ms/
 
@@ -261,7 +261,7 @@ defmodule Tube.TelemetryTest do
     :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: self()})
     listener = Process.get(:listener) || elem(Tube.listen(service: "logged", active: false), 1)
     Process.put(:listener, listener)
-    {:ok, nock} = Tube.open(7, service: "logged", tid: 3, active: false, linger: 100)
+    {:ok, nock} = Tube.open(7, service: "logged", tid: 303, active: false, linger: 100)
     {:ok, tip} = Tube.accept(listener, 5_000)
     monitors = for tube <- [nock, tip], do: Process.monitor(tube.pid)
     :ok = Tube.send(nock, "log")
