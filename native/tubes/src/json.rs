@@ -1,0 +1,73 @@
+//! JSON of tubes, in ASCII: it ends up on terminals too.
+
+use serde_json::{Map, Value, json};
+
+use crate::path::Role;
+use crate::snapshot::Snapshot;
+use crate::tube::{Half, NOCK_KEYS, TIP_KEYS, Tube};
+
+/// One line without its end.
+pub fn line(value: &Value) -> String {
+    value
+        .to_string()
+        .chars()
+        .map(|c| match c {
+            ' '..='~' => c.to_string(),
+            c => {
+                let mut units = [0; 2];
+                let units = c.encode_utf16(&mut units);
+                units.iter().map(|unit| format!("\\u{unit:04x}")).collect()
+            }
+        })
+        .collect()
+}
+
+/// Everything about a tube.
+pub fn tube(snapshot: &Snapshot, tube: &Tube) -> Value {
+    json!({
+        "nock": tube.id.nock,
+        "tip": tube.id.tip,
+        "tid": tube.id.tid,
+        "service": tube.nock.get("service").and_then(crate::path::service)
+            .and_then(|bytes| String::from_utf8(bytes).ok()),
+        "state": tube.stage().word(),
+        "nock_half": half(snapshot, tube, Role::Nock),
+        "tip_half": half(snapshot, tube, Role::Tip),
+        "findings": tube.findings().iter().map(|f| f.text.clone()).collect::<Vec<_>>(),
+    })
+}
+
+fn half(snapshot: &Snapshot, tube: &Tube, role: Role) -> Value {
+    let (domid, path, keys) = match role {
+        Role::Nock => (tube.id.nock, tube.id.knock(), &NOCK_KEYS[..]),
+        Role::Tip => (tube.id.tip, tube.id.entry(), &TIP_KEYS[..]),
+    };
+    let half = tube.half(role);
+    let mut map = Map::new();
+    let name = snapshot
+        .domains
+        .get(&domid)
+        .and_then(|domain| domain.name.clone());
+    map.insert("domain".into(), json!(name));
+    map.insert("path".into(), json!(path));
+    map.insert(
+        "exists".into(),
+        match half {
+            Half::Missing => json!(false),
+            Half::Denied => Value::Null,
+            Half::Here(..) => json!(true),
+        },
+    );
+    for key in keys {
+        let value = match half.get(key) {
+            Some(_) if *key == "state" => json!(half.state()),
+            Some(text) => match crate::path::number(text) {
+                Some(n) if *key != "nonce" && *key != "service" => json!(n),
+                _ => json!(text),
+            },
+            None => Value::Null,
+        };
+        map.insert(key.replace('-', "_"), value);
+    }
+    Value::Object(map)
+}

@@ -1,0 +1,124 @@
+//! The program: arguments in, exit status out.
+
+use std::io::{BufWriter, IsTerminal, Write, stdout};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use tubes::args::{Args, Verb};
+use tubes::doctor::{self, Machine};
+use tubes::fault::Fault;
+use tubes::snapshot::Snapshot;
+use tubes::store::Store;
+use tubes::{list, reap, show, socket, watch};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut out = BufWriter::new(stdout().lock());
+    let result = run(args, &mut out).and_then(|()| Ok(out.flush()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            if !fault.text.is_empty() {
+                // Nobody may be there to read it.
+                let _ = writeln!(std::io::stderr(), "tubes: {}", fault.text);
+            }
+            ExitCode::from(fault.status)
+        }
+    }
+}
+
+fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
+    match args.verb {
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "tubes", &mut text);
+            return Ok(out.write_all(&text)?);
+        }
+        Verb::Man => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut text)?;
+            return Ok(out.write_all(&text)?);
+        }
+        _ => {}
+    }
+    let found = socket::find(args.socket.as_deref(), |name| std::env::var_os(name));
+    if let Ok(found) = &found {
+        // SAFETY: no other thread has been started yet, so nobody reads the environment.
+        unsafe { std::env::set_var(socket::VARIABLE, found.variable()) };
+    }
+    if let Verb::Doctor { json } = args.verb {
+        return doctor::examine(&Machine::this(), found, json, out);
+    }
+    let found = found?;
+    let store =
+        Store::open().map_err(|error| Fault::failed(format_args!("{}: {error}", found.because)))?;
+    match args.verb {
+        Verb::List { json } => {
+            let snapshot = Snapshot::take(&store)?;
+            list::list(&snapshot, json, width(), out)?;
+            out.flush()?;
+            notes(&snapshot);
+            Ok(())
+        }
+        Verb::Show { dom, tid } => {
+            let snapshot = Snapshot::take(&store)?;
+            let domid = snapshot.find(&dom)?;
+            let door = show::door(&store, domid)?;
+            writeln!(out, "domain {}: {door}", snapshot.called(domid))?;
+            let mut any = false;
+            for (id, tube) in &snapshot.tubes {
+                let part = id.nock == domid || id.tip == domid;
+                if part && tid.is_none_or(|tid| tid == id.tid) {
+                    any = true;
+                    writeln!(out)?;
+                    show::tube(&snapshot, tube, width(), out)?;
+                }
+            }
+            out.flush()?;
+            notes(&snapshot);
+            let known = snapshot.domains.contains_key(&domid) || !snapshot.whole;
+            match tid {
+                _ if any => Ok(()),
+                Some(tid) => Err(Fault::failed(format_args!(
+                    "domain {domid} has no tube {tid}"
+                ))),
+                None if known => Ok(()),
+                None => Err(Fault::failed(format_args!("there is no domain {domid}"))),
+            }
+        }
+        Verb::Watch { json } => watch::watch(&store, json, out),
+        Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
+            Ok(settle) => reap::reap(&store, yes, settle, out),
+            Err(error) => Err(Fault::usage(format_args!("--settle {settle}: {error}"))),
+        },
+        Verb::Doctor { .. } | Verb::Completions { .. } | Verb::Man => Ok(()),
+    }
+}
+
+/// What is not shown is told.
+fn notes(snapshot: &Snapshot) {
+    for note in &snapshot.notes {
+        let _ = writeln!(std::io::stderr(), "tubes: {note}");
+    }
+    if !snapshot.whole {
+        let _ = writeln!(
+            std::io::stderr(),
+            "tubes: not as domain 0: only the tubes of our own domain are shown"
+        );
+    }
+}
+
+/// COLUMNS, else the terminal's; what goes into a pipe is never cut.
+fn width() -> usize {
+    let told = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let terminal = || {
+        let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
+        stdout().is_terminal().then_some(usize::from(size.ws_col))
+    };
+    told.or_else(terminal)
+        .filter(|width| *width > 0)
+        .unwrap_or(usize::MAX)
+}

@@ -1,0 +1,208 @@
+//! Where tubes stand in the store, and whose word each place is.
+//!
+//! Only the directory says who somebody is: a domain can write its own, and what it says there
+//! of others is only what it says. So nothing here is ever taken from a value.
+
+use std::fmt;
+
+/// Number of a domain.
+pub type Domid = u16;
+
+/// The parent of all domains.
+pub const DOMAINS: &str = "/local/domain";
+
+/// Domids from 0x7FF0 are reserved.
+const DOMID_MAX: u32 = 0x7FEF;
+
+/// One tube: who asked, who was asked, and the asker's number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id {
+    /// The side that asks.
+    pub nock: Domid,
+    /// The side that accepts.
+    pub tip: Domid,
+    /// Its number among the tubes of this nock to this tip.
+    pub tid: u32,
+}
+
+impl Id {
+    /// Directory of the nock's half; only the nock's domain can write there.
+    pub fn knock(&self) -> String {
+        format!("{}/{}/{}", root(self.nock, Role::Nock), self.tip, self.tid)
+    }
+
+    /// Directory of the tip's half, in the inbox where the tip lets the nock write.
+    pub fn entry(&self) -> String {
+        format!("{}/{}/{}", root(self.tip, Role::Tip), self.nock, self.tid)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {} tube {}", self.nock, self.tip, self.tid)
+    }
+}
+
+/// A side of a tube.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It asks.
+    Nock,
+    /// It accepts.
+    Tip,
+}
+
+impl Role {
+    /// Its word in paths.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Nock => "nock",
+            Role::Tip => "tip",
+        }
+    }
+}
+
+/// Directory of a domain.
+pub fn domain(domid: Domid) -> String {
+    format!("{DOMAINS}/{domid}")
+}
+
+/// Parent of a domain's halves of one role, by peer.
+pub fn root(domid: Domid, role: Role) -> String {
+    format!("{DOMAINS}/{domid}/data/{}", role.word())
+}
+
+/// Exists while the domain takes tubes.
+pub fn door(domid: Domid) -> String {
+    format!("{DOMAINS}/{domid}/data/tube")
+}
+
+/// What a changed path means for somebody who looks at tubes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// One tube, one half of it.
+    Tube(Id),
+    /// Above tubes: any of them may have come or gone.
+    Above,
+    /// Nothing of ours.
+    Other,
+}
+
+/// What a path is. Strict: one that no VM of ours would write is nobody's.
+pub fn place(path: &str) -> Place {
+    let Some(below) = path.strip_prefix(DOMAINS) else {
+        return if path.starts_with('@') {
+            Place::Above
+        } else {
+            Place::Other
+        };
+    };
+    let names: Vec<&str> = below.split('/').skip(1).collect();
+    let Some(owner) = names.first() else {
+        return Place::Above;
+    };
+    let Some(owner) = domid(owner) else {
+        return Place::Other;
+    };
+    match names[1..] {
+        [] | ["data"] | ["data", "nock" | "tip"] => Place::Above,
+        ["data", "nock" | "tip", peer] => domid(peer).map_or(Place::Other, |_| Place::Above),
+        ["data", side @ ("nock" | "tip"), peer, tid, ..] => match (domid(peer), number(tid)) {
+            (Some(peer), Some(tid)) if side == "nock" => Place::Tube(Id {
+                nock: owner,
+                tip: peer,
+                tid,
+            }),
+            (Some(peer), Some(tid)) => Place::Tube(Id {
+                nock: peer,
+                tip: owner,
+                tid,
+            }),
+            _ => Place::Other,
+        },
+        _ => Place::Other,
+    }
+}
+
+/// A decimal number of 32 bits as it stands in a path or value: no sign, no leading zero.
+pub fn number(text: &str) -> Option<u32> {
+    let n: u32 = text.parse().ok()?;
+    (n.to_string() == text).then_some(n)
+}
+
+/// A domain's number.
+pub fn domid(text: &str) -> Option<Domid> {
+    number(text)
+        .filter(|n| *n <= DOMID_MAX)
+        .and_then(|n| n.try_into().ok())
+}
+
+/// The service that a node name stands for: letters, digits and `-` as they are, any other byte as
+/// `_` and two hex digits. None if no VM of ours would have written it so.
+pub fn service(name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((&first, more)) = rest.split_first() {
+        rest = more;
+        match first {
+            b'_' => {
+                let (hex, after) = rest.split_at_checked(2)?;
+                if !hex.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+                    return None;
+                }
+                bytes.push(u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()?);
+                rest = after;
+            }
+            c if c.is_ascii_alphanumeric() || c == b'-' => bytes.push(c),
+            _ => return None,
+        }
+    }
+    (1..=64).contains(&bytes.len()).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let id = Id {
+            nock: 7,
+            tip: 5,
+            tid: 3,
+        };
+        assert_eq!(place(&id.knock()), Place::Tube(id));
+        assert_eq!(place(&format!("{}/state", id.entry())), Place::Tube(id));
+        for above in [
+            "/local/domain",
+            "/local/domain/7",
+            "/local/domain/7/data",
+            "/local/domain/7/data/nock",
+            "/local/domain/7/data/tip/5",
+            "@releaseDomain",
+        ] {
+            assert_eq!(place(above), Place::Above, "{above}");
+        }
+        for other in [
+            "/vm/7",
+            "/local/domain/07/data/nock",
+            "/local/domain/7/device/vif/0",
+            "/local/domain/7/data/nock/05/1",
+            "/local/domain/7/data/nock/5/+1",
+            "/local/domain/40000/data/nock/5/1",
+            "/local/domain/7/data/tube/echo",
+        ] {
+            assert_eq!(place(other), Place::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn services() {
+        assert_eq!(service("chat_2ev2"), Some(b"chat.v2".to_vec()));
+        assert_eq!(service("_76ersion"), Some(b"version".to_vec()));
+        for bad in ["", "a b", "a_2", "a_2E", "a_+f", "a.b"] {
+            assert_eq!(service(bad), None, "{bad}");
+        }
+        assert_eq!(service(&"x".repeat(65)), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! A connection to xenstore for reading, through the blocking interface of xenstore-rs.
+//!
+//! That interface waits for an answer for ever, so it lives in a thread of its own and whoever
+//! asks waits for a limited time. It numbers all requests 0 and takes the next message for its
+//! answer; that is sound as long as this connection has no watches, which is why they have
+//! another one (`watches`).
+
+use std::io::ErrorKind;
+use std::str::Utf8Error;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use xenstore_rs::Xs;
+use xenstore_rs::unix::XsUnix;
+
+use crate::fault::Fault;
+
+/// How long the store may take for one answer. It takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// There is no such node.
+    Missing,
+    /// It may not be read (or is not there, below what may not be read).
+    Denied,
+    /// Its value is not UTF-8, and xenstore-rs gives nothing else.
+    Binary,
+    /// More names than one answer holds, and xenstore-rs cannot ask for them in parts.
+    TooMany,
+    /// The store's own word for something else.
+    Other(String),
+    /// There is no store any more.
+    Lost(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::failed(match error {
+            Error::Missing => "it is not in the store".into(),
+            Error::Denied => "the store does not let us".into(),
+            Error::Binary => "the value is not text".into(),
+            Error::TooMany => "too many names for one answer".into(),
+            Error::Other(word) => format!("the store says {word}"),
+            Error::Lost(why) => format!("the store is gone: {why}"),
+        })
+    }
+}
+
+enum Request {
+    Read(String),
+    Names(String),
+    Remove(String),
+}
+
+type Answer = std::io::Result<Vec<Box<str>>>;
+
+/// The connection.
+pub struct Store {
+    requests: Sender<Request>,
+    answers: Receiver<Answer>,
+}
+
+impl Store {
+    /// Connects to what XENSTORED_PATH says (see `socket`).
+    ///
+    /// # Errors
+    /// There is no store, in the system's words.
+    pub fn open() -> std::io::Result<Store> {
+        let xs = XsUnix::new()?;
+        let (requests, asked) = channel();
+        let (answer, answers) = channel();
+        std::thread::spawn(move || {
+            for request in asked {
+                let result: Answer = match request {
+                    Request::Read(path) => xs.read(&path).map(|value| vec![value]),
+                    Request::Names(path) => xs.directory(&path),
+                    Request::Remove(path) => xs.rm(&path).map(|()| Vec::new()),
+                };
+                if answer.send(result).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Store { requests, answers })
+    }
+
+    /// The value of a node.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        let value = self.ask(Request::Read(path.to_owned()))?;
+        Ok(value.concat())
+    }
+
+    /// The names below a node, sorted.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
+        let mut names: Vec<String> = self
+            .ask(Request::Names(path.to_owned()))?
+            .into_iter()
+            .map(String::from)
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes a node with all that is below it. Fine if it is not there.
+    ///
+    /// # Errors
+    /// Why it stays.
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        match self.ask(Request::Remove(path.to_owned())) {
+            Ok(_) | Err(Error::Missing) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ask(&self, request: Request) -> Result<Vec<Box<str>>, Error> {
+        let lost = |why: &str| Error::Lost(why.to_owned());
+        self.requests
+            .send(request)
+            .map_err(|_| lost("its thread has ended"))?;
+        // After a late answer nothing fits any more; but nobody asks again after this error.
+        self.answers
+            .recv_timeout(PATIENCE)
+            .map_err(|_| lost("it does not answer"))?
+            .map_err(|error| translate(&error))
+    }
+}
+
+/// xenstore-rs merges several of the store's errors into one kind; its text still has the word.
+fn translate(error: &std::io::Error) -> Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) {
+        return Error::Binary;
+    }
+    let text = error.to_string();
+    match text.strip_prefix("XS interface error ") {
+        Some("ENOENT") => Error::Missing,
+        Some("EACCES" | "EPERM") => Error::Denied,
+        Some("E2BIG") => Error::TooMany,
+        Some(word) => Error::Other(crate::text::escape(word)),
+        None if error.kind() == ErrorKind::UnexpectedEof => {
+            Error::Lost("it has closed the connection".into())
+        }
+        None => Error::Lost(text),
+    }
+}

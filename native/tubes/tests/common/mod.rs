@@ -1,0 +1,235 @@
+//! Stores with a tree of our making in them: the project's hub, and Xen's own xenstored.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const NATIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// A running store; it ends when this is dropped.
+pub struct Store {
+    child: Child,
+    dir: TempDir,
+    socket: &'static str,
+}
+
+impl Store {
+    /// The project's own, as `mix compile` has built it (or $TUBE_HUB).
+    pub fn hub() -> Store {
+        let program = std::env::var_os("TUBE_HUB").map_or_else(
+            || Path::new(NATIVE).join("../priv/native/tube-hub"),
+            PathBuf::from,
+        );
+        let dir = TempDir::new().unwrap();
+        let place = dir.path().join("ready");
+        let ready = UnixDatagram::bind(&place).unwrap();
+        ready
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let child = Command::new(&program)
+            .arg("--run")
+            .arg(dir.path().join("run"))
+            .env("NOTIFY_SOCKET", &place)
+            .stdin(Stdio::null())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; mix compile builds it", program.display())
+            });
+        let mut word = [0; 16];
+        let length = ready.recv(&mut word).expect("a hub");
+        assert_eq!(&word[..length], b"READY=1");
+        Store {
+            child,
+            dir,
+            socket: "run/dom0/xenstored.sock",
+        }
+    }
+
+    /// Debian's, without a hypervisor.
+    pub fn xen() -> Store {
+        let (root, shim) = kit();
+        let dir = TempDir::new().unwrap();
+        for name in ["kick", "bell"] {
+            assert!(
+                Command::new("mkfifo")
+                    .arg(dir.path().join(name))
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        let mut child = Command::new(root.join("usr/lib/xen-4.17/bin/xenstored"))
+            .args(["--no-fork", "--output-pid"])
+            .env("LD_PRELOAD", shim)
+            .env("LD_LIBRARY_PATH", root.join("usr/lib/x86_64-linux-gnu"))
+            .env("NO_HYPERVISOR", dir.path())
+            .env("XENSTORED_RUNDIR", dir.path())
+            .env("XENSTORED_ROOTDIR", dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .expect("xenstored starts");
+        // It prints its pid when it is ready.
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(!line.is_empty(), "xenstored does not start");
+        Store {
+            child,
+            dir,
+            socket: "socket",
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join(self.socket)
+    }
+
+    /// Writes nodes, through Debian's tool, as domain 0.
+    pub fn write(&self, nodes: &[(&str, &OsStr)]) {
+        for some in nodes.chunks(20) {
+            let mut tool = Command::new("xenstore-write");
+            tool.env("XENSTORED_PATH", self.socket());
+            for (path, value) in some {
+                tool.arg(path).arg(value);
+            }
+            let output = tool.output().expect("xenstore-utils is installed");
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
+    /// Writes what `xenstore-ls -f` has printed.
+    pub fn restore(&self, recorded: &str) {
+        let nodes: Vec<(&str, &OsStr)> = recorded
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| {
+                let (path, value) = line.split_once(" = ").expect("path = \"value\"");
+                (path.trim(), OsStr::new(value.trim_matches('"')))
+            })
+            .collect();
+        self.write(&nodes);
+    }
+
+    /// A domain's nodes as the toolstack writes them.
+    pub fn domain(&self, domid: u16, name: &str) {
+        let home = format!("/local/domain/{domid}");
+        self.write(&[
+            (&format!("{home}/name"), OsStr::new(name)),
+            (&format!("{home}/domid"), OsStr::new(&domid.to_string())),
+        ]);
+    }
+
+    /// A whole tube in good order, by its states.
+    pub fn tube(&self, nock: u16, tip: u16, tid: u32, states: (&str, &str)) {
+        let knock = format!("/local/domain/{nock}/data/nock/{tip}/{tid}");
+        let entry = format!("/local/domain/{tip}/data/tip/{nock}/{tid}");
+        self.restore(&format!(
+            "{knock}/tip = \"{entry}\"\n{knock}/service = \"echo\"\n{knock}/version = \"1\"\n\
+             {knock}/nonce = \"0123456789abcdef\"\n{knock}/state = \"{}\"\n\
+             {entry}/nock = \"{knock}\"\n{entry}/version = \"1\"\n{entry}/nonce = \"0123456789abcdef\"\n\
+             {entry}/tx-ring-ref = \"1024\"\n{entry}/rx-ring-ref = \"2048\"\n\
+             {entry}/event-channel = \"17\"\n{entry}/state = \"{}\"\n",
+            states.0, states.1
+        ));
+    }
+
+    pub fn remove(&self, path: &str) {
+        let mut tool = Command::new("xenstore-rm");
+        assert!(
+            tool.arg(path)
+                .env("XENSTORED_PATH", self.socket())
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Runs the program under test.
+    pub fn run(&self, columns: usize, args: &[&str]) -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_tubes"))
+            .arg("--socket")
+            .arg(self.socket())
+            .args(args)
+            .env("COLUMNS", columns.to_string())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        // Whatever is in the store, only this comes out.
+        for byte in output.stdout.iter().chain(&output.stderr) {
+            assert!(matches!(byte, b' '..=b'~' | b'\n'), "{byte}");
+        }
+        output
+    }
+
+    /// Its output, when it has done what it was asked.
+    pub fn said(&self, columns: usize, args: &[&str]) -> String {
+        let output = self.run(columns, args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {text}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Debian's xenstored, and what stands in for the hypervisor; made once, kept in the build folder.
+fn kit() -> &'static (PathBuf, PathBuf) {
+    static KIT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    KIT.get_or_init(|| {
+        let sources = Path::new(NATIVE).join("hub/tests/shim");
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let root = cache.join("xen-4.17");
+        let fetched = Command::new("sh")
+            .arg(sources.join("fetch.sh"))
+            .arg(&root)
+            .status();
+        assert!(
+            fetched.is_ok_and(|status| status.success()),
+            "fetch.sh says why"
+        );
+        let shim = cache.join(format!("no_hypervisor.{}.so", std::process::id()));
+        let built = Command::new(std::env::var_os("CC").unwrap_or("cc".into()))
+            .args(["-shared", "-fPIC", "-O2", "-o"])
+            .args([&shim, &sources.join("no_hypervisor.c")])
+            .arg("-ldl")
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "a C compiler is needed"
+        );
+        // The same name for all, in one step, should another test be using it.
+        let kept = cache.join("no_hypervisor.so");
+        std::fs::rename(&shim, &kept).unwrap();
+        (root, kept)
+    })
+}
+
+/// A store that takes a connection and never answers.
+pub fn silent() -> (TempDir, PathBuf, std::os::unix::net::UnixListener) {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(UnixStream::connect(&socket).is_ok());
+    (dir, socket, listener)
+}

@@ -1,0 +1,189 @@
+//! What is shown of trees in real stores: in good order, broken, and hostile.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use common::Store;
+
+/// Each test is made on both.
+fn on_both(test: impl Fn(&Store)) {
+    test(&Store::hub());
+    test(&Store::xen());
+}
+
+#[test]
+fn golden_list_and_show() {
+    on_both(|store| {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        store.tube(7, 5, 1, ("5", "4"));
+        store.restore("/local/domain/7/data/nock/5/1/service = \"a_20rather_20long_20name_20of_20a_20service\"\n\
+                       /local/domain/5/data/tube/version = \"1\"\n/local/domain/5/data/tube/echo = \"00ff\"\n");
+        assert_eq!(store.said(120, &["list"]), include_str!("golden/list-120"));
+        assert_eq!(store.said(80, &["list"]), include_str!("golden/list-80"));
+        assert_eq!(store.said(40, &["list"]), include_str!("golden/list-40"));
+        assert_eq!(
+            store.said(100, &["show", "db", "0"]),
+            include_str!("golden/show-100")
+        );
+        assert_eq!(
+            store.said(60, &["show", "5", "0"]),
+            include_str!("golden/show-60")
+        );
+        let json = store.said(80, &["list", "-l"]);
+        assert!(json.starts_with(r#"[{"nock":7,"tip":5,"tid":0,"service":"echo","state":"connected","nock_half":{"domain":"web","path":"/local/domain/7/data/nock/5/0","exists":true,"state":4,"version":1,"nonce":"0123456789abcdef""#), "{json}");
+    });
+}
+
+#[test]
+fn disagreement_is_marked() {
+    on_both(|store| {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        store.restore(
+            "/local/domain/5/data/tip/7/0/nonce = \"ffffffffffffffff\"\n\
+             /local/domain/5/data/tip/7/0/version = \"2\"\n\
+             /local/domain/5/data/tip/7/0/nock = \"/local/domain/9/data/nock/5/0\"\n\
+             /local/domain/5/data/tip/7/0/event-channel = \"017\"\n\
+             /local/domain/5/data/tip/7/0/what-is-this = \"\"\n",
+        );
+        assert!(store.said(100, &["list"]).contains(" broken!"));
+        let shown = store.said(200, &["show", "5"]);
+        for line in [
+            "! state          4 Connected",
+            "! nonce          0123456789abcdef",
+            "! these states do not go together",
+            "! they mean different attempts",
+            "! they speak different versions",
+            "! `nock` names another place than /local/domain/7/data/nock/5/0",
+            "! `event-channel` is no number",
+            "! 1 foreign nodes in the tip's half",
+        ] {
+            assert!(shown.contains(line), "{line}\n{shown}");
+        }
+    });
+}
+
+#[test]
+fn half_written_and_foreign_trees() {
+    on_both(|store| {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.restore(
+            "/local/domain/7/data/nock/5/0/state = \"2\"\n\
+             /local/domain/7/data/nock/5/1 = \"\"\n\
+             /local/domain/7/data/nock/5/2/state = \"four\"\n\
+             /local/domain/7/data/nock/05/0/state = \"4\"\n\
+             /local/domain/7/data/nock/5/x = \"4\"\n\
+             /local/domain/7/data/nock/99999/1 = \"4\"\n\
+             /local/domain/7/data/other/thing = \"4\"\n\
+             /local/domain/7/device/vif/0/state = \"4\"\n\
+             /local/domain/not-a-domain/data/nock/5/0/state = \"4\"\n\
+             /local/domain/5/data/tip/7/0/nock = \"/local/domain/7/data/nock/5/0\"\n",
+        );
+        let list = store.said(100, &["list"]);
+        assert_eq!(list.lines().count(), 4, "{list}");
+        let line = |n: usize| {
+            list.lines()
+                .nth(n)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(line(1)[3..5], ["0", "knocking"]);
+        assert_eq!(line(2)[3..5], ["1", "one-sided!"]);
+        assert_eq!(line(3)[3..5], ["2", "one-sided!"]);
+        assert!(
+            store
+                .said(100, &["show", "7", "2"])
+                .contains("state          four")
+        );
+    });
+}
+
+#[test]
+fn hostile_values_are_harmless_and_nobody_passes_for_another() {
+    on_both(|store| {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        // Domain 9 has been given a name by somebody; it writes what it likes into its own tree.
+        store.domain(9, "db 5\x1b[2J\u{202e}");
+        let path = |key: &str| format!("/local/domain/9/data/nock/5/0/{key}");
+        let long = "x".repeat(3900);
+        let (service, state, tip, nonce) =
+            (path("service"), path("state"), path("tip"), path("nonce"));
+        store.write(&[
+            (
+                &service,
+                OsStr::new("\x1b]0;owned\x07\n7  5  echo  0  connected"),
+            ),
+            (&state, OsStr::new("4")),
+            (&tip, OsStr::new(&long)),
+            (&nonce, OsStr::from_bytes(b"\xff\xfe")),
+            ("/local/domain/9/data/tip/7/0/state", OsStr::new("4")),
+            (
+                "/local/domain/9/data/tip/7/0/nock",
+                OsStr::new("/local/domain/7/data/nock/9/0"),
+            ),
+        ]);
+        for width in [40, 80, 400] {
+            let list = store.said(width, &["list"]);
+            assert_eq!(list.lines().count(), 3, "{list}");
+            // Who it is comes first, and first comes its number.
+            assert!(
+                list.lines()
+                    .nth(2)
+                    .unwrap()
+                    .starts_with("9:db\\x205\\x1b[2J.."),
+                "{list}"
+            );
+            assert!(list.lines().all(|line| line.len() <= width), "{list}");
+            assert!(
+                width < 80 || list.matches("one-sided!").count() == 2,
+                "{list}"
+            );
+            assert!(!list.contains(" connected"), "{list}");
+            for dom in ["5", "7", "9"] {
+                store.said(width, &["show", dom]);
+            }
+        }
+        assert!(store.said(400, &["show", "5"]).contains(".. (3900 bytes)"));
+        assert!(store.said(400, &["show", "5"]).contains("(not text)"));
+        assert!(store.said(80, &["list", "--json"]).contains("\\u202e"));
+        store.run(80, &["doctor"]);
+        store.said(80, &["reap"]);
+    });
+}
+
+#[test]
+fn more_than_any_vm_would_write_is_told_and_left_out() {
+    let store = Store::hub();
+    store.domain(5, "db");
+    store.domain(7, "web");
+    store.tube(7, 5, 0, ("4", "4"));
+    let names: Vec<String> = (0..500)
+        .map(|n| format!("/local/domain/9/data/nock/5/{}", 4_000_000_000_u32 + n))
+        .collect();
+    store.domain(9, "greedy");
+    let nodes: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), OsStr::new("")))
+        .collect();
+    store.write(&nodes);
+    let output = store.run(80, &["list"]);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("/local/domain/9/data/nock/5 has too many names"),
+        "{told}"
+    );
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("connected")
+    );
+}

@@ -1,0 +1,164 @@
+//! What removes, what waits, and how it ends.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use common::Store;
+
+#[test]
+fn reap_removes_what_the_dead_left_and_nothing_else() {
+    for store in [Store::hub(), Store::xen()] {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        // A knock that waits; a half whose domain is gone; one whose VM is; a dead domain's tree.
+        store.restore(
+            "/local/domain/7/data/nock/5/1/state = \"2\"\n\
+             /local/domain/7/data/nock/8/2/state = \"4\"\n\
+             /local/domain/5/data/tip/7/3/state = \"4\"\n\
+             /local/domain/6/data/tip/5/0/state = \"4\"\n\
+             /local/domain/6/data/precious = \"1\"\n",
+        );
+        let all =
+            "/local/domain/6/data/tip /local/domain/7/data/nock/8/2 /local/domain/5/data/tip/7/3";
+        let before = store.said(100, &["list"]);
+        let dry = store.said(100, &["reap"]);
+        for path in all.split(' ') {
+            assert!(
+                dry.contains(&format!("would remove {path} ")),
+                "{path}\n{dry}"
+            );
+        }
+        assert_eq!(dry.lines().count(), 4, "{dry}");
+        assert_eq!(store.said(100, &["list"]), before);
+
+        let done = store.said(100, &["reap", "--yes", "--settle", "0"]);
+        for path in all.split(' ') {
+            assert!(done.contains(&format!("removed {path} ")), "{path}\n{done}");
+        }
+        assert_eq!(store.said(100, &["reap"]), "nothing is left over\n");
+        let after = store.said(100, &["list"]);
+        assert_eq!(after.lines().count(), 3, "{after}");
+        assert!(
+            after.contains("connected") && after.contains("knocking"),
+            "{after}"
+        );
+        let mut tool = Command::new("xenstore-read");
+        let kept = tool
+            .arg("/local/domain/6/data/precious")
+            .env("XENSTORED_PATH", store.socket());
+        assert!(kept.output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn watch_tells_what_happens() {
+    for store in [Store::hub(), Store::xen()] {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tubes"))
+            .arg("--socket")
+            .arg(store.socket())
+            .arg("watch")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().expect("a line").unwrap();
+        let line = next();
+        assert!(
+            line.contains("Z  present    7:web -> 5:db tube 0  echo  connected"),
+            "{line}"
+        );
+        store.tube(7, 5, 3, ("2", "3"));
+        let line = next();
+        assert!(line.contains("opened     7:web -> 5:db tube 3"), "{line}");
+        store.tube(7, 5, 3, ("4", "4"));
+        assert!(next().contains("connected  7:web -> 5:db tube 3"));
+        store.tube(7, 5, 3, ("5", "4"));
+        assert!(next().contains("closing    7:web -> 5:db tube 3"));
+        store.remove("/local/domain/7");
+        let (a, b) = (next(), next());
+        assert!(a.contains("stale") && b.contains("stale"), "{a}\n{b}");
+        store.remove("/local/domain/5");
+        let (a, b) = (next(), next());
+        assert!(a.contains("closed") && b.contains("closed"), "{a}\n{b}");
+        // The store goes, and it says so.
+        drop(store);
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
+}
+
+fn tubes(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tubes"))
+        .args(args)
+        .env("TUBE_RUN_DIR", "/nonexistent/run")
+        .env_remove("XENSTORED_PATH")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn exit_statuses() {
+    assert_eq!(tubes(&["--help"]).0, Some(0));
+    assert!(tubes(&["--version"]).1.contains("handshake version 1"));
+    for wrong in [
+        &["lists"][..],
+        &[],
+        &["show"],
+        &["list", "--yes"],
+        &["show", "5", "x"],
+    ] {
+        assert_eq!(tubes(wrong).0, Some(2), "{wrong:?}");
+    }
+    let (status, _, told) = tubes(&["--socket", "/nonexistent/socket", "list"]);
+    assert_eq!(status, Some(1));
+    assert_eq!(told.lines().count(), 1);
+    assert!(
+        told.contains("no store answers at /nonexistent/socket"),
+        "{told}"
+    );
+    let (status, told, _) = tubes(&["doctor"]);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("cure: set TUBE_RUN_DIR"), "{told}");
+
+    let store = Store::hub();
+    assert_eq!(store.run(80, &["show", "nobody"]).status.code(), Some(1));
+    assert_eq!(store.run(80, &["show", "5"]).status.code(), Some(1));
+    assert_eq!(
+        store.run(80, &["reap", "--settle=-1"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_fault() {
+    let store = Store::hub();
+    let script = r#""$0" --socket "$1" list --json | true; exit "${PIPESTATUS[0]}""#;
+    let status = Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tubes")])
+        .arg(store.socket())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn completions_and_manual() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, text, _) = tubes(&["completions", shell]);
+        assert!(status == Some(0) && text.contains("reap"), "{shell}");
+    }
+    let (status, page, _) = tubes(&["man"]);
+    assert!(status == Some(0) && page.contains(".TH tubes 1"), "{page}");
+}
