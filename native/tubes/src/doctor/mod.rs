@@ -62,10 +62,13 @@ impl Check {
     }
 }
 
+/// Looks up a variable of the environment.
+type Env = Box<dyn Fn(&str) -> Option<OsString>>;
+
 /// What is examined: this machine, or one that a test has made up.
 pub struct Machine {
     root: PathBuf,
-    env: Box<dyn Fn(&str) -> Option<OsString>>,
+    env: Env,
 }
 
 impl Machine {
