@@ -142,6 +142,14 @@ fn exit_statuses() {
 }
 
 #[test]
+fn a_store_that_does_not_answer_is_given_up() {
+    let (_dir, socket, _listener) = common::silent();
+    let (status, out, err) = tubes(&["--socket", socket.to_str().unwrap(), "list"]);
+    assert_eq!((status, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("it does not answer"), "{err}");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_fault() {
     let store = Store::hub();
     let script = r#""$0" --socket "$1" list --json | true; exit "${PIPESTATUS[0]}""#;
