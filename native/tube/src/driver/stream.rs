@@ -121,6 +121,7 @@ impl StreamPort {
         let slices: Vec<IoSlice> = unsafe { std::slice::from_raw_parts(iov, pieces) }
             .iter()
             .filter(|piece| piece.len > 0)
+            // SAFETY: the caller's promise: each piece with a length is readable for that length.
             .map(|piece| IoSlice::new(unsafe { std::slice::from_raw_parts(piece.base, piece.len) }))
             .collect();
         if slices.is_empty() {
