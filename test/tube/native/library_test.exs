@@ -76,13 +76,11 @@ defmodule Tube.Native.LibraryTest do
       {:ok, id} = Native.xenbus(context.one)
       assert Native.stats().streams == context.before.streams + 1
       port = Native.stream_port(id)
-      # GET_DOMAIN_PATH of domain 1: type 10, request 7, no transaction.
-      request = fn n -> <<10::little-32, n::little-32, 0::32, 2::little-32, "1", 0>> end
-      Port.command(port, request.(7))
+      Port.command(port, domain_path(7))
       assert_receive {^port, {:data, answer}}, 5_000
       assert <<10::little-32, 7::little-32, 0::32, n::little-32, path::binary-size(n)>> = answer
       assert String.trim_trailing(path, "\0") == "/local/domain/1"
-      Port.command(port, for(n <- 1..100, do: request.(n)))
+      Port.command(port, for(n <- 1..100, do: domain_path(n)))
       assert answers(port, 100) == Enum.to_list(1..100)
       assert_raise ArgumentError, fn -> Native.stream_port(id) end
       Port.close(port)
@@ -95,6 +93,9 @@ defmodule Tube.Native.LibraryTest do
       {:ok, life} = Native.life(platform)
       {:ok, store} = Native.xenbus(platform)
       port = Native.stream_port(store)
+      # Answered, so accepted: a connection that still waits for that ends by a reset.
+      Port.command(port, domain_path(1))
+      assert answers(port, 1) == [1]
       assert Native.stream_free(life) == :ok
       assert Native.stream_free(life) == :ok
       assert Native.detach(platform) == :ok
@@ -105,6 +106,9 @@ defmodule Tube.Native.LibraryTest do
       assert Native.detach(platform) == :ok
     end
   end
+
+  # GET_DOMAIN_PATH of domain 1, in no transaction.
+  defp domain_path(req_id), do: <<10::little-32, req_id::little-32, 0::32, 2::little-32, "1", 0>>
 
   # The req_ids of so many answers.
   defp answers(port, count, bytes \\ "", seen \\ [])
