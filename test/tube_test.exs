@@ -1,26 +1,6 @@
 defmodule TubeTest do
   # One VM that opens tubes to itself: the door's own manners. Two VMs are in test/two_vms.
-  use ExUnit.Case, async: false
-  use Tube.Test.VM
-
-  import Tube.Test.RunDir
-
-  setup_all do
-    run_dir = create()
-    vm = VM.start(run_dir: run_dir, domid: 5)
-
-    on_exit(fn ->
-      VM.stop(vm)
-      remove(run_dir)
-    end)
-
-    %{vm: vm}
-  end
-
-  # Each test in a process of its own there, whose end closes what it opened.
-  setup %{vm: vm} do
-    on_exit(fn -> VM.end_process(vm, :main) end)
-  end
+  use Tube.Test.OneVM, async: false
 
   describe "bad input" do
     test "options: the error names the key, the value and what is allowed" do

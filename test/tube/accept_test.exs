@@ -1,25 +1,6 @@
 defmodule Tube.AcceptTest do
   # The queue of a listener: its order, its limits, and who leaves it.
-  use ExUnit.Case, async: false
-  use Tube.Test.VM
-
-  import Tube.Test.RunDir
-
-  setup_all do
-    run_dir = create()
-    vm = VM.start(run_dir: run_dir, domid: 5)
-
-    on_exit(fn ->
-      VM.stop(vm)
-      remove(run_dir)
-    end)
-
-    %{vm: vm}
-  end
-
-  setup %{vm: vm} do
-    on_exit(fn -> VM.end_process(vm, :main) end)
-  end
+  use Tube.Test.OneVM, async: false
 
   test "tubes come in the order in which they were opened", %{vm: vm} do
     VM.run(vm, fn ->

@@ -1,27 +1,7 @@
 defmodule Tube.HandleTest do
   # What can be asked of a tube and said to it beside sending and receiving. One VM that opens
   # tubes to itself.
-  use ExUnit.Case, async: false
-  use Tube.Test.VM
-
-  import Tube.Test.RunDir
-
-  setup_all do
-    run_dir = create()
-    vm = VM.start(run_dir: run_dir, domid: 5)
-
-    on_exit(fn ->
-      VM.stop(vm)
-      remove(run_dir)
-    end)
-
-    %{vm: vm}
-  end
-
-  # Each test in a process of its own there, whose end closes what it opened.
-  setup %{vm: vm} do
-    on_exit(fn -> VM.end_process(vm, :main) end)
-  end
+  use Tube.Test.OneVM, async: false
 
   test "peer: domid, service and number, the same at both ends", %{vm: vm} do
     VM.run(vm, fn ->
