@@ -127,11 +127,11 @@ defmodule Tube.Dist do
 
     unless Registry.meta(Tube.Registry, key) == {:ok, text} do
       Registry.put_meta(Tube.Registry, key, text)
-      :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
+      :logger.notice(~c"~ts: no tube to node ~ts: ~ts", [node(), node, text])
     end
   rescue
     # Without the library's processes there is no registry.
-    ArgumentError -> :logger.notice('~ts: no tube to node ~ts: ~ts', [node(), node, text])
+    ArgumentError -> :logger.notice(~c"~ts: no tube to node ~ts: ~ts", [node(), node, text])
   end
 
   defp open(domid, service, settings, ms) do
@@ -154,11 +154,11 @@ defmodule Tube.Dist do
 
       {:error, :enoent} ->
         {:error,
-         'domain #{domid} does not exist or has no node of that name (no #{Paths.service(domid, service)})'}
+         ~c"domain #{domid} does not exist or has no node of that name (no #{Paths.service(domid, service)})"}
 
       {:error, :eacces} ->
         {:error,
-         'domain #{domid} does not exist, takes no tubes, or does not let this domain see that it does (permission denied)'}
+         ~c"domain #{domid} does not exist, takes no tubes, or does not let this domain see that it does (permission denied)"}
 
       error ->
         explained(error)
@@ -224,14 +224,14 @@ defmodule Tube.Dist do
          {:ok, domid} <- domid(host) do
       {:ok, name, domid}
     else
-      _other -> {:error, 'a node that tubes lead to is named name@dom<N>'}
+      _other -> {:error, ~c"a node that tubes lead to is named name@dom<N>"}
     end
   end
 
   defp own_domid(host) do
     with :error <- domid(to_string(host)) do
       {:error,
-       'the host part of the node\'s name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5'
+       ~c"the host part of the node's name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5"
        |> :io_lib.format([host])
        |> :lists.flatten()}
     end
@@ -252,13 +252,13 @@ defmodule Tube.Dist do
   defp service(name) when byte_size(name) <= 59, do: {:ok, "dist-" <> name}
 
   defp service(_name),
-    do: {:error, 'the part of the node\'s name before the @ has more than 59 bytes'}
+    do: {:error, ~c"the part of the node's name before the @ has more than 59 bytes"}
 
   # net_kernel asks the last carrier first, and inet_tcp's says yes to whatever name epmd knows.
   defp order({:ok, [carriers]}) do
-    if List.last(carriers) == 'tube',
+    if List.last(carriers) == ~c"tube",
       do: :ok,
-      else: {:error, 'tube must be the last of several carriers: -proto_dist inet_tcp tube'}
+      else: {:error, ~c"tube must be the last of several carriers: -proto_dist inet_tcp tube"}
   end
 
   defp order(_other), do: :ok

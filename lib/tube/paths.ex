@@ -118,7 +118,7 @@ defmodule Tube.Paths do
 
   defp number(text, max) do
     case Integer.parse(text) do
-      {n, ""} when n in 0..max -> if Integer.to_string(n) == text, do: {:ok, n}, else: :other
+      {n, ""} when n in 0..max//1 -> if Integer.to_string(n) == text, do: {:ok, n}, else: :other
       _other -> :other
     end
   end

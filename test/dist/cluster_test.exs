@@ -28,7 +28,7 @@ defmodule Tube.Dist.ClusterTest do
     refute List.keymember?(running, :tube, 0)
     refute List.keymember?(running, :elixir, 0)
 
-    assert {:net_address, _, 'dom7', :tube, :tube} =
+    assert {:net_address, _, ~c"dom7", :tube, :tube} =
              VM.call(a, :net_kernel, :node_info, [@b, :address]) |> elem(1)
   end
 

@@ -199,8 +199,8 @@ defmodule Tube.Test.VM do
     root = :code.root_dir()
 
     for dir <- :code.get_path(),
-        dir != '.' and not List.starts_with?(dir, root),
-        arg <- ['-pa', Path.expand(dir) |> to_charlist()],
+        dir != ~c"." and not List.starts_with?(dir, root),
+        arg <- [~c"-pa", Path.expand(dir) |> to_charlist()],
         do: arg
   end
 
@@ -216,7 +216,7 @@ defmodule Tube.Test.VM do
     beam = :persistent_term.get({__MODULE__, module}, nil)
 
     if beam && call(vm, :code, :is_loaded, [module]) == false do
-      {:module, ^module} = call(vm, :code, :load_binary, [module, 'nofile', beam])
+      {:module, ^module} = call(vm, :code, :load_binary, [module, ~c"nofile", beam])
     end
 
     :ok

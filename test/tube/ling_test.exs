@@ -105,7 +105,7 @@ defmodule Tube.LingTest do
   end
 
   test "a program of LING's runs, compiled with one more option", %{vm: vm} do
-    source = '''
+    source = ~c"""
     -module(ling_program).
     -export([ask/2, answer/0]).
     ask(Domid, Tid) ->
@@ -117,7 +117,7 @@ defmodule Tube.LingTest do
       receive {Tube,{data,<<"ping">>}} -> Tube ! {self(),{command,[<<"po">>,"ng"]}} end,
       unlink(Tube),
       receive after infinity -> ok end.
-    '''
+    """
 
     {:ok, tokens, _} = :erl_scan.string(source)
 
@@ -128,7 +128,7 @@ defmodule Tube.LingTest do
       end
 
     {:ok, :ling_program, code} = :compile.forms(forms, [{:parse_transform, :tube}])
-    {:module, _} = VM.call(vm, :code, :load_binary, [:ling_program, 'ling_program.erl', code])
+    {:module, _} = VM.call(vm, :code, :load_binary, [:ling_program, ~c"ling_program.erl", code])
 
     VM.run(vm, fn ->
       answering = spawn(:ling_program, :answer, [])

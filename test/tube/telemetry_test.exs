@@ -294,7 +294,7 @@ defmodule Tube.TelemetryTest do
 
   defp docs(module) do
     {^module, beam, _file} = :code.get_object_code(module)
-    {:ok, {^module, [{'Docs', chunk}]}} = :beam_lib.chunks(beam, ['Docs'])
+    {:ok, {^module, [{~c"Docs", chunk}]}} = :beam_lib.chunks(beam, [~c"Docs"])
     :erlang.binary_to_term(chunk)
   end
 end
