@@ -13,4 +13,5 @@ modules =
     module
   end
 
-Tube.Bench.CLI.main(System.argv(), modules)
+alias Tube.Bench.{Cases, CLI, Pair}
+CLI.main(System.argv(), modules, %{name: "tube", cases: Cases.all(), pair: Pair})

@@ -1,56 +1,71 @@
 defmodule Tube.Bench.Cases do
   @moduledoc false
   # The cases of `bin/bench tube`: what each does, on which links, and what it is called.
-  # One measurement may answer for several cases: they are told apart by `metrics`.
+  # One measurement may answer for several cases: they are told apart by `metrics`, each of one
+  # carrier beside every baseline.
 
   alias Tube.Bench.Carrier
 
-  defstruct [:kind, :size, :carriers, :metrics]
+  defstruct [:kind, :size, :carriers, :baselines, :metrics]
 
   @type kind :: :pull | :active | :many | :rtt | :opens
-  @type metric :: {name :: String.t(), unit :: String.t(), value :: atom}
+  @type metric :: {name :: String.t(), unit :: String.t(), value :: atom, carrier :: String.t()}
   @type t :: %__MODULE__{
           kind: kind,
           size: non_neg_integer,
           carriers: [{String.t(), module}],
+          baselines: [String.t()],
           metrics: [metric]
         }
 
-  @both [{"gen_tcp_loopback", Carrier.Loopback}, {"gen_tcp_unix", Carrier.Unix}]
+  @carriers [
+    {"tube", Carrier.Tube},
+    {"gen_tcp_loopback", Carrier.Loopback},
+    {"gen_tcp_unix", Carrier.Unix}
+  ]
+  @both ["gen_tcp_loopback", "gen_tcp_unix"]
   @kib64 65_536
 
   @spec all() :: [t]
   def all do
     [
-      streamed(:pull, 64, [{"pull_64B", "messages_per_s", :messages_per_s}]),
-      streamed(:pull, 1024, [{"pull_1KiB", "messages_per_s", :messages_per_s}]),
+      streamed(:pull, 64, [{"pull_64B", "messages_per_s", :messages_per_s, "tube"}]),
+      streamed(:pull, 1024, [{"pull_1KiB", "messages_per_s", :messages_per_s, "tube"}]),
       streamed(:pull, @kib64, [
-        {"pull_64KiB", "bytes_per_s", :bytes_per_s},
-        {"cpu_per_gb_64KiB", "cpu_s_per_gb", :cpu_s_per_gb}
+        {"pull_64KiB", "bytes_per_s", :bytes_per_s, "tube"},
+        {"cpu_per_gb_64KiB", "cpu_s_per_gb", :cpu_s_per_gb, "tube"}
       ]),
-      streamed(:pull, 1_048_576, [{"pull_1MiB", "bytes_per_s", :bytes_per_s}]),
-      streamed(:active, 64, [{"active_64B", "messages_per_s", :messages_per_s}]),
-      streamed(:active, 1024, [{"active_1KiB", "messages_per_s", :messages_per_s}]),
-      streamed(:active, @kib64, [{"active_64KiB", "bytes_per_s", :bytes_per_s}]),
-      streamed(:many, 256, [{"many_50x1_256B", "messages_per_s", :messages_per_s}]),
+      streamed(:pull, 1_048_576, [{"pull_1MiB", "bytes_per_s", :bytes_per_s, "tube"}]),
+      streamed(:active, 64, [{"active_64B", "messages_per_s", :messages_per_s, "tube"}]),
+      streamed(:active, 1024, [{"active_1KiB", "messages_per_s", :messages_per_s, "tube"}]),
+      streamed(:active, @kib64, [{"active_64KiB", "bytes_per_s", :bytes_per_s, "tube"}]),
+      streamed(:many, 256, [{"many_50x1_256B", "messages_per_s", :messages_per_s, "tube"}]),
       %__MODULE__{
         kind: :rtt,
         size: 64,
-        carriers: @both,
-        metrics: [{"rtt_active_p50", "us", :p50_us}, {"rtt_active_p99", "us", :p99_us}]
+        carriers: @carriers,
+        baselines: @both,
+        metrics: [
+          {"rtt_active_p50", "us", :p50_us, "tube"},
+          {"rtt_active_p99", "us", :p99_us, "tube"}
+        ]
       },
       %__MODULE__{
         kind: :opens,
         size: 0,
-        carriers: [hd(@both)],
-        metrics: [{"open_close", "per_s", :messages_per_s}]
+        carriers: @carriers,
+        baselines: [hd(@both)],
+        metrics: [{"open_close", "per_s", :messages_per_s, "tube"}]
       }
     ]
   end
 
-  @spec names() :: [String.t()]
-  def names, do: for(case <- all(), {name, _unit, _value} <- case.metrics, do: name)
-
   defp streamed(kind, size, metrics),
-    do: %__MODULE__{kind: kind, size: size, carriers: @both, metrics: metrics}
+    do: %__MODULE__{
+      kind: kind,
+      size: size,
+      carriers: @carriers,
+      baselines: @both,
+      metrics: metrics
+    }
 end

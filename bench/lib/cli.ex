@@ -1,29 +1,35 @@
 defmodule Tube.Bench.CLI do
   @moduledoc false
-  # `bin/bench tube`: arguments in, rounds in turn, report out.
+  # `bin/bench tube` and its like: arguments in, rounds in turn, report out.
 
-  alias Tube.Bench.{Cases, Host, Pair, Report, Stats}
+  alias Tube.Bench.{Host, Report, Stats}
+
+  @typedoc """
+  A bench: its cases, each with `:carriers`, `:baselines` and `:metrics`, and the module that measures
+  them, which has the functions of `Tube.Bench.Pair`.
+  """
+  @type bench :: %{name: String.t(), cases: [map], pair: module}
 
   @switches [quick: :boolean, json: :boolean, rounds: :integer, ms: :integer, case: :keep]
-  # Quick fits into 60 s with its 29 links, a full run into 10 minutes.
+  # Quick fits into 60 s with some 30 links, a full run into 10 minutes.
   @quick %{rounds: 3, ms: 300}
   @full %{rounds: 7, ms: 2_000}
 
   @doc "`modules` are those of the bench itself, which the two VMs need as well."
-  @spec main([String.t()], [module]) :: :ok
-  def main(argv, modules) do
-    options = parse!(argv)
+  @spec main([String.t()], [module], bench) :: :ok
+  def main(argv, modules, bench) do
+    options = argv |> parse!(bench.cases) |> Map.put(:bench, bench)
     progress(Host.describe())
     unless options.json, do: IO.puts(Report.header())
 
     # bin/bench gives a directory that it removes.
-    pair = Pair.start(System.fetch_env!("TUBE_BENCH_DIR"), modules)
+    pair = bench.pair.start(System.fetch_env!("TUBE_BENCH_DIR"), modules)
     for case <- options.cases, do: measure(pair, case, options)
-    Pair.stop(pair)
+    bench.pair.stop(pair)
   end
 
   @doc false
-  def parse!(argv) do
+  def parse!(argv, cases) do
     {switches, rest, invalid} = OptionParser.parse(argv, strict: @switches)
     if invalid != [] or rest != [], do: usage!("what is #{inspect(rest ++ invalid)}?")
     defaults = if switches[:quick], do: @quick, else: @full
@@ -35,18 +41,20 @@ defmodule Tube.Bench.CLI do
       rounds: rounds,
       ms: ms,
       json: Keyword.get(switches, :json, false),
-      cases: chosen(Keyword.get_values(switches, :case))
+      cases: chosen(cases, Keyword.get_values(switches, :case))
     }
   end
 
-  defp chosen([]), do: Cases.all()
+  defp chosen(cases, []), do: cases
 
-  defp chosen(names) do
-    for name <- names, name not in Cases.names() do
-      usage!("no case is called #{name}; there are: #{Enum.join(Cases.names(), " ")}")
+  defp chosen(cases, names) do
+    known = for case <- cases, metric <- case.metrics, do: elem(metric, 0)
+
+    for name <- names, name not in known do
+      usage!("no case is called #{name}; there are: #{Enum.join(known, " ")}")
     end
 
-    for case <- Cases.all(),
+    for case <- cases,
         metrics = Enum.filter(case.metrics, &(elem(&1, 0) in names)),
         metrics != [],
         do: %{case | metrics: metrics}
@@ -58,26 +66,27 @@ defmodule Tube.Bench.CLI do
     System.halt(2)
   end
 
-  defp measure(pair, case, options) do
+  defp measure(pair, case, %{bench: bench} = options) do
     names = Enum.map_join(case.metrics, ", ", &elem(&1, 0))
-    carriers = [{"tube", Tube.Bench.Carrier.Tube} | case.carriers]
-    links = for carrier <- carriers, do: Pair.connect(pair, case, carrier, options.ms)
+    subjects = for {_name, _unit, _value, subject} <- case.metrics, do: subject
+    carriers = Enum.filter(case.carriers, &(elem(&1, 0) in (subjects ++ case.baselines)))
+    links = for carrier <- carriers, do: bench.pair.connect(pair, case, carrier, options.ms)
     idle = Host.idle_cpus()
 
     # A round is one measurement of each, so that all see the same moments of the machine.
     rounds =
       for round <- 1..options.rounds do
         progress("#{names}: round #{round} of #{options.rounds}")
-        Map.new(links, &{&1.name, Pair.measure(pair, case, &1)})
+        Map.new(links, &{&1.name, bench.pair.measure(pair, case, &1)})
       end
 
-    for link <- links, do: :ok = Pair.disconnect(pair, link)
+    for link <- links, do: :ok = bench.pair.disconnect(pair, link)
 
-    for {name, unit, value} <- case.metrics, {baseline, _module} <- case.carriers do
+    for {name, unit, value, subject} <- case.metrics, baseline <- case.baselines do
       of = fn carrier -> Enum.map(rounds, & &1[carrier][value]) end
 
-      Stats.compare(of.("tube"), of.(baseline))
-      |> Map.merge(%{bench: "tube", case: name, metric: unit, baseline: baseline})
+      Stats.compare(of.(subject), of.(baseline))
+      |> Map.merge(%{bench: bench.name, case: name, metric: unit, baseline: baseline})
       |> Map.put(:idle_cpus, idle)
       |> print(options)
     end
