@@ -94,10 +94,11 @@ impl Events {
         }
         if tube.absent() {
             if let Some(old) = self.known.remove(&id) {
-                let why = tube.gone.first();
-                let why = why
-                    .map(|domid| format!("domain {domid} is gone"))
-                    .unwrap_or_default();
+                let why = match tube.gone.first() {
+                    Some(domid) => format!("domain {domid} is gone"),
+                    None if old.reached == What::Closing => "both sides have gone".into(),
+                    None => "its nodes are gone".into(),
+                };
                 events.extend(close(id, &old, why));
             }
             return events;

@@ -74,6 +74,16 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Looks again which domains there are.
+    ///
+    /// # Errors
+    /// As [`Snapshot::domains`].
+    pub fn refresh(&mut self, store: &Store) -> Result<(), Error> {
+        let now = Snapshot::domains(store)?;
+        (self.whole, self.domains) = (now.whole, now.domains);
+        Ok(())
+    }
+
     /// Everything.
     ///
     /// # Errors

@@ -29,6 +29,20 @@ impl Found {
     }
 }
 
+/// Whether a connection has gone to the device although a socket was meant: xenstore-rs takes the
+/// device whenever the socket will not have it, and on a Xen host that is another store.
+pub fn strayed() -> bool {
+    let meant = std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
+    let device = || {
+        std::fs::read_dir("/proc/self/fd")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == Path::new(DEVICE)))
+    };
+    meant && device()
+}
+
 /// The run directory of the local platform, and which setting names it.
 pub fn run_dir(env: &impl Fn(&str) -> Option<OsString>) -> (PathBuf, String) {
     let named = |name: &str| env(name).filter(|value| !value.is_empty());

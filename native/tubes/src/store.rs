@@ -16,7 +16,7 @@ use xenstore_rs::unix::XsUnix;
 use crate::fault::Fault;
 
 /// How long the store may take for one answer. It takes microseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,9 @@ impl Store {
     /// There is no store, in the system's words.
     pub fn open() -> std::io::Result<Store> {
         let xs = XsUnix::new()?;
+        if crate::socket::strayed() {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
         let (requests, asked) = channel();
         let (answer, answers) = channel();
         std::thread::spawn(move || {

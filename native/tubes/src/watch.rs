@@ -58,8 +58,15 @@ pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Faul
             first = false;
         }
         if !first {
+            let mut refreshed = false;
             for id in dirty.tubes {
-                let tube = snapshot.read(store, id)?;
+                let mut tube = snapshot.read(store, id)?;
+                if tube.absent() && !refreshed {
+                    // Why it went is told by which domains there still are.
+                    refreshed = true;
+                    snapshot.refresh(store)?;
+                    tube = snapshot.read(store, id)?;
+                }
                 happened.extend(events.look(&tube, Instant::now(), false));
             }
         } else {

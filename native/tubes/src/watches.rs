@@ -6,17 +6,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use tokio::runtime::{Builder, Runtime};
 use xenstore_rs::AsyncWatch;
 use xenstore_rs::tokio::XsTokio;
 
 use crate::fault::Fault;
 use crate::path::{DOMAINS, Id, Place, place};
+use crate::socket;
+use crate::store::{Error, PATIENCE};
 
 /// More tubes at once than this, and all of them are looked at.
 const NOTED_MAX: usize = 256;
+
+/// Between two attempts to connect.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// What has to be looked at.
 #[derive(Debug, Default)]
@@ -25,7 +31,8 @@ pub struct Dirty {
     pub tubes: BTreeSet<Id>,
     /// All tubes.
     pub all: bool,
-    lost: bool,
+    /// There are no events any more, and why.
+    lost: Option<String>,
 }
 
 /// Events of everything below /local/domain that we may read.
@@ -45,8 +52,11 @@ impl Watches {
         let theirs = shared.clone();
         std::thread::spawn(move || {
             // Whatever ends it, it ends with the store or with what we cannot do without.
-            let _ = run(&theirs);
-            note(&theirs, |dirty| dirty.lost = true);
+            let why = match run(&theirs) {
+                Ok(()) => "no more events come".to_owned(),
+                Err(error) => format!("watching: {error}"),
+            };
+            note(&theirs, |dirty| dirty.lost = Some(why));
         });
         Watches(shared)
     }
@@ -57,14 +67,15 @@ impl Watches {
     /// The store is gone.
     pub fn wait(&self, limit: Duration) -> Result<Dirty, Fault> {
         let dirty = self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = |dirty: &mut Dirty| !dirty.all && !dirty.lost && dirty.tubes.is_empty();
+        let quiet =
+            |dirty: &mut Dirty| !dirty.all && dirty.lost.is_none() && dirty.tubes.is_empty();
         let (mut dirty, _) = self
             .0
             .changed
             .wait_timeout_while(dirty, limit, quiet)
             .unwrap_or_else(PoisonError::into_inner);
-        if dirty.lost {
-            return Err(Fault::failed("the store is gone"));
+        if let Some(why) = &dirty.lost {
+            return Err(Error::Lost(why.clone()).into());
         }
         Ok(std::mem::take(&mut *dirty))
     }
@@ -75,12 +86,31 @@ fn note(shared: &Shared, change: impl FnOnce(&mut Dirty)) {
     shared.changed.notify_one();
 }
 
+/// Connects, with the runtime that carries the connection.
+///
+/// xenstored lets one connection wait until it accepts it, and that of `Store` may be the one. A
+/// connect that does not wait is refused then, and xenstore-rs takes the kernel's device instead.
+fn connect() -> std::io::Result<(Runtime, XsTokio)> {
+    let begin = Instant::now();
+    loop {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let error = match runtime.block_on(XsTokio::new()) {
+            Ok(store) if !socket::strayed() => return Ok((runtime, store)),
+            Ok(_) => std::io::ErrorKind::ConnectionRefused.into(),
+            Err(error) => error,
+        };
+        // A connection ends with its runtime, not before.
+        drop(runtime);
+        if begin.elapsed() >= PATIENCE {
+            return Err(error);
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
 fn run(shared: &Shared) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let (runtime, store) = connect()?;
     runtime.block_on(async {
-        let store = XsTokio::new().await?;
         let mut events = store.watch(DOMAINS).await?;
         while let Some(path) = events.next().await {
             match place(&path) {

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::Store;
 
@@ -53,42 +54,79 @@ fn reap_removes_what_the_dead_left_and_nothing_else() {
     }
 }
 
+/// A running `tubes watch`.
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn start(socket: &Path) -> Watch {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tubes"))
+            .arg("--socket")
+            .arg(socket)
+            .arg("watch")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Watch { child, lines }
+    }
+
+    fn next(&mut self) -> String {
+        self.lines.next().expect("a line").unwrap()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn watch_tells_what_happens() {
+    for store in [Store::hub(), Store::xen()] {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        let mut watch = Watch::start(&store.socket());
+        let line = watch.next();
+        assert!(
+            line.contains("Z  present    7:web -> 5:db tube 0  echo  connected"),
+            "{line}"
+        );
+        store.tube(7, 5, 3, ("2", "3"));
+        let line = watch.next();
+        assert!(line.contains("opened     7:web -> 5:db tube 3"), "{line}");
+        store.tube(7, 5, 3, ("4", "4"));
+        assert!(watch.next().contains("connected  7:web -> 5:db tube 3"));
+        store.tube(7, 5, 3, ("5", "4"));
+        assert!(watch.next().contains("closing    7:web -> 5:db tube 3"));
+        store.remove("/local/domain/7");
+        let (a, b) = (watch.next(), watch.next());
+        assert!(a.contains("stale") && b.contains("stale"), "{a}\n{b}");
+        store.remove("/local/domain/5");
+        for line in [watch.next(), watch.next()] {
+            assert!(line.contains("closed"), "{line}");
+            assert!(line.ends_with(" is gone"), "{line}");
+        }
+        // The store goes, and it says so.
+        drop(store);
+        assert_eq!(watch.child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
+fn watch_waits_for_a_store_that_is_slow_to_accept() {
     let store = Store::hub();
     store.domain(5, "db");
     store.domain(7, "web");
     store.tube(7, 5, 0, ("4", "4"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tubes"))
-        .arg("--socket")
-        .arg(store.socket())
-        .arg("watch")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = || lines.next().expect("a line").unwrap();
-    let line = next();
-    assert!(
-        line.contains("Z  present    7:web -> 5:db tube 0  echo  connected"),
-        "{line}"
-    );
-    store.tube(7, 5, 3, ("2", "3"));
-    let line = next();
-    assert!(line.contains("opened     7:web -> 5:db tube 3"), "{line}");
-    store.tube(7, 5, 3, ("4", "4"));
-    assert!(next().contains("connected  7:web -> 5:db tube 3"));
-    store.tube(7, 5, 3, ("5", "4"));
-    assert!(next().contains("closing    7:web -> 5:db tube 3"));
-    store.remove("/local/domain/7");
-    let (a, b) = (next(), next());
-    assert!(a.contains("stale") && b.contains("stale"), "{a}\n{b}");
-    store.remove("/local/domain/5");
-    let (a, b) = (next(), next());
-    assert!(a.contains("closed") && b.contains("closed"), "{a}\n{b}");
-    // The store goes, and it says so.
-    drop(store);
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let (_dir, socket) = common::reluctant(store.socket());
+    let line = Watch::start(&socket).next();
+    assert!(line.contains("present    7:web -> 5:db tube 0"), "{line}");
 }
 
 fn tubes(args: &[&str]) -> (Option<i32>, String, String) {

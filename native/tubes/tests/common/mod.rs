@@ -4,12 +4,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tempfile::TempDir;
 
 const NATIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -226,10 +227,44 @@ fn kit() -> &'static (PathBuf, PathBuf) {
 }
 
 /// A store that takes a connection and never answers.
-pub fn silent() -> (TempDir, PathBuf, std::os::unix::net::UnixListener) {
+pub fn silent() -> (TempDir, PathBuf, UnixListener) {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("socket");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
     assert!(UnixStream::connect(&socket).is_ok());
     (dir, socket, listener)
+}
+
+/// A way to a store that lets one connection wait, as xenstored does, and takes its time to accept:
+/// whoever connects without waiting is refused at first.
+pub fn reluctant(store: PathBuf) -> (TempDir, PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("socket");
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let listener = UnixListener::from(listener);
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let Ok((client, _)) = listener.accept() else {
+                return;
+            };
+            let Ok(server) = UnixStream::connect(&store) else {
+                return;
+            };
+            carry(&client, &server);
+            carry(&server, &client);
+        }
+    });
+    (dir, socket)
+}
+
+/// Carries bytes one way until either end has gone.
+fn carry(from: &UnixStream, to: &UnixStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
 }
