@@ -169,6 +169,33 @@ impl Consumer {
         self.counters.publish(&self.control, CONSUMER_COUNTERS);
     }
 
+    /// Goes on in pages of our own, zeroed and as many, so that the shared ones may go: what is unread
+    /// is copied there, as far as the producer has published it by now. Nothing that it writes later
+    /// is seen. A last word of it that is impossible is met by the next call, as ever.
+    ///
+    /// # Panics
+    /// If the ring is of another size.
+    pub fn move_to(&mut self, control: ControlPage, mut data: DataArea) {
+        assert_eq!(data.size(), self.size, "a ring moves to one of its size");
+        // Noted in `fault`, if it is one.
+        _ = self.peer_finished();
+        let mut unread = Vec::new();
+        if self.fault.is_none() {
+            let length = self.seen.wrapping_sub(self.index);
+            self.data
+                .fragment(self.index, length)
+                .append_to(&mut unread);
+            data.write(self.index, &unread);
+        }
+        let state = if self.end.is_some() { STATE_FIN } else { 0 };
+        control.store(PRODUCER + INDEX, self.seen, Relaxed);
+        control.store(PRODUCER + MARK, nowhere_near(self.released), Relaxed);
+        control.store(PRODUCER + STATE, state, Relaxed);
+        self.peer_counters().publish(&control, PRODUCER_COUNTERS);
+        self.control = control;
+        self.data = data;
+    }
+
     /// Whether the producer has declared the end of data; there may be data to pull before it.
     ///
     /// # Errors

@@ -153,6 +153,22 @@ impl Producer {
         self.counters.publish(&self.control, PRODUCER_COUNTERS);
     }
 
+    /// Goes on in pages of our own, zeroed and as many, so that the shared ones may go. Nobody reads
+    /// there, as after a reader that has left; what was not read stays behind.
+    ///
+    /// # Panics
+    /// If the ring is of another size.
+    pub fn move_to(&mut self, control: ControlPage, data: DataArea) {
+        assert_eq!(data.size(), self.size, "a ring moves to one of its size");
+        control.store(CONSUMER + INDEX, self.consumed, Relaxed);
+        control.store(CONSUMER + MARK, nowhere_near(self.published), Relaxed);
+        control.store(CONSUMER + STATE, STATE_GONE, Relaxed);
+        control.store(CONSUMER + LIMIT, self.limit.unwrap_or(0), Relaxed);
+        self.peer_counters().publish(&control, CONSUMER_COUNTERS);
+        self.control = control;
+        self.data = data;
+    }
+
     /// Whether the reader has declared that it reads no more.
     ///
     /// # Errors

@@ -25,6 +25,16 @@ unsafe impl Sync for Pages {}
 
 impl Pages {
     pub fn new(order: u32) -> Self {
+        let pages = Self::zeroed(order);
+        let grefs: Vec<u32> = (100..).take(1 << order).collect();
+        pages
+            .control()
+            .initialise(Direction::Tx, order, NONCE, &grefs);
+        pages
+    }
+
+    /// Without a header.
+    pub fn zeroed(order: u32) -> Self {
         let layout = Layout::from_size_align(3 * CANARY + PAGE + (PAGE << order), PAGE).unwrap();
         // SAFETY: the layout is not empty.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory");
@@ -37,11 +47,12 @@ impl Pages {
             // SAFETY: a canary lies within the allocation, which nobody else knows yet.
             unsafe { base.add(offset).write_bytes(CANARY_BYTE, CANARY) };
         }
-        let grefs: Vec<u32> = (100..).take(1 << order).collect();
         pages
-            .control()
-            .initialise(Direction::Tx, order, NONCE, &grefs);
-        pages
+    }
+
+    /// What an end is made of, or moves to.
+    pub fn parts(&self) -> (ControlPage, DataArea) {
+        (self.control(), self.area())
     }
 
     /// Offsets of the canaries, whole pages.
