@@ -77,11 +77,18 @@ defmodule Tube.Handshake do
   @typedoc "READ gives `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, all others `:ok`."
   @type result :: :ok | {:ok, binary | [String.t()] | perms | [result]} | {:error, term}
 
-  @typedoc "Grant references of the control pages, the port, and nothing else: sizes are in the page."
+  @typedoc """
+  What the tip says of its rings: grant references of the control pages and the port, which the nock
+  needs; sizes in bytes and the time in seconds since 1970, for whoever looks at the store (the nock
+  takes the sizes from the page).
+  """
   @type refs :: %{
           tx_ring_ref: 0..0xFFFFFFFF,
           rx_ring_ref: 0..0xFFFFFFFF,
-          event_channel: 0..0xFFFFFFFF
+          event_channel: 0..0xFFFFFFFF,
+          tx_ring_bytes: pos_integer,
+          rx_ring_bytes: pos_integer,
+          opened: non_neg_integer
         }
 
   @typedoc """

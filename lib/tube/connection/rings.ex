@@ -5,8 +5,9 @@ defmodule Tube.Connection.Rings do
 
   alias Tube.{Native, Options}
 
-  @doc "The tip's rings: shared with the peer, not yet started."
-  @spec allocate(term, map, Options.t()) :: {:ok, Tube.t(), map} | {:error, atom}
+  @doc "The tip's rings: shared with the peer, not yet started; and what is to be said of them."
+  @spec allocate(term, map, Options.t()) ::
+          {:ok, Tube.t(), Tube.Handshake.refs()} | {:error, atom}
   def allocate(platform, spec, options) do
     order = order(options.ring)
     {nonce, ""} = Integer.parse(spec.nonce, 16)
@@ -14,7 +15,17 @@ defmodule Tube.Connection.Rings do
     with {:ok, id, refs} <-
            Native.link_share(platform, spec.peer, order, order, nonce, options.max_message),
          {:ok, tube} <- port(id) do
-      {:ok, tube, Map.take(refs, [:tx_ring_ref, :rx_ring_ref, :event_channel])}
+      {order_tx, refs} = Map.pop!(refs, :order_tx)
+      {order_rx, refs} = Map.pop!(refs, :order_rx)
+
+      # There may have been room for less than was asked for.
+      shown = %{
+        tx_ring_bytes: bytes(order_tx),
+        rx_ring_bytes: bytes(order_rx),
+        opened: System.os_time(:second)
+      }
+
+      {:ok, tube, Map.merge(refs, shown)}
     end
   end
 
@@ -75,6 +86,8 @@ defmodule Tube.Connection.Rings do
   def active(0), do: false
   def active(-2), do: :once
   def active(count), do: count
+
+  defp bytes(order), do: Bitwise.bsl(4096, order)
 
   defp order(bytes), do: order(bytes, 0)
   defp order(4096, order), do: order

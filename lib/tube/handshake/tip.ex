@@ -148,7 +148,10 @@ defmodule Tube.Handshake.Tip do
     [
       "tx-ring-ref": refs.tx_ring_ref,
       "rx-ring-ref": refs.rx_ring_ref,
-      "event-channel": refs.event_channel
+      "event-channel": refs.event_channel,
+      "tx-ring-bytes": refs.tx_ring_bytes,
+      "rx-ring-bytes": refs.rx_ring_bytes,
+      opened: refs.opened
     ]
   end
 

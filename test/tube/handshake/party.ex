@@ -125,10 +125,11 @@ defmodule Tube.Handshake.Party do
 
   defp native(w, {:tip, k} = name, :allocate, %{peer: @nock, nonce: nonce}) do
     refs = %{tx_ring_ref: 8 * k, rx_ring_ref: 8 * k + 1, event_channel: 8 * k + 2}
+    shown = %{tx_ring_bytes: 65_536, rx_ring_bytes: 65_536, opened: 1_764_000_000}
 
     w
     |> update(name, &%{&1 | rings: {:shared, nonce, refs}})
-    |> reply(name, {:allocated, {:ok, refs}})
+    |> reply(name, {:allocated, {:ok, Map.merge(refs, shown)}})
   end
 
   defp native(w, :nock, :map, %{peer: @tip} = spec) do

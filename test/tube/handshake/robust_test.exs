@@ -25,7 +25,14 @@ defmodule Tube.Handshake.RobustTest do
           ] ++
             ["/local/domain/7/data/nock/5/0", "one", "version", "refused"]
   @errors [:enoent, :eacces, :eagain, :timeout, {:xenstore, "EODD"}]
-  @refs %{tx_ring_ref: 1, rx_ring_ref: 2, event_channel: 3}
+  @refs %{
+    tx_ring_ref: 1,
+    rx_ring_ref: 2,
+    event_channel: 3,
+    tx_ring_bytes: 4096,
+    rx_ring_bytes: 4096,
+    opened: 0
+  }
   @events [:close, :owner_down, :fin, :drained, :gone, :domain_gone, :protocol, :store_lost] ++
             [{:store_back, "00000000000000b0"}, {:refuse, :busy}, {:watch_failed, :peer, :enospc}] ++
             for(token <- [:door, :entry, :peer], do: {:watch, token}) ++

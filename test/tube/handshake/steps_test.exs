@@ -12,6 +12,7 @@ defmodule Tube.Handshake.StepsTest do
   @nonce "00000000000000a0"
   @params %{me: 7, peer: 5, tid: 0, nonce: @nonce, service: "default"}
   @refs %{tx_ring_ref: 8, rx_ring_ref: 9, event_channel: 10}
+  @shown %{tx_ring_bytes: 65_536, rx_ring_bytes: 4096, opened: 1_764_000_000}
 
   test "steps of both sides, in the order of the document" do
     {nock, ops} = Nock.new(@params)
@@ -69,13 +70,16 @@ defmodule Tube.Handshake.StepsTest do
     # "Open tube port, retrieve refs and event channel", then all of it in one transaction.
     {tip, ops} = answer(tip, Tip, ops, [{:ok, []}])
     assert [{:state, 1}, {:allocate, %{peer: 7, nonce: @nonce}}] = ops
-    {tip, ops} = Tip.handle(tip, {:allocated, {:ok, @refs}})
+    {tip, ops} = Tip.handle(tip, {:allocated, {:ok, Map.merge(@refs, @shown)}})
     assert [{:store, _, {:transaction, three}}] = ops
 
     assert writes(three, @entry) == [
              "tx-ring-ref": "8",
              "rx-ring-ref": "9",
              "event-channel": "10",
+             "tx-ring-bytes": "65536",
+             "rx-ring-bytes": "4096",
+             opened: "1764000000",
              state: "3"
            ]
 

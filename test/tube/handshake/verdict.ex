@@ -86,7 +86,10 @@ defmodule Tube.Handshake.Verdict do
             state: "4",
             "tx-ring-ref": refs.tx_ring_ref,
             "rx-ring-ref": refs.rx_ring_ref,
-            "event-channel": refs.event_channel
+            "event-channel": refs.event_channel,
+            "tx-ring-bytes": refs.tx_ring_bytes,
+            "rx-ring-bytes": refs.rx_ring_bytes,
+            opened: refs.opened
           ],
           do: {"#{entry}/#{key}", to_string(value)}
   end
