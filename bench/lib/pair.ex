@@ -76,14 +76,8 @@ defmodule Tube.Bench.Pair do
         bytes_per_s: link.count * case.size / seconds,
         cpu_s_per_gb: spent / max(link.count * case.size / 1.0e9, 1.0e-9)
       },
-      latencies(samples)
+      Stats.latencies(samples)
     )
-  end
-
-  defp latencies([]), do: %{}
-
-  defp latencies(samples) do
-    %{p50_us: Stats.percentile(samples, 50) / 1000, p99_us: Stats.percentile(samples, 99) / 1000}
   end
 
   # Doubling until it takes long enough to say something; this warms up both sides as well.

@@ -19,6 +19,13 @@ defmodule Tube.Bench.Stats do
     Enum.at(sorted, max(ceil(length(sorted) * percent / 100) - 1, 0))
   end
 
+  @doc "Of round trips in nanoseconds: what a case may report, in microseconds."
+  @spec latencies([pos_integer]) :: %{optional(:p50_us | :p99_us) => float}
+  def latencies([]), do: %{}
+
+  def latencies(samples),
+    do: %{p50_us: percentile(samples, 50) / 1000, p99_us: percentile(samples, 99) / 1000}
+
   @doc """
   One line of the report: `values` and `baseline` are the rounds in order, one of each per round.
 

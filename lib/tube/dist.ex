@@ -98,9 +98,15 @@ defmodule Tube.Dist do
 
   ## Other nodes
 
-  @doc "Is that a node that a tube could lead to?"
+  @doc "Is that a node that a tube could lead to, and is it to? If not, the next carrier is asked."
   @spec reachable?(node) :: boolean
-  def reachable?(node), do: match?({:ok, _name, _domid}, parse(node))
+  def reachable?(node) do
+    with {:ok, _name, _domid} <- parse(node), {:ok, settings} <- Settings.get() do
+      settings.connect
+    else
+      _no -> false
+    end
+  end
 
   @doc "Opens a tube to a node, within `ms`. Says in the log why not."
   @spec connect(node, pos_integer) :: {:ok, Tube.t()} | {:error, term}

@@ -11,18 +11,27 @@ defmodule Tube.Test.Node do
   @cookie "tubes"
 
   @doc """
-  Starts a node. Options beyond those of `VM.start!/1`: `:cookie`, and `:kernel`, a list of Erlang
-  arguments such as `["-kernel", "net_ticktime", "4"]`. Applications are not started.
+  Starts a node. Options beyond those of `VM.start/1`: `:cookie`, `:kernel`, a list of Erlang
+  arguments such as `["-kernel", "net_ticktime", "4"]`, and `:carriers`, `["tube"]` unless told; for others
+  `:env` must say where their epmd is (`Tube.Test.Loopback`). Applications are not started.
   """
+  @spec start(keyword) :: VM.t()
+  def start(opts) do
+    args =
+      ["-proto_dist" | opts[:carriers] || ["tube"]] ++
+        ~w(-start_epmd false -sname #{opts[:name]} -setcookie #{opts[:cookie] || @cookie}) ++
+        (opts[:kernel] || [])
+
+    own = [:name, :cookie, :kernel, :carriers]
+    VM.start([args: args, applications: []] ++ Keyword.drop(opts, own))
+  end
+
+  @doc "`start/1` in an ExUnit test: the node is stopped when the test is over."
   @spec start!(keyword) :: VM.t()
   def start!(opts) do
-    [name, "dom" <> domid] = String.split("#{opts[:name]}", "@")
-
-    args =
-      ~w(-proto_dist tube -start_epmd false -sname #{name}@dom#{domid}) ++
-        ["-setcookie", opts[:cookie] || @cookie | opts[:kernel] || []]
-
-    VM.start!([args: args, applications: []] ++ Keyword.drop(opts, [:name, :cookie, :kernel]))
+    vm = start(opts)
+    ExUnit.Callbacks.on_exit(fn -> VM.stop(vm) end)
+    vm
   end
 
   @doc "Connects `vm` to `node`."

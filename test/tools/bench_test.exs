@@ -67,6 +67,17 @@ defmodule Tube.BenchTest do
     for line <- [pull_loopback, pull_unix], do: assert(line =~ ~s("case":"pull_64KiB"))
   end
 
+  test "bin/bench dist measures the same nodes over both carriers" do
+    args = ~w(dist --json --rounds 1 --ms 10 --case send_64KiB_nofrag --case ping_p50)
+    script = ~s(exec "$0" "$@" 2>/dev/null)
+    {out, status} = System.cmd("sh", ["-c", script, Path.join(@root, "bin/bench") | args])
+    assert status == 0
+    assert [send, ping] = String.split(out, "\n", trim: true)
+    assert send =~ ~s("bench":"dist","case":"send_64KiB_nofrag")
+    assert ping =~ ~s("case":"ping_p50","metric":"us")
+    for line <- [send, ping], do: assert(line =~ ~s("baseline":"inet_tcp"))
+  end
+
   test "bin/bench says what it does not know" do
     for {args, text} <- [
           {~w(tubes), ~r/there are: .*tube/},

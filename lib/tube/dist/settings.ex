@@ -6,11 +6,16 @@ defmodule Tube.Dist.Settings do
   #     erl -kernel tube_dist '[{peers,[5,7]},{fragments,false}]'
   #     config :kernel, tube_dist: [peers: [5, 7]]
 
-  defstruct peers: :any, ring: 1_048_576, fragments: true
+  defstruct peers: :any, ring: 1_048_576, fragments: true, connect: true
 
-  @type t :: %__MODULE__{peers: :any | [Tube.domid()], ring: pos_integer, fragments: boolean}
+  @type t :: %__MODULE__{
+          peers: :any | [Tube.domid()],
+          ring: pos_integer,
+          fragments: boolean,
+          connect: boolean
+        }
 
-  @keys [:peers, :ring, :fragments]
+  @keys [:peers, :ring, :fragments, :connect]
 
   @doc "The settings, or what is wrong with them."
   @spec get() :: {:ok, t} | {:error, charlist}
@@ -30,7 +35,7 @@ defmodule Tube.Dist.Settings do
   end
 
   # `peers` and `ring` are options of a listener, which has its own word for what is wrong with them.
-  defp check(:fragments, value) when not is_boolean(value),
+  defp check(key, value) when key in [:fragments, :connect] and not is_boolean(value),
     do: {:error, "true or false is allowed"}
 
   defp check(key, value) when key in [:peers, :ring] do

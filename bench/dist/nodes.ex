@@ -1,0 +1,136 @@
+defmodule Tube.Bench.Dist.Nodes do
+  @moduledoc false
+  # Two nodes, and how they are connected: over a tube or over TCP, as the setting of the one that
+  # connects says at that moment. The nodes stay the same; each measurement has a connection of its own,
+  # since two nodes have one at a time.
+
+  alias Tube.Bench.Dist.Work
+  alias Tube.Bench.{Host, Stats}
+  alias Tube.Test.{Loopback, Node, VM}
+
+  defstruct [:a, :b, :loopback]
+
+  @type t :: %__MODULE__{a: VM.t(), b: VM.t(), loopback: Loopback.t()}
+
+  @a :a@dom5
+  @b :b@dom7
+  @deadline 120_000
+  # Calibration goes on until a measurement takes this long, in nanoseconds.
+  @calibrated 30_000_000
+  # :many has so many senders, and each has the same share.
+  @senders 50
+
+  @spec start(Path.t(), [module]) :: t
+  def start(dir, modules) do
+    run_dir = Path.join(dir, "run")
+    File.mkdir_p!(run_dir)
+    File.chmod!(run_dir, 0o700)
+    loopback = Loopback.start(["dom5", "dom7"], dir)
+
+    # As a good user would set the baseline: OTP's own buffers are 1460 bytes for what is read.
+    buffers = for key <- [:sndbuf, :recbuf, :buffer], do: {key, 1_048_576}
+    options = :io_lib.format(~c"~w", [[nodelay: true] ++ buffers]) |> to_string()
+
+    [a, b] =
+      for name <- [@a, @b] do
+        Node.start(
+          name: name,
+          run_dir: run_dir,
+          modules: modules,
+          carriers: ["inet_tcp", "tube"],
+          env: loopback.env,
+          # Nobody else connects what the bench has disconnected.
+          kernel:
+            ~w(-connect_all false -kernel inet_dist_connect_options #{options}) ++
+              ~w(-kernel inet_dist_listen_options #{options})
+        )
+      end
+
+    %__MODULE__{a: a, b: b, loopback: loopback}
+  end
+
+  @spec stop(t) :: :ok
+  def stop(nodes) do
+    :ok = VM.stop(nodes.a)
+    :ok = VM.stop(nodes.b)
+    Loopback.stop(nodes.loopback)
+  end
+
+  @doc "Finds out how many messages fill `ms` over one carrier."
+  @spec connect(t, map, {String.t(), keyword | false}, pos_integer) :: map
+  def connect(nodes, case, {name, settings}, ms) do
+    link = %{name: name, settings: settings, count: 0}
+
+    within(nodes, link, fn ->
+      %{link | count: calibrate(nodes, case, ms * 1_000_000, @senders)}
+    end)
+  end
+
+  @doc "One measurement: every value that a case may report."
+  @spec measure(t, map, map) :: %{atom => float}
+  def measure(nodes, case, link) do
+    within(nodes, link, fn ->
+      # Buffers and schedulers as they are some time after a connection is made.
+      run(nodes, case, max(div(link.count, 10), @senders))
+      before = cpu(nodes)
+      {nanoseconds, samples} = run(nodes, case, link.count)
+      bytes = link.count * case.size
+
+      Map.merge(
+        %{
+          messages_per_s: link.count / nanoseconds * 1.0e9,
+          bytes_per_s: bytes / nanoseconds * 1.0e9,
+          cpu_s_per_gb: (cpu(nodes) - before) / max(bytes / 1.0e9, 1.0e-9)
+        },
+        Stats.latencies(samples)
+      )
+    end)
+  end
+
+  @spec disconnect(t, map) :: :ok
+  def disconnect(_nodes, _link), do: :ok
+
+  ## Over one carrier
+
+  defp within(nodes, link, measure) do
+    settings = link.settings || [connect: false]
+    :ok = VM.call(nodes.a, :application, :set_env, [:kernel, :tube_dist, settings])
+    true = Node.connect(nodes.a, @b)
+    ^link = check_carrier(nodes, link)
+    result = measure.()
+
+    # Known on both sides, else the next connection could meet the old one.
+    for vm <- [nodes.a, nodes.b], do: VM.run(vm, fn -> :net_kernel.monitor_nodes(true) end)
+    VM.call(nodes.a, :erlang, :disconnect_node, [@b])
+
+    for {vm, other} <- [{nodes.a, @b}, {nodes.b, @a}] do
+      VM.run(vm, fn ->
+        receive do: ({:nodedown, ^other} -> :net_kernel.monitor_nodes(false))
+      end)
+    end
+
+    result
+  end
+
+  # A figure must be of the carrier that it is said to be of.
+  defp check_carrier(nodes, link) do
+    {:ok, address} = VM.call(nodes.a, :net_kernel, :node_info, [@b, :address])
+    {:net_address, _address, _host, protocol, _family} = address
+    if protocol == :tube == (link.settings != false), do: link, else: protocol
+  end
+
+  # Doubling until it takes long enough to say something; this warms up both sides as well.
+  defp calibrate(nodes, case, wanted, count) do
+    {took, _samples} = run(nodes, case, count)
+
+    if took >= min(@calibrated, wanted),
+      do: max(div(round(count * wanted / took), @senders), 1) * @senders,
+      else: calibrate(nodes, case, wanted, count * 2)
+  end
+
+  defp run(nodes, %{kind: kind, size: size}, count),
+    do: VM.run(nodes.a, fn -> Work.run(kind, @b, size, count) end, timeout: @deadline)
+
+  defp cpu(nodes),
+    do: Host.cpu_seconds(VM.os_pid(nodes.a)) + Host.cpu_seconds(VM.os_pid(nodes.b))
+end
