@@ -42,6 +42,7 @@ defmodule Tube.Native do
   @op_dist 0x54550003
   @op_dist_input 0x54550004
   @op_dist_tick 0x54550005
+  @op_cut 0x54550006
 
   ## The library
 
@@ -244,6 +245,17 @@ defmodule Tube.Native do
   @doc "Sends an empty packet through such a port, unless others wait to be sent."
   @spec dist_tick(port) :: :ok | {:error, :closed | :einval}
   def dist_tick(port), do: control(port, @op_dist_tick, <<>>)
+
+  @doc """
+  Lets go of the rings at once, for the connection process, once data flows: when this returns nothing of
+  the peer's is mapped here, and what had arrived is in a copy. The owner gets that, and then `reason`,
+  unless the peer had finished before, or had gone for another.
+  """
+  @spec cut(port, :peer_down | :peer_domain_gone | :suspended) ::
+          :ok | {:error, :closed | :einval}
+  def cut(port, :peer_down), do: control(port, @op_cut, <<0>>)
+  def cut(port, :peer_domain_gone), do: control(port, @op_cut, <<1>>)
+  def cut(port, :suspended), do: control(port, @op_cut, <<2>>)
 
   @doc """
   Says that no more will be sent. Senders that wait with nothing in the ring get `:closed`; a long

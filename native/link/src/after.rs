@@ -39,10 +39,10 @@ pub(crate) enum Stop {
 impl Stop {
     /// Does this say that nothing more will ever come?
     pub(crate) fn is_the_end(&self) -> bool {
-        use Refusal::{Closed, PeerDown, Protocol};
+        use Refusal::{Closed, DomainGone, PeerDown, Protocol, Suspended};
         matches!(
             self,
-            Stop::Violated | Stop::Refused(Closed | PeerDown | Protocol)
+            Stop::Violated | Stop::Refused(Closed | PeerDown | DomainGone | Suspended | Protocol)
         )
     }
 }

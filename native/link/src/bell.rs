@@ -78,13 +78,16 @@ impl<V: Vm> Link<V> {
         _ = self.with_rx(&mut After::default(), |rx, _| {
             // First, since a peer that goes has declared its end before: seen in this order, a clean end
             // is never taken for a broken link.
-            let gone = gone || rx.memory.peer_gone()?;
+            let gone = gone || rx.ground.peer_gone()?;
             self.note_end(rx);
             if gone {
-                self.status.raise(Event::Gone);
+                self.status.raise_gone(Refusal::PeerDown);
             }
             Ok(())
         });
+        if self.status.now().has(Event::Gone) {
+            self.leave_pages(false);
+        }
     }
 
     /// Wakes those for whom the bell may have rung, and reports what is to be reported.

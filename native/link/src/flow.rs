@@ -42,6 +42,10 @@ pub enum Refusal {
     Closed,
     /// The peer's end has gone without having finished.
     PeerDown,
+    /// So has its whole domain, as whoever called [`Link::cut`](crate::Link::cut) says.
+    DomainGone,
+    /// Our side had to let go of it, because the machine is to be suspended.
+    Suspended,
     /// The peer wrote something impossible.
     Protocol,
     /// The message is longer than the peer takes.

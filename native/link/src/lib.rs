@@ -19,6 +19,7 @@ mod bell;
 mod census;
 mod channel;
 mod flow;
+mod ground;
 mod info;
 mod link;
 mod make;

@@ -153,14 +153,14 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         herald: &impl Herald<V::Process>,
-        take: impl FnOnce(&mut Rx<V>, bool, &mut After<V::Process>) -> Result<R, Stop>,
+        take: impl FnOnce(&mut Rx<V>, Option<Refusal>, &mut After<V::Process>) -> Result<R, Stop>,
     ) -> Result<R, Refusal> {
         let mut after = After::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
                 true => Err(Refusal::Protocol.into()),
-                false => take(rx, now.has(Event::Gone), after),
+                false => take(rx, now.gone(), after),
             };
             if received.is_err() || now.ends() {
                 self.note_end(rx);
@@ -219,6 +219,14 @@ impl<V: Vm> Link<V> {
         })
     }
 
+    /// Ends it from our side, for `why`: the peer counts as gone, and all that was shared is let go of
+    /// before this returns. What had arrived is still delivered, and then the owner learns the reason.
+    /// To be followed by a [`resume`](Self::resume).
+    pub fn cut(&self, why: Refusal) {
+        self.status.raise_gone(why);
+        self.leave_pages(true);
+    }
+
     /// Has the peer's end gone? Its descriptor then stays readable, and must not be watched.
     pub fn is_gone(&self) -> bool {
         self.status.now().has(Event::Gone)
@@ -227,7 +235,7 @@ impl<V: Vm> Link<V> {
     /// The event channel, while the link is open.
     pub fn channel(&self) -> Option<Arc<Channel>> {
         let tx = self.tx.lock().ok()?;
-        tx.as_ref().map(|tx| tx.memory.channel().clone())
+        tx.as_ref().map(|tx| tx.ground.channel().clone())
     }
 
     /// What the link has done. `None` when it is closed.
@@ -266,6 +274,21 @@ impl<V: Vm> Link<V> {
         self.finish(after, outlet);
     }
 
+    /// Lets go of the shared pages, of all or only if they are the peer's; what is unread stays, in a
+    /// copy. A peer's page that is mapped keeps its dead domain from being forgotten by the hypervisor.
+    pub(crate) fn leave_pages(&self, all: bool) {
+        of_half(&self.rx, |rx| {
+            if all || rx.ground.is_foreign() {
+                rx.leave_pages();
+            }
+        });
+        of_half(&self.tx, |tx| {
+            if all || tx.ground.is_foreign() {
+                tx.leave_pages();
+            }
+        });
+    }
+
     /// Notes the end of the peer's data, and whether all of it is taken.
     pub(crate) fn note_end(&self, rx: &mut Rx<V>) {
         let Ok(finished) = rx.peer_finished() else {
@@ -288,7 +311,7 @@ impl<V: Vm> Link<V> {
         let tx = half.as_mut().ok_or(Refusal::Closed)?;
         let result = f(tx, after);
         if after.ring {
-            after.channel = Some(tx.memory.channel().clone());
+            after.channel = Some(tx.ground.channel().clone());
         }
         result.map_err(|stop| {
             if stop == Stop::Violated {
@@ -307,7 +330,7 @@ impl<V: Vm> Link<V> {
         let rx = half.as_mut().ok_or(Refusal::Closed)?;
         let result = f(rx, after);
         if after.ring {
-            after.channel = Some(rx.memory.channel().clone());
+            after.channel = Some(rx.ground.channel().clone());
         }
         result.map_err(|stop| self.stopped(stop))
     }
@@ -337,6 +360,14 @@ impl<V: Vm> Link<V> {
                 herald.event(event);
             }
         }
+    }
+}
+
+/// What is left of a half after a panic is used by nobody any more, so it goes.
+fn of_half<T>(half: &Mutex<Option<T>>, leave: impl FnOnce(&mut T)) {
+    match half.lock() {
+        Ok(mut half) => _ = half.as_mut().map(leave),
+        Err(poisoned) => drop(poisoned.into_inner().take()),
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct Ring {
     pub data: Pages,
 }
 
-/// All that both halves of a link stand on. Dropped with the second of them.
+/// What both halves of a link have in common. Dropped with the second of them, or when both have left it.
 pub(crate) struct Memory {
     role: Role,
     // The order of the fields is the order of their end: pages first, since the platform rings the channel
@@ -59,6 +59,11 @@ impl Memory {
             let consumer = Consumer::new(control(&theirs.control), area(&theirs.data), max_message);
             (producer, consumer)
         }
+    }
+
+    /// Is it the peer's, which only the tip's is not?
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.role == Role::Nock
     }
 
     /// Has the other end let go of its pages?

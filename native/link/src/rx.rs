@@ -2,6 +2,7 @@
 
 use crate::after::{After, Stop};
 use crate::flow::{Gathered, Mode, Received, Refusal};
+use crate::ground::Ground;
 use crate::memory::Memory;
 use crate::vm::{Buffer, Heap, Outlet, Small, Vm};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) struct Rx<V: Vm> {
     ended: bool,
     /// Bytes of the largest message so far.
     pub(crate) largest: usize,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) ground: Ground,
 }
 
 /// What ended a look into the ring.
@@ -62,7 +63,7 @@ impl<V: Vm> Rx<V> {
             waiting: false,
             ended: false,
             largest: 0,
-            memory,
+            ground: Ground::Shared(memory),
         }
     }
 
@@ -71,7 +72,7 @@ impl<V: Vm> Rx<V> {
         &mut self,
         owner: V::Process,
         small: &mut impl Small,
-        gone: bool,
+        gone: Option<Refusal>,
         after: &mut After<V::Process>,
     ) -> Result<Received<V::Buffer>, Stop> {
         self.begin(owner)?;
@@ -91,9 +92,11 @@ impl<V: Vm> Rx<V> {
                     return Ok(Received::More);
                 }
                 Step::Finished => return Err(Refusal::Closed.into()),
-                Step::Empty if gone => return Err(Refusal::PeerDown.into()),
-                Step::Empty if self.must_wait(after)? => return Ok(Received::Wait),
-                Step::Empty => {}
+                Step::Empty => match gone {
+                    Some(why) => return Err(why.into()),
+                    None if self.must_wait(after)? => return Ok(Received::Wait),
+                    None => {}
+                },
             }
             // A peer that writes one fragment at a time must not keep us here.
             if budget == 0 {
@@ -109,7 +112,7 @@ impl<V: Vm> Rx<V> {
         owner: V::Process,
         most: usize,
         heap: &mut H,
-        gone: bool,
+        gone: Option<Refusal>,
         after: &mut After<V::Process>,
     ) -> Result<Gathered, Stop> {
         self.begin(owner)?;
@@ -125,9 +128,11 @@ impl<V: Vm> Rx<V> {
                 // Neither an end nor a fault goes away: the next call meets it again.
                 Ok(Step::Empty | Step::Finished) | Err(_) if taken > 0 => break,
                 Ok(Step::Finished) => return Err(Refusal::Closed.into()),
-                Ok(Step::Empty) if gone => return Err(Refusal::PeerDown.into()),
-                Ok(Step::Empty) if self.must_wait(after)? => return Ok(Gathered::Wait),
-                Ok(Step::Empty) => continue,
+                Ok(Step::Empty) => match gone {
+                    Some(why) => return Err(why.into()),
+                    None if self.must_wait(after)? => return Ok(Gathered::Wait),
+                    None => continue,
+                },
                 Err(stop) => return Err(stop),
             }
             taken += 1;
@@ -302,6 +307,14 @@ impl<V: Vm> Rx<V> {
     /// Is everything taken that is known to be there?
     pub(crate) fn is_drained(&self) -> bool {
         self.consumer.backlog() == 0
+    }
+
+    /// Lets go of the shared pages; what is unread goes on from a copy.
+    pub(crate) fn leave_pages(&mut self) {
+        let consumer = &mut self.consumer;
+        self.ground.leave(consumer.capacity(), |control, area| {
+            consumer.move_to(control, area)
+        });
     }
 
     /// Declares that nothing more will be read.

@@ -29,6 +29,9 @@ const REPORTED: [Event; 5] = [
 const EVENTS: u32 = 0x1F;
 /// The bit that says "reported" lies this far above the bit that says "happened".
 const TOLD: u32 = 16;
+/// Why the peer has gone, if that is known better than by its absence.
+const DOMAIN: u32 = 1 << 8;
+const SUSPENDED: u32 = 1 << 9;
 /// Somebody is there to report to.
 const HEARD: u32 = 1 << 31;
 
@@ -55,10 +58,23 @@ impl Flags {
     pub(crate) fn fault(self) -> Option<Refusal> {
         if self.has(Event::Violated) {
             Some(Refusal::Protocol)
-        } else if self.has(Event::Gone) && !self.has(Event::Fin) {
-            Some(Refusal::PeerDown)
-        } else {
+        } else if self.has(Event::Fin) {
             None
+        } else {
+            self.gone()
+        }
+    }
+
+    /// Why nothing comes from the peer any more, if it has gone.
+    pub(crate) fn gone(self) -> Option<Refusal> {
+        if !self.has(Event::Gone) {
+            None
+        } else if self.0 & SUSPENDED != 0 {
+            Some(Refusal::Suspended)
+        } else if self.0 & DOMAIN != 0 {
+            Some(Refusal::DomainGone)
+        } else {
+            Some(Refusal::PeerDown)
         }
     }
 
@@ -74,6 +90,20 @@ impl Status {
     /// Notes that `event` has happened.
     pub(crate) fn raise(&self, event: Event) {
         self.0.fetch_or(event as u32, Ordering::AcqRel);
+    }
+
+    /// Notes that the peer has gone, and why. The first reason stays.
+    pub(crate) fn raise_gone(&self, why: Refusal) {
+        let reason = match why {
+            Refusal::DomainGone => DOMAIN,
+            Refusal::Suspended => SUSPENDED,
+            _ => 0,
+        };
+        let gone = Event::Gone as u32;
+        let note = |flags: u32| (flags & gone == 0).then_some(flags | gone | reason);
+        _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, note);
     }
 
     /// From here on there is somebody to report to; what has happened before is kept for them.
@@ -153,6 +183,24 @@ mod tests {
         assert_eq!(status.now().fault(), None);
         status.raise(Event::Violated);
         assert_eq!(status.now().fault(), Some(Refusal::Protocol));
+    }
+
+    #[test]
+    fn the_first_reason_of_the_peers_end_stays() {
+        for (first, then) in [
+            (Refusal::PeerDown, Refusal::DomainGone),
+            (Refusal::DomainGone, Refusal::Suspended),
+            (Refusal::Suspended, Refusal::DomainGone),
+        ] {
+            let status = Status::default();
+            status.listen();
+            status.raise_gone(first);
+            assert_eq!(status.take().collect::<Vec<_>>(), [Event::Gone]);
+            status.raise_gone(then);
+            assert_eq!(status.now().gone(), Some(first));
+            assert_eq!(status.now().fault(), Some(first));
+            assert_eq!(status.take().count(), 0);
+        }
     }
 
     #[test]

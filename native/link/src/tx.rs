@@ -2,6 +2,7 @@
 
 use crate::after::{After, Stop};
 use crate::flow::{Refusal, Sent};
+use crate::ground::Ground;
 use crate::memory::Memory;
 use std::sync::Arc;
 use tube_ring::{Producer, Progress, Push};
@@ -21,7 +22,7 @@ pub(crate) struct Tx<P> {
     finishing: bool,
     /// Bytes of the largest message so far.
     pub(crate) largest: u32,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) ground: Ground,
 }
 
 impl<P: Copy + PartialEq> Tx<P> {
@@ -32,7 +33,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             waiting: Vec::new(),
             finishing: false,
             largest: 0,
-            memory,
+            ground: Ground::Shared(memory),
         }
     }
 
@@ -193,6 +194,14 @@ impl<P: Copy + PartialEq> Tx<P> {
     /// Everybody who waits shall come and see.
     pub(crate) fn wake_all(&mut self, after: &mut After<P>) {
         after.senders.append(&mut self.waiting);
+    }
+
+    /// Lets go of the shared pages. Nobody reads what is sent from here on.
+    pub(crate) fn leave_pages(&mut self) {
+        let producer = &mut self.producer;
+        self.ground.leave(producer.capacity(), |control, area| {
+            producer.move_to(control, area)
+        });
     }
 
     /// Declares the end of data, for good. A message in progress is ended before.

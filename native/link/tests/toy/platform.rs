@@ -120,6 +120,16 @@ impl World {
         self.rung.load(Ordering::Relaxed)
     }
 
+    /// How many have the page behind `gref` mapped.
+    pub fn mapped(&self, gref: Gref) -> usize {
+        let grants = self.grants.lock().unwrap();
+        let (block, _) = &grants[&gref];
+        let granted = grants
+            .values()
+            .filter(|(other, _)| Arc::ptr_eq(block, other));
+        Arc::strong_count(block) - granted.count()
+    }
+
     /// The first byte behind `gref`, to play the hostile peer.
     pub fn page(&self, gref: Gref) -> NonNull<u8> {
         let grants = self.grants.lock().unwrap();

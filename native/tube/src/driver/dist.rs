@@ -201,7 +201,13 @@ impl Dist {
         self.set_busy(false);
         // When the peer has gone, what it sent before comes first: then the bell tells. But a packet that
         // the peer does not take would be missing in its stream.
-        if !matches!(refusal, Refusal::Closed | Refusal::PeerDown) {
+        let gone = [
+            Refusal::Closed,
+            Refusal::PeerDown,
+            Refusal::DomainGone,
+            Refusal::Suspended,
+        ];
+        if !gone.contains(&refusal) {
             self.ended = true;
         }
     }

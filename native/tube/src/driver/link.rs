@@ -18,6 +18,7 @@ const ACTIVE: c_uint = 0x5455_0002;
 const DIST: c_uint = 0x5455_0003;
 const DIST_INPUT: c_uint = 0x5455_0004;
 const DIST_TICK: c_uint = 0x5455_0005;
+const CUT: c_uint = 0x5455_0006;
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -138,6 +139,7 @@ impl LinkPort {
                 }
                 None => Err(Refusal::Invalid),
             },
+            (CUT, [why]) if caller == connected => self.cut(*why),
             _ => return None,
         };
         Some(match done {
@@ -146,6 +148,18 @@ impl LinkPort {
             Err(Refusal::Invalid) => (c"einval", Verdict::Stay),
             Err(_) => (c"closed", Verdict::Stay),
         })
+    }
+
+    /// Everything shared goes, for one of the reasons that `Tube.Native.cut/2` numbers.
+    fn cut(&self, why: u8) -> Result<(), Refusal> {
+        let why = match why {
+            0 => Refusal::PeerDown,
+            1 => Refusal::DomainGone,
+            2 => Refusal::Suspended,
+            _ => return Err(Refusal::Invalid),
+        };
+        self.entry.link.cut(why);
+        Ok(())
     }
 
     /// From here on the VM's packets are taken. Those of the peer wait for `DIST_INPUT`, since the VM must
@@ -343,6 +357,8 @@ impl Outlet<Beam> for Delivery {
         if let Some(reason) = reason {
             let name = match reason {
                 Refusal::PeerDown => ATOMS.peer_down,
+                Refusal::DomainGone => ATOMS.peer_domain_gone,
+                Refusal::Suspended => ATOMS.suspended,
                 _ => ATOMS.protocol,
             };
             self.sender.tube_error(owner, name);
