@@ -41,7 +41,8 @@ defmodule Tube.Bench.Dist.Nodes do
           env: loopback.env,
           # Nobody else connects what the bench has disconnected.
           kernel:
-            ~w(-connect_all false -kernel inet_dist_connect_options #{options}) ++
+            ~w(-connect_all false -kernel dist_auto_connect never) ++
+              ~w(-kernel inet_dist_connect_options #{options}) ++
               ~w(-kernel inet_dist_listen_options #{options})
         )
       end

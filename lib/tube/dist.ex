@@ -4,7 +4,8 @@ defmodule Tube.Dist do
   # before any application runs: nothing here needs one, nor OTP's file server.
   #
   # A node `name@dom<N>` is the service "dist-name" of domain N. The host part of this node's own name
-  # says which domain this VM is to be.
+  # says which domain this VM is to be. It may go on, `dom<N>.machine`: then tubes lead to nodes whose
+  # names go on in the same way, and other carriers to those of other machines.
   #
   # A connection begins as an ordinary passive tube: each packet of OTP's handshake is one message.
   # `control/1` makes its port take the VM's packets, `input/1` lets it hand over the peer's.
@@ -22,7 +23,7 @@ defmodule Tube.Dist do
   @doc "Makes this VM the domain that its name says, and listens for other nodes."
   @spec listen(atom, charlist) :: {:ok, Tube.listener()} | {:error, text}
   def listen(name, host) do
-    with {:ok, domid} <- own_domid(host),
+    with {:ok, domid, machine} <- own_place(host),
          {:ok, service} <- service(to_string(name)),
          {:ok, settings} <- Settings.get(),
          :ok <- order(:init.get_argument(:proto_dist)),
@@ -33,6 +34,7 @@ defmodule Tube.Dist do
       # Should the library's processes ever begin anew: as the same domain.
       Application.put_env(:tube, :domid, domid, persistent: true)
       :persistent_term.put({__MODULE__, :service}, service)
+      :persistent_term.put({__MODULE__, :machine}, machine)
       {:ok, listener}
     end
   end
@@ -227,33 +229,42 @@ defmodule Tube.Dist do
 
   defp parse(node) do
     with [name, host] when name != "" <- String.split(Atom.to_string(node), "@"),
-         {:ok, domid} <- domid(host) do
+         {:ok, domid, machine} <- place(host),
+         # A node that is given its name by the first it connects to has no machine before.
+         true <- :persistent_term.get({__MODULE__, :machine}, machine) == machine do
       {:ok, name, domid}
     else
-      _other -> {:error, ~c"a node that tubes lead to is named name@dom<N>"}
+      false -> {:error, 'it is on another machine, by its name'}
+      _other -> {:error, 'a node that tubes lead to is named name@dom<N>'}
     end
   end
 
-  defp own_domid(host) do
-    with :error <- domid(to_string(host)) do
+  defp own_place(host) do
+    with :error <- place(to_string(host)) do
       {:error,
-       ~c"the host part of the node's name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5"
+       'the host part of the node\'s name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5'
        |> :io_lib.format([host])
        |> :lists.flatten()}
     end
   end
 
-  defp domid("dom" <> digits) do
+  defp place("dom" <> rest) do
+    {digits, machine} =
+      case String.split(rest, ".", parts: 2) do
+        [digits] -> {digits, ""}
+        [digits, machine] -> {digits, machine}
+      end
+
     # As written by us: one name for each domain.
     with {domid, ""} when domid in 0..0x7FEF <- Integer.parse(digits),
          ^digits <- Integer.to_string(domid) do
-      {:ok, domid}
+      {:ok, domid, machine}
     else
       _other -> :error
     end
   end
 
-  defp domid(_host), do: :error
+  defp place(_host), do: :error
 
   defp service(name) when byte_size(name) <= 59, do: {:ok, "dist-" <> name}
 

@@ -1,0 +1,169 @@
+defmodule Tube.Dist.CarriersTest do
+  # Tubes beside other carriers: nodes of this machine are reached by tube, others by TCP or TLS, in one
+  # cluster.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.{Eventually, Loopback}
+  alias Tube.Test.Node, as: Peer
+
+  @a :a@dom5
+  @b :b@dom7
+  # Knows nothing of tubes, as if on another machine.
+  @c :c@elsewhere
+
+  setup :fresh_run_dir
+
+  setup c do
+    loopback =
+      Loopback.start(
+        ["dom5", "dom7", "dom5.here.test", "dom7.there.test", "elsewhere"],
+        c.run_dir
+      )
+
+    on_exit(fn -> if Port.info(loopback.epmd), do: Loopback.stop(loopback) end)
+    %{env: loopback.env}
+  end
+
+  defp node!(c, name, carriers, kernel \\ []) do
+    Peer.start!(name: name, run_dir: c.run_dir, env: c.env, carriers: carriers, kernel: kernel)
+  end
+
+  defp carrier(vm, node) do
+    case VM.call(vm, :net_kernel, :node_info, [node, :address]) do
+      {:ok, {:net_address, _address, _host, protocol, _family}} -> protocol
+      {:error, _not_yet} -> nil
+    end
+  end
+
+  test "three nodes: a and b by tube, c by TCP, whoever asks", c do
+    [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tcp", "tube"])
+    third = node!(c, @c, ["inet_tcp"])
+    assert Peer.connect(a, @b)
+    # c asks a, and b asks c, unless :global was quicker, which connects all with all.
+    assert Peer.connect(third, @a)
+    assert Peer.connect(b, @c)
+
+    for {vm, others} <- [
+          {a, [{@b, :tube}, {@c, :tcp}]},
+          {b, [{@a, :tube}, {@c, :tcp}]},
+          {third, [{@a, :tcp}, {@b, :tcp}]}
+        ],
+        {node, protocol} <- others,
+        do: Eventually.true!(fn -> carrier(vm, node) == protocol end)
+
+    # The name of one is known to all, over either carrier.
+    {:yes, pid} = VM.run(third, fn -> {:global.register_name(:far, self()), self()} end)
+
+    for vm <- [a, b],
+        do: Eventually.true!(fn -> VM.call(vm, :global, :whereis_name, [:far]) == pid end)
+
+    assert VM.call(b, :erpc, :call, [@c, :erlang, :node, []]) == @c
+    assert VM.call(third, :erpc, :call, [@b, :erlang, :node, []]) == @b
+  end
+
+  test "of two machines with a domain of the same number each has its own", c do
+    long = fn name, carriers ->
+      args = ["-proto_dist" | carriers] ++ ~w(-start_epmd false -name #{name} -setcookie tubes)
+      VM.start!(run_dir: c.run_dir, env: c.env, args: args, applications: [])
+    end
+
+    a = long.("a@dom5.here.test", ["inet_tcp", "tube"])
+    # There is a domain 7 here too, but this is another machine's.
+    there = long.("b@dom7.there.test", ["inet_tcp", "tube"])
+    assert Peer.connect(a, :"b@dom7.there.test")
+    assert carrier(a, :"b@dom7.there.test") == :tcp
+    assert carrier(there, :"a@dom5.here.test") == :tcp
+  end
+
+  test "a node that asks for no tubes goes by the next carrier, and takes tubes all the same",
+       c do
+    [a, b] =
+      for name <- [@a, @b],
+          do:
+            node!(
+              c,
+              name,
+              ["inet_tcp", "tube"],
+              ~w(-connect_all false -kernel dist_auto_connect never)
+            )
+
+    set = fn value ->
+      VM.call(a, :application, :set_env, [:kernel, :tube_dist, [connect: value]])
+    end
+
+    for {value, by, protocol} <- [{false, a, :tcp}, {false, b, :tube}, {true, a, :tube}] do
+      set.(value)
+      other = if by == a, do: @b, else: @a
+      assert Peer.connect(by, other)
+      assert carrier(by, other) == protocol
+      VM.call(by, :erlang, :disconnect_node, [other])
+      for vm <- [a, b], do: Eventually.true!(fn -> VM.call(vm, :erlang, :nodes, []) == [] end)
+    end
+  end
+
+  test "tube before another carrier is refused, and the other carries on alone", c do
+    {text, 0} =
+      System.cmd(
+        "erl",
+        Enum.map(VM.code_path(), &to_string/1) ++
+          ~w(-proto_dist tube inet_tcp -sname a@dom5 -start_epmd false -noshell) ++
+          ["-eval", "io:format(\"~p\", [net_kernel:get_state()]), halt()."],
+        env: [{"TUBE_RUN_DIR", c.run_dir} | c.env],
+        stderr_to_stdout: true
+      )
+
+    assert text =~ "tube must be the last of several carriers: -proto_dist inet_tcp tube"
+    assert text =~ "started => static"
+  end
+
+  test "with TLS: b by tube, c by TLS, and c not without a certificate", c do
+    kernel = ["-ssl_dist_optfile", certificates(c.run_dir)]
+    [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tls", "tube"], kernel)
+    third = node!(c, @c, ["inet_tls"], kernel)
+    assert Peer.connect(a, @b)
+    assert Peer.connect(third, @a)
+
+    for {vm, node} <- [{a, @c}, {third, @b}],
+        do: Eventually.true!(fn -> carrier(vm, node) == :tls end)
+
+    for {vm, node} <- [{a, @b}, {b, @a}], do: assert(carrier(vm, node) == :tube)
+    assert VM.call(third, :erpc, :call, [@b, :erlang, :node, []]) == @b
+
+    bare = node!(c, :d@elsewhere, ["inet_tcp"])
+    assert Peer.connect(bare, @a) == false
+  end
+
+  # An authority of the test's own, and one key for all nodes.
+  defp certificates(dir) do
+    names = for host <- ['dom5', 'dom7', 'elsewhere'], do: {:dNSName, host}
+    subject_alt_name = {:Extension, {2, 5, 29, 17}, false, names}
+    chain = %{root: [], intermediates: [], peer: [extensions: [subject_alt_name]]}
+
+    %{server_config: config} =
+      :public_key.pkix_test_data(%{server_chain: chain, client_chain: chain})
+
+    {type, key} = config[:key]
+
+    for {name, entries} <- [
+          {"cert.pem", [{:Certificate, config[:cert], :not_encrypted}]},
+          {"key.pem", [{type, key, :not_encrypted}]},
+          {"ca.pem", for(der <- config[:cacerts], do: {:Certificate, der, :not_encrypted})}
+        ],
+        do: File.write!(Path.join(dir, name), :public_key.pem_encode(entries))
+
+    files =
+      for {option, name} <- [certfile: "cert.pem", keyfile: "key.pem", cacertfile: "ca.pem"],
+          do: {option, dir |> Path.join(name) |> to_charlist()}
+
+    options = [
+      server: files ++ [verify: :verify_peer, fail_if_no_peer_cert: true],
+      client: files ++ [verify: :verify_peer]
+    ]
+
+    path = Path.join(dir, "ssl_dist.conf")
+    File.write!(path, :io_lib.format(~c"~p.~n", [options]))
+    path
+  end
+end
