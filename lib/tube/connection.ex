@@ -87,10 +87,11 @@ defmodule Tube.Connection do
 
   @doc "All connected tubes of this VM."
   @spec list() :: [Tube.t()]
-  def list do
-    Registry.select(Tube.Registry, [{{{:tube, :_}, :_, :"$1"}, [], [:"$1"]}])
-    |> Enum.map(& &1.tube)
-  end
+  def list, do: Enum.map(entries(), & &1.tube)
+
+  @doc "What is registered of all of them."
+  @spec entries() :: [State.entry()]
+  def entries, do: Registry.select(Tube.Registry, [{{{:tube, :_}, :_, :"$1"}, [], [:"$1"]}])
 
   @doc "The send limit of a tube. Asked only by who has to wait."
   @spec send_timeout(non_neg_integer) :: timeout

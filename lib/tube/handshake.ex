@@ -260,7 +260,8 @@ defmodule Tube.Handshake do
   """
   @spec sweep(Paths.domid()) :: [request]
   def sweep(me) do
-    for path <- [Paths.nock_root(me), Paths.tip_root(me), Paths.door(me)], do: {:rm, path}
+    for path <- [Paths.nock_root(me), Paths.tip_root(me), Paths.door(me), Paths.stats(me)],
+        do: {:rm, path}
   end
 
   @doc """

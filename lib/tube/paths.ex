@@ -7,6 +7,7 @@ defmodule Tube.Paths do
   #     /local/domain/<nock>/data/nock/<tip>/<tid>            the knock: the nock's half of a tube
   #     /local/domain/<tip>/data/tip/<nock>                   the inbox of one peer
   #     /local/domain/<tip>/data/tip/<nock>/<tid>             the entry: the tip's half of a tube
+  #     /local/domain/<domid>/data/stats                      counters, while somebody looks at them
   #
   # Parsing is strict: a path that is not exactly what this module would build is nobody's. So a
   # domid or tid with a leading zero never stands for the same tube as one without.
@@ -78,6 +79,20 @@ defmodule Tube.Paths do
   @doc "The tip's half of one tube."
   @spec entry(tip :: domid, nock :: domid, tid) :: t
   def entry(tip, nock, tid) when tid in 0..@max_tid, do: "#{inbox(tip, nock)}/#{tid}"
+
+  @doc "What a domain shows of its tubes' counters while somebody looks."
+  @spec stats(domid) :: t
+  def stats(me), do: data(me) <> "/stats"
+
+  @doc "Written by whoever looks, for as long as it does."
+  @spec stats_watch(domid) :: t
+  def stats_watch(me), do: stats(me) <> "/watch"
+
+  @doc "The counters of one end of a tube."
+  @spec stats(me :: domid, :nock | :tip, peer :: domid, tid) :: t
+  def stats(me, role, peer, tid)
+      when role in [:nock, :tip] and peer in 0..@max_domid and tid in 0..@max_tid,
+      do: "#{stats(me)}/#{role}/#{peer}/#{tid}"
 
   @doc "What a path is, `:other` if it is none of ours."
   @spec parse(t) :: parsed

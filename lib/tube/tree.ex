@@ -8,7 +8,8 @@ defmodule Tube.Tree do
   #     ├── Tube.Domain        this VM as a domain: platform, store connection, re-attaching
   #     ├── Tube.Connections   a process per tube
   #     ├── Tube.Door          what lets knocks in
-  #     └── Tube.Listeners     a process per service listened to
+  #     ├── Tube.Listeners     a process per service listened to
+  #     └── Tube.Stats         shows counters to whoever looks from outside
   #
   # They belong to the application, unless distribution over tubes came first: the kernel starts that
   # before any application. Then they belong to nobody, so that neither the end of distribution
@@ -25,7 +26,8 @@ defmodule Tube.Tree do
       Tube.Domain,
       {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
       Tube.Door,
-      {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one}
+      {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one},
+      Tube.Stats
     ]
 
     Supervisor.start_link(children, strategy: :rest_for_one, name: Tube.Supervisor)
