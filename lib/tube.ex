@@ -40,6 +40,22 @@ defmodule Tube do
   A receiver that is slow, passive or has used up its count lets its ring fill; then `send/3`
   waits at the other end, up to `:send_timeout`.
 
+  ## Polling
+
+  To be woken by a bell takes some ten microseconds, most of them the kernel's. With `poll: {:adaptive, 200}`
+  who waits for a message looks into the ring again and again instead, letting other processes run in between, for
+  up to 200 microseconds, and only then sleeps. A round trip between two ends that both poll takes a
+  microsecond or so.
+
+  The price is processor time: a VM that polls keeps one of its schedulers busy for as long as it looks. So
+  this is for VMs with a processor to spare each; where they share one, the one that looks keeps
+  the other from answering. It adapts: each look that was in vain halves the time, each that was not
+  doubles it again, up to the number given; a tube on which nothing comes is soon not polled at all, and where
+  processors are short attempts become rare.
+
+  It works for `recv/2`, `recv_many/3` and for active tubes, for which a small process looks. Each end
+  sets it for itself. Sends that wait for room are not concerned.
+
   ## Reasons
 
   Errors are `{:error, reason}` with the reasons of `Tube.Error`. Bad arguments and options
@@ -310,9 +326,9 @@ defmodule Tube do
     options = Options.validate!(options, :setopts)
 
     with :ok <- set_active(tube, options) do
-      case options do
-        %{send_timeout: limit} -> Connection.set_send_timeout(tube, limit)
-        _none -> :ok
+      case Map.delete(options, :active) do
+        none when none == %{} -> :ok
+        others -> Connection.set(tube, others)
       end
     end
   end

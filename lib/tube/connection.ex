@@ -12,7 +12,7 @@ defmodule Tube.Connection do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{Operation, Owner, Rings, State}
-  alias Tube.{Commands, Domain, Handshake, Native, Telemetry, Xenstore}
+  alias Tube.{Commands, Domain, Handshake, Native, Poller, Telemetry, Xenstore}
 
   @type reason :: Tube.Error.reason()
 
@@ -60,8 +60,10 @@ defmodule Tube.Connection do
   @spec hand_over(Tube.t(), pid) :: :ok | {:error, reason}
   def hand_over(tube, new_owner), do: call(tube.pid, {:give, new_owner, :initial})
 
-  @spec set_send_timeout(Tube.t(), timeout) :: :ok | {:error, reason}
-  def set_send_timeout(tube, limit), do: call(tube.pid, {:send_timeout, limit})
+  @doc "Sets what of the options is not the driver's to know."
+  @spec set(Tube.t(), %{optional(:send_timeout) => timeout, optional(:poll) => Poller.option()}) ::
+          :ok | {:error, reason}
+  def set(tube, options), do: call(tube.pid, {:set, options})
 
   @doc "Says that no more will be sent; the other direction stays as it is."
   @spec shutdown(Tube.t()) :: :ok | {:error, reason}
@@ -193,10 +195,8 @@ defmodule Tube.Connection do
     end
   end
 
-  defp owner_call({:send_timeout, limit}, _from, state) do
-    Registry.update_value(Tube.Registry, {:tube, state.tube.id}, &%{&1 | send_timeout: limit})
-    {:reply, :ok, put_in(state.options.send_timeout, limit)}
-  end
+  defp owner_call({:set, options}, _from, state),
+    do: {:reply, :ok, Enum.reduce(options, state, &set_option/2)}
 
   # What was accepted is sent before the end is said.
   defp owner_call(:shutdown, _from, state) do
@@ -206,6 +206,16 @@ defmodule Tube.Connection do
 
   defp owner_call(:close, from, %{closing: nil} = state), do: settle(close(state, from))
   defp owner_call(:close, _from, state), do: {:reply, {:error, :closed}, state}
+
+  defp set_option({:send_timeout, limit}, state) do
+    Registry.update_value(Tube.Registry, {:tube, state.tube.id}, &%{&1 | send_timeout: limit})
+    put_in(state.options.send_timeout, limit)
+  end
+
+  defp set_option({:poll, poll}, state) do
+    poller = Poller.set(state.poller, state.tube, poll)
+    put_in(%{state | poller: poller}.options.poll, poll)
+  end
 
   defp owner?(pid), do: node(pid) == node() and Process.alive?(pid)
 
@@ -248,6 +258,11 @@ defmodule Tube.Connection do
   # Somebody closed the port under us: the rings are gone with it.
   def handle_info({:EXIT, port, _reason}, %{tube: %{port: port}} = state),
     do: tell(%{state | tube: nil}, :gone)
+
+  # It ends by itself when the tube does. Somebody killed it: then there is a bell again.
+  def handle_info({:EXIT, pid, _reason}, %{poller: pid, tube: tube} = state) when pid != nil do
+    {:noreply, if(tube, do: set_option({:poll, :off}, state), else: state)}
+  end
 
   def handle_info({:EXIT, pid, _reason}, state) when is_pid(pid), do: owner_down(pid, state)
   def handle_info({:DOWN, _ref, :process, pid, _reason}, state), do: owner_down(pid, state)

@@ -55,15 +55,28 @@ defmodule Tube.Flow do
   defp recv_on({:error, _} = error, _id, _deadline, _again), do: error
   defp recv_on(:more, id, deadline, again), do: recv_on(again.(), id, deadline, again)
 
+  # A polled tube that has nothing yet. No bell is asked for, and others run between two looks.
+  defp recv_on(:poll, id, deadline, again) do
+    if deadline != :infinity and left(deadline) == 0 do
+      give_up(id)
+    else
+      :erlang.yield()
+      recv_on(again.(), id, deadline, again)
+    end
+  end
+
   defp recv_on(:wait, id, deadline, again) do
     receive do
       {:"$tube_data", ^id} -> recv_on(again.(), id, deadline, again)
     after
-      left(deadline) ->
-        Native.recv_cancel(id)
-        forget(:"$tube_data", id)
-        {:error, :timeout}
+      left(deadline) -> give_up(id)
     end
+  end
+
+  defp give_up(id) do
+    Native.recv_cancel(id)
+    forget(:"$tube_data", id)
+    {:error, :timeout}
   end
 
   defp forget(tag, id) do

@@ -43,6 +43,7 @@ defmodule Tube.Native do
   @op_dist_input 0x54550004
   @op_dist_tick 0x54550005
   @op_cut 0x54550006
+  @op_deliver 0x54550007
 
   ## The library
 
@@ -199,11 +200,12 @@ defmodule Tube.Native do
   Takes the next message, for the owner, when not active.
 
     * `:more`: part of a long message was taken, call again
+    * `:poll`: nothing there, and the link is polled: yield and call again
     * `:wait`: nothing there. The owner gets `{:"$tube_data", id}` once, when there is
     * `{:error, reason}`: `:closed` (the peer finished, all taken), `:peer_down`, `:protocol`,
       `:not_owner`, `:einval` (active), `:enomem` (no room for the message, which is kept)
   """
-  @spec recv(id) :: {:ok, binary} | :more | :wait | {:error, atom}
+  @spec recv(id) :: {:ok, binary} | :more | :poll | :wait | {:error, atom}
   def recv(_id), do: :erlang.nif_error(:not_loaded)
 
   @doc """
@@ -212,12 +214,42 @@ defmodule Tube.Native do
 
   Messages of more than 64 bytes and up to 4 KiB may be parts of one binary of up to 32 KiB.
   """
-  @spec recv_many(id, pos_integer) :: {:ok, [binary, ...]} | :more | :wait | {:error, atom}
+  @spec recv_many(id, pos_integer) ::
+          {:ok, [binary, ...]} | :more | :poll | :wait | {:error, atom}
   def recv_many(_id, _most), do: :erlang.nif_error(:not_loaded)
 
   @doc "The caller waits no longer. A `{:\"$tube_data\", id}` may already be in the mailbox."
   @spec recv_cancel(id) :: :ok
   def recv_cancel(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  Sets for how many microseconds the link is polled at most before it asks for a bell; 0 switches that
+  off. What a wait for data then costs and gains is judged each time: see native/link/src/poll.rs.
+
+  A passive owner polls by itself: `recv/1` says `:poll`. For an active one, or for a distribution
+  controller, somebody has to: see `poll/1` and `Tube.Poller`.
+  """
+  @spec link_poll(id, 0..0xFFFFFFFF) :: :ok | {:error, :closed}
+  def link_poll(_id, _microseconds), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
+  A look at a polled link on behalf of an active owner or of the VM, by one process at a time.
+
+    * `:ready`: there is something, call `deliver/1`
+    * `:poll`: nothing there: yield and call again
+    * `:wait`: nothing there, or nobody wants it. The caller gets `{:"$tube_data", id}` once, when the bell
+      has brought something, or when the link is closed
+    * `{:error, :closed}`
+
+  After `:poll` the link has no bell: whoever stops calling must see to it that
+  `link_poll(id, 0)` and then `deliver/1` are called, which asks for one again.
+  """
+  @spec poll(id) :: :ready | :poll | :wait | {:error, :closed}
+  def poll(_id), do: :erlang.nif_error(:not_loaded)
+
+  @doc "Delivers what there is, in whatever way the port delivers. For anybody; see `poll/1`."
+  @spec deliver(port) :: :ok | {:error, :closed}
+  def deliver(port), do: control(port, @op_deliver, <<>>)
 
   @doc """
   Sets the mode of delivery; for the owner and the connection process. A count is added to what is

@@ -6,6 +6,7 @@ defmodule Tube.Options do
   @max_domid 0x7FEF
   @max_message 0x7FFF_FFFF
   @max_ms 86_400_000
+  @max_poll 10_000
 
   # {key, type, default, places, doc}; places: where the option may be given.
   @table [
@@ -35,6 +36,8 @@ defmodule Tube.Options do
      "milliseconds that closing waits for the peer's confirmation"},
     {:send_timeout, :timeout, :infinity, [:open, :listen, :setopts, :getopts],
      "milliseconds that a send may wait for space in the ring, or `:infinity`"},
+    {:poll, :poll, :off, [:open, :listen, :setopts, :getopts],
+     "`{:adaptive, microseconds}` to look for messages for up to so long (1 to 10000) before sleeping, or `:off`: see \"Polling\" in `Tube`"},
     {:timeout, :timeout, nil, [:send],
      "milliseconds that this send may wait, or `:infinity`; by default the tube's `:send_timeout`"},
     {:nosuspend, {:one_of, [true, false]}, false, [:send],
@@ -160,6 +163,10 @@ defmodule Tube.Options do
   defp valid?(:active, v), do: is_boolean(v) or v == :once or (is_integer(v) and v in 1..32_767)
   defp valid?(:timeout, v), do: v == :infinity or (is_integer(v) and v in 0..@max_ms)
 
+  defp valid?(:poll, :off), do: true
+  defp valid?(:poll, {:adaptive, v}), do: valid?({:integer, 1, @max_poll}, v)
+  defp valid?(:poll, _other), do: false
+
   defp valid?(:service, v),
     do: is_binary(v) and byte_size(v) in 1..64 and String.valid?(v)
 
@@ -177,6 +184,7 @@ defmodule Tube.Options do
   defp allowed(:name), do: "an atom, {:global, term} or {:via, module, term}"
   defp allowed(:active), do: "true, false, :once, or an integer from 1 to 32767"
   defp allowed(:timeout), do: "an integer from 0 to #{@max_ms} (milliseconds), or :infinity"
+  defp allowed(:poll), do: ":off, or {:adaptive, microseconds} with 1 to #{@max_poll}"
   defp allowed(:service), do: "a string of 1 to 64 bytes of UTF-8"
   defp allowed(:peers), do: ":any, or a list of domids from 0 to #{@max_domid}, not empty"
   defp allowed(:ring), do: "a power of two from 4096 to 1048576"

@@ -41,6 +41,39 @@ defmodule Tube.HandleTest do
     end)
   end
 
+  test "poll: at open and later, active and passive, and without its poller", %{vm: vm} do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(poll: {:adaptive, 500})
+      assert {:ok, [poll: {:adaptive, 500}]} = Tube.getopts(tip, [:poll])
+
+      for n <- 1..50 do
+        :ok = Tube.send(nock, <<n>>)
+        assert {:ok, <<^n>>} = Tube.recv(tip, 1_000)
+      end
+
+      :ok = Tube.setopts(tip, poll: :off)
+      {:links, before} = Process.info(tip.pid, :links)
+      :ok = Tube.setopts(tip, active: true, poll: {:adaptive, 200})
+      assert {:ok, [poll: {:adaptive, 200}]} = Tube.getopts(tip, [:poll])
+
+      for n <- 1..50 do
+        :ok = Tube.send(nock, <<n>>)
+        assert_receive {:tube, ^tip, <<^n>>}, 1_000
+      end
+
+      {:links, links} = Process.info(tip.pid, :links)
+      [poller] = links -- before
+      monitor = Process.monitor(poller)
+      Process.exit(poller, :kill)
+      assert_receive {:DOWN, ^monitor, _, _, _}, 1_000
+      :ok = Tube.send(nock, "without")
+      assert_receive {:tube, ^tip, "without"}, 1_000
+      assert {:ok, [poll: :off]} = Tube.getopts(tip, [:poll])
+      assert {:error, :not_owner} = Task.await(Task.async(Tube, :setopts, [tip, [poll: :off]]))
+      :ok = end_both(nock, tip)
+    end)
+  end
+
   test "getstat counts messages, bytes and waits for room", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(ring: 4096)

@@ -6,7 +6,7 @@ defmodule Tube.Connection.Operation do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.{Rings, State}
-  alias Tube.{Connection, Handshake, Listener, Native, Stats, Telemetry, Xenstore}
+  alias Tube.{Connection, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
 
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
@@ -76,6 +76,7 @@ defmodule Tube.Connection.Operation do
   defp change(:connected, state) do
     state = %{state | span: Telemetry.connected(state.span)}
     {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
+    state = %{state | poller: Poller.set(nil, state.tube, state.options.poll)}
     Stats.connected(self())
 
     # At the tip the listener owns it, passively, until somebody accepts.

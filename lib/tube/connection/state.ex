@@ -35,6 +35,8 @@ defmodule Tube.Connection.State do
     shutting: false,
     # what `Tube.Telemetry` makes of it
     span: nil,
+    # the process that looks for data, see `Tube.Poller`
+    poller: nil,
     commands: Commands.new(),
     timers: %{},
     store_up: true,

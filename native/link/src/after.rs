@@ -11,6 +11,8 @@ pub(crate) struct After<P> {
     pub senders: Vec<P>,
     /// The owner to wake.
     pub owner: Option<P>,
+    /// Who polls, to be woken.
+    pub poller: Option<P>,
     /// The peer waits for what was done.
     pub ring: bool,
     /// To ring it with.
@@ -23,6 +25,7 @@ impl<P> Default for After<P> {
             // Without elements it has no memory either, so the common case allocates nothing.
             senders: Vec::new(),
             owner: None,
+            poller: None,
             ring: false,
             channel: None,
         }

@@ -12,7 +12,7 @@ impl<V: Vm> Link<V> {
     pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
         // While there is more to deliver than the budget allows, the bell stays: it will call again. To
         // arm before the bell is taken would be to ask for one that is taken with it.
-        if self.deliver(outlet, false) == Delivered::Budget {
+        if self.deliver(outlet, |_| false) == Delivered::Budget {
             self.settle(outlet);
             return Flow::Ready;
         }
@@ -31,19 +31,21 @@ impl<V: Vm> Link<V> {
     }
 
     fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
-        let delivered = self.deliver(outlet, true);
+        let delivered = self.deliver(outlet, |_| true);
         self.settle(outlet);
-        match delivered {
-            Delivered::Budget => Flow::Later,
-            _ => Flow::Idle,
-        }
+        Flow::after(delivered)
     }
 
     /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
-    fn deliver(&self, outlet: &mut impl Outlet<V>, arm: bool) -> Delivered {
+    pub(crate) fn deliver(
+        &self,
+        outlet: &mut impl Outlet<V>,
+        arm: impl FnOnce(&Rx<V>) -> bool,
+    ) -> Delivered {
         let mut after = After::default();
         let delivered = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
+            let arm = arm(rx);
             let delivered = match now.has(Event::Violated) {
                 true => Err(Stop::Violated),
                 false => rx.deliver(outlet, now.has(Event::Gone), arm, after),
@@ -59,6 +61,9 @@ impl<V: Vm> Link<V> {
             delivered
         });
         ring(&after);
+        if let Some(poller) = after.poller {
+            outlet.data(poller);
+        }
         match delivered {
             Ok(delivered) => delivered,
             // The message is still there; try again.

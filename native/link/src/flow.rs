@@ -1,5 +1,7 @@
 //! The words in which a link answers.
 
+use crate::rx::Delivered;
+
 /// What became of a [`Link::send`](crate::Link::send).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -20,6 +22,8 @@ pub enum Received<B> {
     Long(B),
     /// Part of a long message was taken; call again.
     More,
+    /// Nothing there, and the link is polled: let others run, and call again.
+    Poll,
     /// Nothing there. The owner is registered and will be told when there is.
     Wait,
 }
@@ -31,7 +35,20 @@ pub enum Gathered {
     Messages(usize),
     /// Part of a long message was taken; call again.
     More,
+    /// As of [`Received::Poll`].
+    Poll,
     /// Nothing there. The owner is registered and will be told when there is.
+    Wait,
+}
+
+/// What a look at a polled link says: see [`Link::poll`](crate::Link::poll).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// There is something: [`Link::deliver_now`](crate::Link::deliver_now).
+    Ready,
+    /// Nothing there: let others run, and look again.
+    Again,
+    /// Nothing there, or nobody wants it. The poller is registered and will be told when to look again.
     Wait,
 }
 
@@ -97,6 +114,16 @@ pub enum Flow {
     Ready,
     /// Call [`Link::resume`](crate::Link::resume) soon: there is more to deliver, and no bell to say so.
     Later,
+}
+
+impl Flow {
+    /// What follows from a round of deliveries that was not owed to the bell.
+    pub(crate) fn after(delivered: Delivered) -> Flow {
+        match delivered {
+            Delivered::Budget => Flow::Later,
+            _ => Flow::Idle,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! a whole ([`Event`]) is reported once, to whoever calls next.
 
 mod after;
+mod assembly;
 mod bell;
 mod census;
 mod channel;
@@ -22,8 +23,10 @@ mod flow;
 mod ground;
 mod info;
 mod link;
+mod looking;
 mod make;
 mod memory;
+mod poll;
 mod rx;
 mod status;
 mod tx;
@@ -31,7 +34,7 @@ mod vm;
 
 pub use census::Census;
 pub use channel::Channel;
-pub use flow::{Flow, Gathered, Mode, Received, Refusal, Sent};
+pub use flow::{Flow, Gathered, Look, Mode, Received, Refusal, Sent};
 pub use info::Info;
 pub use link::Link;
 pub use make::{MakeError, Offer, Refs};

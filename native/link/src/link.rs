@@ -179,7 +179,10 @@ impl<V: Vm> Link<V> {
     /// The owner waits no longer.
     pub fn recv_cancel(&self, owner: V::Process) {
         _ = self.with_rx(&mut After::default(), |rx, _| {
-            rx.waiting &= rx.owner != Some(owner);
+            if rx.owner == Some(owner) {
+                rx.waiting = false;
+                rx.poll.forget();
+            }
             Ok(())
         });
     }
@@ -196,6 +199,7 @@ impl<V: Vm> Link<V> {
         let mut after = After::default();
         let done = self.with_rx(&mut after, |rx, after| {
             rx.wake(after);
+            rx.poll.forget();
             rx.owner = Some(owner);
             Ok(())
         });
@@ -269,6 +273,7 @@ impl<V: Vm> Link<V> {
             }
             rx.end();
             rx.wake(&mut after);
+            rx.wake_poller(&mut after);
         }
         // The pages are gone by now, and with them the peer was rung.
         self.finish(after, outlet);
@@ -351,8 +356,8 @@ impl<V: Vm> Link<V> {
         for sender in after.senders {
             herald.space(sender);
         }
-        if let Some(owner) = after.owner {
-            herald.data(owner);
+        for waiting in [after.owner, after.poller].into_iter().flatten() {
+            herald.data(waiting);
         }
         if self.status.is_untold() {
             let _order = self.reporting.lock();

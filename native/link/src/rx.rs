@@ -1,12 +1,15 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use crate::after::{After, Stop};
-use crate::flow::{Gathered, Mode, Received, Refusal};
+use crate::assembly::{Assembly, Inlet};
+use crate::flow::{Gathered, Look, Mode, Received, Refusal};
 use crate::ground::Ground;
 use crate::memory::Memory;
-use crate::vm::{Buffer, Heap, Outlet, Small, Vm};
+use crate::poll::Poll;
+use crate::vm::{Heap, Outlet, Small, Vm};
 use std::sync::Arc;
-use tube_ring::{Consumer, Fragment, Pull, Sink};
+use std::time::Instant;
+use tube_ring::{Consumer, Pull};
 
 /// Most bytes taken in one call: some ten microseconds of copying.
 const BUDGET: usize = 256 << 10;
@@ -22,6 +25,10 @@ pub(crate) struct Rx<V: Vm> {
     pub(crate) mode: Mode,
     /// The owner is to be told of data.
     pub(crate) waiting: bool,
+    /// How long to look before a bell is asked for.
+    pub(crate) poll: Poll,
+    /// Who looks for an active owner, and is to be told when that is worth while.
+    poller: Option<V::Process>,
     /// An active owner was told of the end.
     ended: bool,
     /// Bytes of the largest message so far.
@@ -61,6 +68,8 @@ impl<V: Vm> Rx<V> {
             owner: None,
             mode: Mode::Passive,
             waiting: false,
+            poll: Poll::default(),
+            poller: None,
             ended: false,
             largest: 0,
             ground: Ground::Shared(memory),
@@ -78,7 +87,7 @@ impl<V: Vm> Rx<V> {
         self.begin(owner)?;
         let mut budget = BUDGET;
         loop {
-            match self.step(small, &mut budget)? {
+            match self.step(small, &mut budget, after)? {
                 Step::Small => {
                     after.ring |= self.consumer.release_batch()?;
                     return Ok(Received::Small);
@@ -87,15 +96,12 @@ impl<V: Vm> Rx<V> {
                     after.ring |= self.consumer.release_batch()?;
                     return Ok(Received::Long(buffer));
                 }
-                Step::Budget => {
-                    after.ring |= self.consumer.release_batch()?;
-                    return Ok(Received::More);
-                }
+                Step::Budget => return Ok(Received::More),
                 Step::Finished => return Err(Refusal::Closed.into()),
-                Step::Empty => match gone {
-                    Some(why) => return Err(why.into()),
-                    None if self.must_wait(after)? => return Ok(Received::Wait),
-                    None => {}
+                Step::Empty => match self.idle(gone, after)? {
+                    Look::Again => return Ok(Received::Poll),
+                    Look::Wait => return Ok(Received::Wait),
+                    Look::Ready => {}
                 },
             }
             // A peer that writes one fragment at a time must not keep us here.
@@ -121,17 +127,17 @@ impl<V: Vm> Rx<V> {
         let mut taken = 0;
         while taken < most && budget > 0 {
             heap.expect(self.consumer.backlog());
-            match self.step(heap, &mut budget) {
+            match self.step(heap, &mut budget, after) {
                 Ok(Step::Small) => heap.small(),
                 Ok(Step::Long(message)) => heap.long(message),
                 Ok(Step::Budget) => break,
                 // Neither an end nor a fault goes away: the next call meets it again.
                 Ok(Step::Empty | Step::Finished) | Err(_) if taken > 0 => break,
                 Ok(Step::Finished) => return Err(Refusal::Closed.into()),
-                Ok(Step::Empty) => match gone {
-                    Some(why) => return Err(why.into()),
-                    None if self.must_wait(after)? => return Ok(Gathered::Wait),
-                    None => continue,
+                Ok(Step::Empty) => match self.idle(gone, after)? {
+                    Look::Again => return Ok(Gathered::Poll),
+                    Look::Wait => return Ok(Gathered::Wait),
+                    Look::Ready => continue,
                 },
                 Err(stop) => return Err(stop),
             }
@@ -163,12 +169,52 @@ impl<V: Vm> Rx<V> {
         Ok(())
     }
 
-    /// Registers the owner of an empty ring, unless there is news by now.
-    fn must_wait(&mut self, after: &mut After<V::Process>) -> Result<bool, Stop> {
+    /// What the owner of an empty ring does: look again, or wait, registered, unless there is news by now.
+    fn idle(&mut self, gone: Option<Refusal>, after: &mut After<V::Process>) -> Result<Look, Stop> {
+        if let Some(why) = gone {
+            return Err(why.into());
+        }
+        if self.poll.look_again(Instant::now) {
+            return Ok(Look::Again);
+        }
         let armed = self.consumer.arm()?;
         after.ring |= armed.notify;
         self.waiting = !armed.ready;
-        Ok(self.waiting)
+        Ok(if armed.ready { Look::Ready } else { Look::Wait })
+    }
+
+    /// What who polls for an active owner does.
+    pub(crate) fn look(
+        &mut self,
+        poller: V::Process,
+        after: &mut After<V::Process>,
+    ) -> Result<Look, Stop> {
+        self.poller = None;
+        let look = match self.mode.is_active() && !self.ended && self.poll.is_on() {
+            false => Look::Wait,
+            true if self.consumer.is_ready()? => Look::Ready,
+            true => {
+                let began = !self.poll.is_awake();
+                match self.poll.look_again(Instant::now) {
+                    true => {
+                        if began {
+                            // Asked for by the last delivery, before there was somebody to look.
+                            self.consumer.disarm();
+                        }
+                        Look::Again
+                    }
+                    false => {
+                        let armed = self.consumer.arm()?;
+                        after.ring |= armed.notify;
+                        if armed.ready { Look::Ready } else { Look::Wait }
+                    }
+                }
+            }
+        };
+        if look == Look::Wait {
+            self.poller = Some(poller);
+        }
+        Ok(look)
     }
 
     /// Messages to an active owner, as many as it wants and the budget allows. `arm` asks for a bell when
@@ -185,13 +231,10 @@ impl<V: Vm> Rx<V> {
             let Some(owner) = self.owner.filter(|_| self.mode.is_active()) else {
                 return Ok(Delivered::Passive);
             };
-            let alive = match self.step(outlet, &mut budget)? {
+            let alive = match self.step(outlet, &mut budget, after)? {
                 Step::Small => outlet.small(owner),
                 Step::Long(message) => outlet.long(owner, message),
-                Step::Budget => {
-                    after.ring |= self.consumer.release_batch()?;
-                    return Ok(Delivered::Budget);
-                }
+                Step::Budget => return Ok(Delivered::Budget),
                 Step::Finished => return Ok(Delivered::End),
                 Step::Empty if gone => return Ok(Delivered::End),
                 Step::Empty if !arm => return Ok(Delivered::Empty),
@@ -205,6 +248,7 @@ impl<V: Vm> Rx<V> {
                 }
             };
             after.ring |= self.consumer.release_batch()?;
+            self.wake_poller(after);
             match self.mode {
                 // What was just taken is lost with its reader; the rest stays for whoever comes next.
                 _ if !alive => self.mode = Mode::Passive,
@@ -243,6 +287,7 @@ impl<V: Vm> Rx<V> {
         &mut self,
         small: &mut S,
         budget: &mut usize,
+        after: &mut After<V::Process>,
     ) -> Result<Step<V::Buffer>, Stop> {
         loop {
             let mut inlet = Inlet {
@@ -258,6 +303,7 @@ impl<V: Vm> Rx<V> {
                 Pull::Message(bytes) => {
                     self.largest = self.largest.max(bytes);
                     // Of a message in pieces this is the last piece; the others were counted.
+                    self.poll.over(Instant::now);
                     let last = match self.assembly.buffer {
                         Some(_) => self.assembly.piece,
                         None => bytes,
@@ -268,7 +314,12 @@ impl<V: Vm> Rx<V> {
                         None => Step::Small,
                     });
                 }
-                Pull::Partial(bytes) => *budget = budget.saturating_sub(bytes),
+                Pull::Partial(bytes) => {
+                    self.poll.over(Instant::now);
+                    // Piece by piece, so that a sender that waits for room goes on while we do.
+                    after.ring |= self.consumer.release_batch()?;
+                    *budget = budget.saturating_sub(bytes);
+                }
                 Pull::Aborted => *budget = budget.saturating_sub(PIECE),
                 Pull::Refused => return Err(Refusal::NoMemory.into()),
                 Pull::Empty => return Ok(Step::Empty),
@@ -299,6 +350,13 @@ impl<V: Vm> Rx<V> {
         }
     }
 
+    /// Has whoever polls look again.
+    pub(crate) fn wake_poller(&mut self, after: &mut After<V::Process>) {
+        if let Some(poller) = self.poller.take() {
+            after.poller = Some(poller);
+        }
+    }
+
     /// Has the peer declared the end of its data?
     pub(crate) fn peer_finished(&mut self) -> Result<bool, Stop> {
         Ok(self.consumer.peer_finished()?)
@@ -324,74 +382,5 @@ impl<V: Vm> Rx<V> {
 
     pub(crate) fn consumer(&self) -> &Consumer {
         &self.consumer
-    }
-}
-
-/// Where the bytes of the message that is being pulled go.
-struct Assembly<B> {
-    /// Messages up to this long are expected in one piece and need no buffer.
-    inline: usize,
-    buffer: Option<B>,
-    total: usize,
-    /// Bytes put there last.
-    piece: usize,
-    /// There was no memory for a short message in pieces. No honest peer sends such.
-    short: bool,
-}
-
-impl<B: Buffer> Assembly<B> {
-    fn new(inline: usize) -> Assembly<B> {
-        Assembly {
-            inline,
-            buffer: None,
-            total: 0,
-            piece: 0,
-            short: false,
-        }
-    }
-
-    fn make_room(&mut self) -> bool {
-        self.buffer = B::new(self.total);
-        self.buffer.is_some()
-    }
-}
-
-struct Inlet<'a, B, S> {
-    assembly: &'a mut Assembly<B>,
-    small: &'a mut S,
-}
-
-impl<B: Buffer, S: Small> Sink for Inlet<'_, B, S> {
-    #[inline]
-    fn begin(&mut self, total: usize) -> bool {
-        self.assembly.total = total;
-        if total <= self.assembly.inline {
-            self.small.room(total)
-        } else {
-            self.assembly.make_room()
-        }
-    }
-
-    #[inline]
-    fn put(&mut self, offset: usize, bytes: Fragment<'_>) {
-        let assembly = &mut *self.assembly;
-        if assembly.buffer.is_none() {
-            if bytes.len() == assembly.total {
-                return self.small.take(bytes);
-            }
-            if assembly.short || !assembly.make_room() {
-                assembly.short = true;
-                return;
-            }
-        }
-        if let Some(buffer) = &mut assembly.buffer {
-            assembly.piece = bytes.len();
-            let room = &mut buffer.room()[offset..][..bytes.len()];
-            bytes.copy_to(room);
-        }
-    }
-
-    fn discard(&mut self) {
-        self.assembly.buffer = None;
     }
 }

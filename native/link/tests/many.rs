@@ -197,3 +197,16 @@ fn only_for_a_passive_owner() {
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
     assert_eq!(gather(&tube, 9), (Err(Refusal::Invalid), vec![]));
 }
+
+#[test]
+fn a_polled_link_is_looked_at_again_before_anybody_waits() {
+    let tube = tube(4);
+    let long = std::time::Duration::from_secs(1000);
+    tube.nock.set_poll(long, &Ear::default()).unwrap();
+    assert_eq!(gather(&tube, 10), (Ok(Gathered::Poll), vec![]));
+    let before = tube.world.rung();
+    send(&tube, b"one");
+    let one = vec![b"one".to_vec()];
+    assert_eq!(gather(&tube, 10), (Ok(Gathered::Messages(1)), one));
+    assert_eq!(tube.world.rung(), before);
+}

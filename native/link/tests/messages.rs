@@ -10,7 +10,7 @@ fn pull(tube: &Tube, ear: &mut Ear, long: &mut Option<Vec<u8>>) -> bool {
     match tube.nock.recv(BOB, ear, &Ear::default()).unwrap() {
         Received::Small => *long = None,
         Received::Long(Bytes(message)) => *long = Some(message),
-        Received::More | Received::Wait => return false,
+        Received::More | Received::Poll | Received::Wait => return false,
     }
     true
 }

@@ -255,7 +255,7 @@ fn nobody_sleeps_for_ever() {
                         match tube.nock.recv(BOB, &mut ear, &Ear::default()).unwrap() {
                             Received::Small => break ear.message().to_vec(),
                             Received::Long(toy::Bytes(message)) => break message,
-                            Received::More => {}
+                            Received::More | Received::Poll => {}
                             Received::Wait => {
                                 while ear.take() != [Told::Data(BOB)] {
                                     toy::sleep(&tube.nock);

@@ -194,6 +194,16 @@ impl Consumer {
         Ok(Pull::Partial(length as usize))
     }
 
+    /// Whether a pull would find anything, be it the end of data. Asks for no bell.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull), as far as the page's words show it.
+    #[inline]
+    pub fn is_ready(&mut self) -> Result<bool, Violation> {
+        self.sound()?;
+        Ok(self.seen != self.index || self.look()? || self.end.is_some())
+    }
+
     /// Looks for news of the producer; whether there is a record. Notes the end of data.
     fn look(&mut self) -> Result<bool, Violation> {
         let seen = self.control.load(PRODUCER + INDEX, Acquire);

@@ -2,7 +2,7 @@
 //! that come out of the ring go to the VM. See `Tube.Dist` for when a port becomes one.
 
 use super::sys;
-use super::term::Sender;
+use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -297,7 +297,9 @@ impl Herald<Pid> for Dist {
         self.room.set(true);
     }
 
-    fn data(&self, _to: Pid) {}
+    fn data(&self, to: Pid) {
+        self.events.wake(to, ATOMS.our_data);
+    }
 
     fn event(&self, event: Event) {
         self.events.report(event);

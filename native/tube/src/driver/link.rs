@@ -19,6 +19,7 @@ const DIST: c_uint = 0x5455_0003;
 const DIST_INPUT: c_uint = 0x5455_0004;
 const DIST_TICK: c_uint = 0x5455_0005;
 const CUT: c_uint = 0x5455_0006;
+const DELIVER: c_uint = 0x5455_0007;
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -116,6 +117,9 @@ impl LinkPort {
             let port = self.port;
             (sys::driver_caller(port), sys::driver_connected(port))
         };
+        if (operation, data) == (DELIVER, &[]) {
+            return Some((c"ok", self.deliver()));
+        }
         let done = match (operation, data) {
             (START, []) => self.begin(Pid::from_word(connected)),
             (ACTIVE, data) => match mode(data) {
@@ -228,6 +232,18 @@ impl LinkPort {
         let flow = match &mut flowing.way {
             Way::Owner(delivery) => self.entry.link.resume(delivery),
             Way::Vm(dist) => self.entry.link.resume(dist),
+        };
+        self.follow(flow)
+    }
+
+    /// Somebody who polls has seen that there is something.
+    fn deliver(&mut self) -> Verdict {
+        let Some(flowing) = &mut self.flowing else {
+            return Verdict::Stay;
+        };
+        let flow = match &mut flowing.way {
+            Way::Owner(delivery) => self.entry.link.deliver_now(delivery),
+            Way::Vm(dist) => self.entry.link.deliver_now(dist),
         };
         self.follow(flow)
     }

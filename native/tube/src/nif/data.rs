@@ -12,7 +12,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Gathered, Received, Refusal, Sent, Small};
+use tube_link::{Fragment, Gathered, Look, Received, Refusal, Sent, Small};
 
 /// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
 macro_rules! enter {
@@ -55,6 +55,7 @@ enter!(c"send", 2, send);
 enter!(c"send", 3, send_on);
 enter!(c"recv", 1, recv);
 enter!(c"recv_many", 2, recv_many);
+enter!(c"poll", 1, poll);
 
 fn send<'a>(env: Env<'a>, [id, message]: [Term<'a>; 2]) -> Option<Term<'a>> {
     send_from(env, id, message, 0)
@@ -129,6 +130,7 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
             charge(env, BUDGET, 0);
             atoms::more().to_term(env)
         }
+        Ok(Received::Poll) => atoms::poll().to_term(env),
         Ok(Received::Wait) => atoms::wait().to_term(env),
         Err(refusal) => refused(env, refusal),
     })
@@ -152,7 +154,22 @@ fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
             charge(env, BUDGET, 0);
             atoms::more().to_term(env)
         }
+        Ok(Gathered::Poll) => atoms::poll().to_term(env),
         Ok(Gathered::Wait) => atoms::wait().to_term(env),
+        Err(refusal) => refused(env, refusal),
+    })
+}
+
+fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
+    let id = id.decode().ok()?;
+    let look = handles::with_link(id, |entry| {
+        let poller = Pid::caller(env);
+        entry.link.poll(poller, &Voice::new(env, id, entry))
+    });
+    Some(match look.unwrap_or(Err(Refusal::Closed)) {
+        Ok(Look::Ready) => atoms::ready().to_term(env),
+        Ok(Look::Again) => atoms::poll().to_term(env),
+        Ok(Look::Wait) => atoms::wait().to_term(env),
         Err(refusal) => refused(env, refusal),
     })
 }

@@ -6,6 +6,7 @@ use crate::guard::guarded;
 use crate::handles::{self, Form, Parties};
 use crate::process::{Beam, Pid};
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
+use std::time::Duration;
 use tube_link::{Link, MakeError, Nobody, Offer, Refusal};
 use tube_platform::Domid;
 
@@ -114,6 +115,12 @@ fn link_owner<'a>(env: Env<'a>, id: u64, owner: LocalPid) -> Term<'a> {
     answer(env, id, |entry, voice| {
         entry.link.set_owner(Pid::from_nif(owner), voice)
     })
+}
+
+#[rustler::nif]
+fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
+    let most = Duration::from_micros(microseconds.into());
+    answer(env, id, |entry, voice| entry.link.set_poll(most, voice))
 }
 
 #[rustler::nif]
