@@ -60,6 +60,11 @@ defmodule Tube do
 
   Errors are `{:error, reason}` with the reasons of `Tube.Error`. Bad arguments and options
   raise `ArgumentError`, naming what was wrong and what is allowed.
+
+  ## Examples on this page
+
+  A VM may open tubes to itself on the local platform. The examples of the functions do, so
+  each of them can be pasted into one IEx session.
   """
 
   alias Tube.Connection.Rings
@@ -90,8 +95,14 @@ defmodule Tube do
 
   Attaches to the platform first if that has not been done: on the local platform this claims
   a virtual domain, and starts `tube-hub` when none runs. Errors: `{:no_hub, text}`,
-  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`.
+  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`, and what a platform lacks
+  (`available?/1`).
+
+      iex> {:ok, domid} = Tube.domid()
+      iex> domid in 0..0x7FEF
+      true
   """
+  @doc group: :domain
   @spec domid() :: {:ok, domid} | {:error, reason}
   def domid, do: Domain.domid()
 
@@ -99,7 +110,6 @@ defmodule Tube do
   Whether this VM could have tubes on a platform: `true`, or `{false, lacks}` with all that is
   missing, each with a sentence that says how to get it:
 
-      iex> Tube.available?(:xen)
       {false, [no_gntalloc: "/dev/xen/gntalloc is not there: in a Xen domain, modprobe xen-gntalloc"]}
 
   On Xen these are `:no_xenbus`, `:no_gntalloc`, `:no_gntdev` and `:no_evtchn` (a device is not
@@ -109,7 +119,11 @@ defmodule Tube do
   Which platform a VM takes is said by `config :tube, platform: :xen | :local` or the variable
   `TUBE_PLATFORM`; otherwise a VM that names a run directory takes the local one, and any other
   takes Xen if `/dev/xen/xenbus` is there.
+
+      iex> Tube.available?(:local)
+      true
   """
+  @doc group: :domain
   @spec available?(:local | :xen) :: true | {false, [{atom, String.t()}]}
   def available?(platform) when platform in [:local, :xen] do
     case Domain.missing(platform) do
@@ -135,7 +149,18 @@ defmodule Tube do
 
   `:timeout` (nobody listens there, or not to us), `:refused`, `:busy`, `:version`, `:eexist` (that `:tid`
   is in use), `:peer_down`, `:peer_domain_gone`, `:protocol`, and those of `domid/0`.
+
+  ## Example
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "open")
+      iex> {:ok, tube} = Tube.open(me, service: "open")
+      iex> Tube.send(tube, "hello")
+      :ok
+      iex> Tube.open(me, service: "nobody listens to it", timeout: 50)
+      {:error, :timeout}
   """
+  @doc group: :opening
   @spec open(domid, keyword) :: {:ok, t} | {:error, reason}
   def open(peer, options \\ []) do
     peer = Options.domid!(peer)
@@ -154,7 +179,16 @@ defmodule Tube do
   ## Errors
 
   `:eexist` (this VM listens to that service already), and those of `domid/0`.
+
+  ## Example
+
+      iex> {:ok, listener} = Tube.listen(service: "listen", peers: [5, 7], active: 32)
+      iex> Tube.listen(service: "listen")
+      {:error, :eexist}
+      iex> Tube.accept(listener, 10)
+      {:error, :timeout}
   """
+  @doc group: :opening
   @spec listen(keyword) :: {:ok, listener} | {:error, reason}
   def listen(options \\ []) do
     options |> Options.validate!(:listen) |> Listener.open()
@@ -174,7 +208,15 @@ defmodule Tube do
   #{Options.docs(:start_link)}
 
   Errors are those of `listen/1`, and `{:already_started, pid}` for a `:name` in use.
+
+  ## Example
+
+      iex> {:ok, pid} = Tube.start_link(service: "start_link", name: MyListener)
+      iex> {:error, {:already_started, ^pid}} = Tube.start_link(service: "other", name: MyListener)
+      iex> Tube.accept(MyListener, 10)
+      {:error, :timeout}
   """
+  @doc group: :opening
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options \\ []) do
     options = Options.validate!(options, :start_link)
@@ -183,8 +225,14 @@ defmodule Tube do
 
   @doc """
   A child specification of a listener, for a supervisor. Options are those of `start_link/1`, and
-  `:id` (by default the `:name`, else `{Tube, service}`).
+  `:id` (by default the `:name`, else `{Tube, service}`). Bad options raise `ArgumentError`.
+
+      iex> Tube.child_spec(service: "echo").id
+      {Tube, "echo"}
+      iex> Supervisor.child_spec({Tube, service: "echo", name: Echo}, restart: :transient).id
+      Echo
   """
+  @doc group: :opening
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
     {id, options} = Options.id!(options, :start_link)
@@ -200,8 +248,17 @@ defmodule Tube do
   Takes the tube that has waited longest, or waits for the next, `timeout` milliseconds at
   most. The calling process owns it.
 
-  Errors: `:timeout`, `:closed`.
+  Errors: `:timeout`, `:closed` (the listener has ended).
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "accept", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "accept")
+      iex> {:ok, tip} = Tube.accept(listener, 5_000)
+      iex> :ok = Tube.send(nock, "first")
+      iex> Tube.recv(tip)
+      {:ok, "first"}
   """
+  @doc group: :opening
   @spec accept(listener, timeout) :: {:ok, t} | {:error, reason}
   def accept(listener, timeout \\ :infinity)
 
@@ -233,7 +290,21 @@ defmodule Tube do
         :ok -> :sent
         {:error, :busy} -> :skipped
       end
+
+  Messages are whole, whatever they were made of:
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "send", active: false, max_message: 100)
+      iex> {:ok, nock} = Tube.open(me, service: "send")
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> :ok = Tube.send(nock, ["one", " message"])
+      iex> :ok = Tube.send(nock, "")
+      iex> {Tube.recv(tip), Tube.recv(tip)}
+      {{:ok, "one message"}, {:ok, ""}}
+      iex> Tube.send(nock, :binary.copy("x", 101))
+      {:error, :emsgsize}
   """
+  @doc group: :data
   @spec send(t, iodata, timeout | :default | [timeout: timeout, nosuspend: boolean]) ::
           :ok | {:error, reason}
   def send(tube, data, options \\ :default)
@@ -263,7 +334,21 @@ defmodule Tube do
 
   Errors: `:timeout`, `:closed` (the peer closed and all was received), `:not_owner`, `:einval` (the
   tube is active), `:peer_down`, `:peer_domain_gone`, `:protocol`.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "recv", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "recv")
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> :ok = Tube.send(nock, "a message")
+      iex> :ok = Tube.shutdown(nock, :write)
+      iex> Tube.recv(tip)
+      {:ok, "a message"}
+      iex> Tube.recv(tip)
+      {:error, :closed}
+      iex> Tube.recv(nock)
+      {:error, :einval}
   """
+  @doc group: :data
   @spec recv(t, timeout) :: {:ok, binary} | {:error, reason}
   def recv(tube, timeout \\ :infinity)
 
@@ -291,7 +376,20 @@ defmodule Tube do
   them: `:binary.copy/1` what you keep for long.
 
   Errors are those of `recv/2`. When there are messages before the end, they come first.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "recv_many", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "recv_many")
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> for n <- 1..5, do: :ok = Tube.send(nock, <<n>>)
+      iex> Tube.recv_many(tip, 3)
+      {:ok, [<<1>>, <<2>>, <<3>>]}
+      iex> Tube.recv_many(tip)
+      {:ok, [<<4>>, <<5>>]}
+      iex> Tube.recv_many(tip, 1024, 10)
+      {:error, :timeout}
   """
+  @doc group: :data
   @spec recv_many(t, pos_integer, timeout) :: {:ok, [binary, ...]} | {:error, reason}
   def recv_many(tube, max \\ 1024, timeout \\ :infinity)
 
@@ -319,8 +417,22 @@ defmodule Tube do
 
   #{Options.docs(:setopts)}
 
+  A number for `:active` adds to what is left of the last; any other mode replaces it.
+
   Errors: `:not_owner`, `:closed`.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "setopts", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "setopts")
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> :ok = Tube.setopts(tip, active: :once, send_timeout: 1_000)
+      iex> :ok = Tube.send(nock, "a message")
+      iex> receive do {:tube, ^tip, data} -> data end
+      "a message"
+      iex> Tube.recv(tip, 0)
+      {:error, :timeout}
   """
+  @doc group: :owner
   @spec setopts(t, keyword) :: :ok | {:error, reason}
   def setopts(tube, options) when is_here(tube) do
     options = Options.validate!(options, :setopts)
@@ -341,7 +453,11 @@ defmodule Tube do
   @doc """
   The values of some options of a tube, in the order asked for. For anyone.
 
-      {:ok, [active: false, linger: 5000]} = Tube.getopts(tube, [:active, :linger])
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "getopts")
+      iex> {:ok, tube} = Tube.open(me, service: "getopts", active: 10)
+      iex> Tube.getopts(tube, [:active, :linger, :ring])
+      {:ok, [active: 10, linger: 5000, ring: 65536]}
 
   ## Options
 
@@ -349,6 +465,7 @@ defmodule Tube do
 
   `:active` is what is left of a count, and `:ring` what the tip chose and had room for. Errors: `:closed`.
   """
+  @doc group: :owner
   @spec getopts(t, [atom]) :: {:ok, keyword} | {:error, reason}
   def getopts(tube, names) when is_here(tube) do
     names = Options.names!(names, :getopts)
@@ -366,7 +483,19 @@ defmodule Tube do
 
   Messages of the tube that wait in the caller's mailbox move along, before any later one.
   Errors: `:not_owner`, `:closed`, `:einval` (`new_owner` is not a live process of this VM).
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "controlling_process")
+      iex> {:ok, tube} = Tube.open(me, service: "controlling_process")
+      iex> {:ok, agent} = Agent.start_link(fn -> nil end)
+      iex> Tube.controlling_process(tube, agent)
+      :ok
+      iex> Tube.setopts(tube, active: :once)
+      {:error, :not_owner}
+      iex> Agent.get(agent, fn _ -> Tube.setopts(tube, active: :once) end)
+      :ok
   """
+  @doc group: :owner
   @spec controlling_process(t, pid) :: :ok | {:error, reason}
   def controlling_process(tube, new_owner) when is_here(tube) and is_pid(new_owner) do
     Connection.give(tube, new_owner)
@@ -382,10 +511,19 @@ defmodule Tube do
   nothing). The other direction goes on: the peer may send, and this side receive, until one of
   them closes. To do it twice does no harm. Errors: `:not_owner`, `:closed`.
 
-      :ok = Tube.send(tube, "the whole question")
-      :ok = Tube.shutdown(tube, :write)
-      {:ok, answer} = Tube.recv(tube)
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "shutdown", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "shutdown", active: false)
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> :ok = Tube.send(nock, "the whole question")
+      iex> :ok = Tube.shutdown(nock, :write)
+      iex> {Tube.recv(tip), Tube.recv(tip)}
+      {{:ok, "the whole question"}, {:error, :closed}}
+      iex> :ok = Tube.send(tip, "the answer")
+      iex> Tube.recv(nock)
+      {:ok, "the answer"}
   """
+  @doc group: :end
   @spec shutdown(t, :write) :: :ok | {:error, reason}
   def shutdown(tube, :write) when is_here(tube), do: Connection.shutdown(tube)
   def shutdown(tube, :write), do: elsewhere!(tube)
@@ -400,7 +538,16 @@ defmodule Tube do
   What was sent before is delivered first: returns when the peer has confirmed, or when `:linger`
   milliseconds are over, and then all that the tube had is free. Messages not yet received here
   are discarded. Errors: `:not_owner`, `:closed`.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "close")
+      iex> {:ok, tube} = Tube.open(me, service: "close", linger: 100)
+      iex> Tube.close(tube)
+      :ok
+      iex> Tube.send(tube, "too late")
+      {:error, :closed}
   """
+  @doc group: :end
   @spec close(t) :: :ok | {:error, reason}
   def close(tube) when is_here(tube), do: Connection.close(tube)
   def close(tube), do: elsewhere!(tube)
@@ -410,7 +557,15 @@ defmodule Tube do
   `:ring` (bytes of the receive and transmit rings), and its counters.
 
   Errors: `:closed`.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "info")
+      iex> {:ok, tube} = Tube.open(me, service: "info", tid: 12)
+      iex> {:ok, info} = Tube.info(tube)
+      iex> {info.role, info.tid, info.owner == self()}
+      {:nock, 12, true}
   """
+  @doc group: :look
   @spec info(t) :: {:ok, map} | {:error, reason}
   def info(tube) when is_here(tube), do: Connection.info(tube)
   def info(tube), do: elsewhere!(tube)
@@ -418,12 +573,19 @@ defmodule Tube do
   @doc """
   Who is at the other end: its domain, and what this tube is called between the two. For anyone.
 
-      {:ok, %{domid: 7, service: "echo", tid: 0}} = Tube.peer(tube)
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "peer")
+      iex> {:ok, _nock} = Tube.open(me, service: "peer", tid: 13)
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> {:ok, %{domid: ^me, service: service, tid: tid}} = Tube.peer(tip)
+      iex> {service, tid}
+      {"peer", 13}
 
   The domid is what the platform says, not what the peer says. `:service` is the tip's, and `:tid` the
   number that the nock has given to the tube, unique among its tubes to this tip.
   Errors: `:closed`.
   """
+  @doc group: :look
   @spec peer(t) ::
           {:ok, %{domid: domid, service: String.t(), tid: 0..0xFFFFFFFF}} | {:error, reason}
   def peer(tube) when is_here(tube) do
@@ -447,7 +609,16 @@ defmodule Tube do
     * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
 
   Errors: `:closed`.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "getstat")
+      iex> {:ok, tube} = Tube.open(me, service: "getstat")
+      iex> :ok = Tube.send(tube, "four")
+      iex> {:ok, counted} = Tube.getstat(tube)
+      iex> {counted[:send_cnt], counted[:send_oct], counted[:recv_cnt]}
+      {1, 4, 0}
   """
+  @doc group: :look
   @spec getstat(t) :: {:ok, [{atom, non_neg_integer}]} | {:error, reason}
   def getstat(tube) when is_here(tube) do
     with {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
@@ -471,7 +642,16 @@ defmodule Tube do
 
   def getstat(tube), do: elsewhere!(tube)
 
-  @doc "All connected tubes of this VM."
+  @doc """
+  All connected tubes of this VM.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, _listener} = Tube.listen(service: "list")
+      iex> {:ok, tube} = Tube.open(me, service: "list")
+      iex> tube in Tube.list()
+      true
+  """
+  @doc group: :look
   @spec list() :: [t]
   def list, do: Connection.list()
 

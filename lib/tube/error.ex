@@ -72,7 +72,14 @@ defmodule Tube.Error do
   @typedoc "A reason, or a reason with what is known of its circumstances."
   @type reason :: own | :file.posix() | {own | :file.posix(), String.t()}
 
-  @doc "A sentence, without a full stop, for `reason`."
+  @doc """
+  A sentence, without a full stop, for `reason`; for any other term what `inspect/1` makes of it.
+
+      iex> Tube.Error.message(:peer_down)
+      "the peer's VM ended"
+      iex> Tube.Error.message({:domid_taken, "domain 5 lives already"})
+      "domain 5 lives already"
+  """
   @spec message(reason | term) :: String.t()
   def message({reason, text}) when is_atom(reason) and is_binary(text), do: text
 

@@ -56,7 +56,11 @@ defmodule :tube do
   @listener Tube.Ling
   @form [mode: :port, active: true]
 
-  @doc "Opens the tube number 0 to a domain. See `open/2`."
+  @doc """
+  Opens the tube number 0 to a domain. Errors are those of `open/2`.
+
+      {:ok, tube} = :tube.open(5)
+  """
   @spec open(Tube.domid()) :: {:ok, tube} | {:error, atom}
   def open(domid), do: open(domid, 0)
 
@@ -64,6 +68,9 @@ defmodule :tube do
   Opens a tube to a domain; `tid` numbers the tubes that this domain opens to that one.
 
   Errors: `:exists`, `:badarg`, `:timeout`, `:refused`, `:busy`, and others of `Tube.open/2`.
+
+      iex> :tube.open(-1, 0)
+      {:error, :badarg}
   """
   @spec open(Tube.domid(), 0..0xFFFFFFFF) :: {:ok, tube} | {:error, atom}
   def open(domid, tid) when is_integer(domid) and is_integer(tid) do
@@ -75,7 +82,13 @@ defmodule :tube do
 
   def open(_domid, _tid), do: {:error, :badarg}
 
-  @doc "Waits for a tube that another domain opens, whichever it is."
+  @doc """
+  Waits for a tube that another domain opens, whichever it is.
+
+      {:ok, tube} = :tube.accept()
+
+  Errors are those of `Tube.listen/1`.
+  """
   @spec accept() :: {:ok, tube} | {:error, atom}
   def accept do
     with :ok <- listen(), do: @listener |> Tube.accept() |> answer()
@@ -83,7 +96,10 @@ defmodule :tube do
 
   @doc """
   Waits until nothing waits to be sent, then says for how many packets of 4096 bytes there is room: 1 at
-  least, since one packet may always wait.
+  least, since one packet may always wait. For anyone. Errors: `:closed`.
+
+      {:ok, n} = :tube.can_send(tube)
+      for _ <- 1..n, do: send(tube, {self(), {:command, packet}})
   """
   @spec can_send(tube) :: {:ok, pos_integer} | {:error, :closed}
   def can_send(tube) when is_pid(tube), do: Connection.call(tube, {:room, :reply})
@@ -91,6 +107,9 @@ defmodule :tube do
   @doc """
   The same without waiting: the calling process gets `{:can_send, tube, n}`, or `{:can_send, tube, :closed}`
   if the tube ends before.
+
+      :ok = :tube.can_send_async(tube)
+      receive do {:can_send, ^tube, n} -> n end
   """
   @spec can_send_async(tube) :: :ok
   def can_send_async(tube) when is_pid(tube) do
@@ -100,7 +119,11 @@ defmodule :tube do
     :ok
   end
 
-  @doc "Closes a tube, for its owner. What was sent before is delivered."
+  @doc """
+  Closes a tube, for its owner. What was sent before is delivered. Errors: `:closed`, `:not_owner`.
+
+      :ok = :tube.close(tube)
+  """
   @spec close(tube) :: :ok | {:error, :closed | :not_owner}
   def close(tube) when is_pid(tube), do: Connection.call(tube, :close)
 
@@ -109,6 +132,8 @@ defmodule :tube do
   @doc """
   Sends a packet, and waits for room as one who commands a busy port does. For anyone. Raises `badarg` if
   the tube is closed or `data` is not iodata.
+
+      true = :tube.port_command(tube, ["some ", "data"])
   """
   @spec port_command(tube | port, iodata) :: true
   def port_command(tube, data) when is_pid(tube) do
@@ -120,7 +145,11 @@ defmodule :tube do
 
   def port_command(port, data), do: :erlang.port_command(port, data)
 
-  @doc "The same; with `:nosuspend` false instead of waiting."
+  @doc """
+  The same; with `:nosuspend` false instead of waiting.
+
+      :tube.port_command(tube, "a sample", [:nosuspend])
+  """
   @spec port_command(tube | port, iodata, [:force | :nosuspend]) :: boolean
   def port_command(tube, data, options) when is_pid(tube) do
     cond do
@@ -132,7 +161,12 @@ defmodule :tube do
 
   def port_command(port, data, options), do: :erlang.port_command(port, data, options)
 
-  @doc "Makes `pid` the owner, for the owner. Messages that were delivered before stay where they are."
+  @doc """
+  Makes `pid` the owner, for the owner. Messages that were delivered before stay where they are. Raises
+  `badarg` if the tube is closed, or another's, or `pid` is no live process.
+
+      true = :tube.port_connect(tube, worker)
+  """
   @spec port_connect(tube | port, pid) :: true
   def port_connect(tube, pid) when is_pid(tube) and is_pid(pid) do
     case Connection.call(tube, {:give, pid, :initial}) do
@@ -143,7 +177,11 @@ defmodule :tube do
 
   def port_connect(port, pid), do: :erlang.port_connect(port, pid)
 
-  @doc "Closes the tube, for its owner."
+  @doc """
+  Closes the tube, for its owner. Raises `badarg` if it is closed, or another's.
+
+      true = :tube.port_close(tube)
+  """
   @spec port_close(tube | port) :: true
   def port_close(tube) when is_pid(tube) do
     case close(tube) do

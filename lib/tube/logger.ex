@@ -31,7 +31,10 @@ defmodule Tube.Logger do
   @doc """
   Starts to log at `level`. At another level than before: `detach/0` first.
 
-  Errors: `:no_telemetry` (there is no module `:telemetry`), `:already_exists`.
+      :ok = Tube.Logger.attach(:debug)
+
+  Errors: `:no_telemetry` (there is no module `:telemetry`), `:already_exists`. Another level than those
+  above raises `ArgumentError`.
   """
   @spec attach(level) :: :ok | {:error, :no_telemetry | :already_exists}
   def attach(level \\ :info) do
@@ -45,7 +48,11 @@ defmodule Tube.Logger do
     end
   end
 
-  @doc "Ends the logging. Errors: `:no_telemetry`, `:not_found`."
+  @doc """
+  Ends the logging. Errors: `:no_telemetry`, `:not_found` (nothing was attached).
+
+      :ok = Tube.Logger.detach()
+  """
   @spec detach() :: :ok | {:error, :no_telemetry | :not_found}
   def detach do
     if Code.ensure_loaded?(:telemetry),

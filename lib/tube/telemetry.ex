@@ -82,7 +82,12 @@ defmodule Tube.Telemetry do
           metadata: %{atom => term}
         }
 
-  @doc "Names of all events, for `:telemetry.attach_many/4`."
+  @doc """
+  Names of all events, for `:telemetry.attach_many/4`.
+
+      iex> [:tube, :peer, :lost] in Tube.Telemetry.events()
+      true
+  """
   @spec events() :: [[atom, ...], ...]
   def events, do: @events
 

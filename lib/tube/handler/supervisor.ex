@@ -39,7 +39,13 @@ defmodule Tube.Handler.Supervisor do
 
   alias Tube.Handler.{Acceptor, Settings}
 
-  @doc "A child specification; see the options above."
+  @doc """
+  A child specification. Options are those above; bad ones raise `ArgumentError`.
+
+      iex> defmodule Silent, do: use Tube.Handler
+      iex> Tube.Handler.Supervisor.child_spec(handler: Silent, service: "echo").id
+      {Tube.Handler.Supervisor, "echo"}
+  """
   @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(options) do
     {id, options} = Tube.Options.id!(options, :start_link)
@@ -55,6 +61,8 @@ defmodule Tube.Handler.Supervisor do
   @doc """
   Starts to listen and to accept, linked to the calling process.
 
+      {:ok, supervisor} = Tube.Handler.Supervisor.start_link(handler: Echo, service: "echo")
+
   Errors: those of `Tube.listen/1` (in the report of a supervisor that could not start its child),
   `{:already_started, pid}`. Bad options raise `ArgumentError`.
   """
@@ -64,7 +72,11 @@ defmodule Tube.Handler.Supervisor do
     Supervisor.start_link(__MODULE__, settings, Keyword.take(options, [:name]))
   end
 
-  @doc "The processes of all connections that there are now."
+  @doc """
+  The processes of all connections that there are now.
+
+      length(Tube.Handler.Supervisor.connections(supervisor))
+  """
   @spec connections(Supervisor.supervisor()) :: [pid]
   def connections(supervisor) do
     for {_id, pid, _type, _modules} <-
