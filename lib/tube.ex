@@ -284,7 +284,7 @@ defmodule Tube do
   #{Options.docs(:send)}
 
   Errors: `:timeout`, `:busy` (there is no room, and no time was given), `:closed`, `:emsgsize`,
-  `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  `:peer_down`, `:peer_domain_gone`, `:protocol`, `:distribution` (the tube carries distributed Erlang).
 
       case Tube.send(tube, sample, nosuspend: true) do
         :ok -> :sent
@@ -553,7 +553,7 @@ defmodule Tube do
   def close(tube), do: elsewhere!(tube)
 
   @doc """
-  What is known of a tube: `:role` (`:nock` or `:tip`), `:peer`, `:tid`, `:service`, `:state`, `:owner`,
+  What is known of a tube: `:role` (`:nock` or `:tip`), `:peer`, `:tid`, `:service`, `:mode`, `:state`, `:owner`,
   `:ring` (bytes of the receive and transmit rings), and its counters.
 
   Errors: `:closed`.
@@ -644,6 +644,9 @@ defmodule Tube do
 
   @doc """
   All connected tubes of this VM.
+
+  Those that carry distributed Erlang are among them, to be looked at: `info/1` has `mode: :dist`, and inspected
+  they say `distribution`. To send through one gives `{:error, :distribution}`; all else is for the owner, as always.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, _listener} = Tube.listen(service: "list")

@@ -7,11 +7,11 @@ defmodule Tube.Dist do
   # says which domain this VM is to be. It may go on, `dom<N>.machine`: then tubes lead to nodes whose
   # names go on in the same way, and other carriers to those of other machines.
   #
-  # A connection begins as an ordinary passive tube: each packet of OTP's handshake is one message.
-  # `control/1` makes its port take the VM's packets, `input/1` lets it hand over the peer's.
+  # Each packet of OTP's handshake is one message. `control/1` ties the tube's port, which takes the
+  # VM's packets from then on, to the connection; `input/1` lets it hand over the peer's.
 
   alias Tube.Dist.Settings
-  alias Tube.{Domain, Error, Native, Options, Paths, Tree, Xenstore}
+  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Tree, Xenstore}
 
   @type text :: charlist
 
@@ -40,15 +40,15 @@ defmodule Tube.Dist do
   end
 
   defp listen_as(service, settings) do
-    options = [
-      service: service,
-      peers: settings.peers,
-      active: false,
-      ring: settings.ring,
-      max_message: max_message()
-    ]
+    with {:ok, options} <- options([service: service, peers: settings.peers], :listen, settings),
+         do: explained(Listener.open(options))
+  end
 
-    explained(Tube.listen(options))
+  # Those of the public door, and `mode: :dist`, which is not for others.
+  defp options(given, place, settings) do
+    # A packet of the VM has no limit of its own where fragments are off, here or there.
+    common = [active: false, ring: settings.ring, max_message: Options.max_message()]
+    {:ok, %{Options.validate!(given ++ common, place) | mode: :dist}}
   rescue
     error in ArgumentError -> {:error, to_charlist(Exception.message(error))}
   end
@@ -143,15 +143,8 @@ defmodule Tube.Dist do
   end
 
   defp open(domid, service, settings, ms) do
-    options = [
-      service: service,
-      active: false,
-      ring: settings.ring,
-      max_message: max_message(),
-      timeout: ms
-    ]
-
-    explained(Tube.open(domid, options))
+    with {:ok, options} <- options([service: service, timeout: ms], :open, settings),
+         do: explained(Connection.open(domid, options))
   end
 
   # A tube is waited for; a node is there or not, as with other carriers.
@@ -177,7 +170,12 @@ defmodule Tube.Dist do
 
   @doc "The handshake sends a packet."
   @spec send(Tube.t(), iodata) :: :ok | {:error, term}
-  def send(tube, data), do: Tube.send(tube, data, :infinity)
+  def send(tube, data) do
+    Port.command(tube.port, data)
+    :ok
+  rescue
+    ArgumentError -> {:error, :closed}
+  end
 
   @doc "The handshake receives one. Its process has a time limit of its own."
   @spec recv(Tube.t(), 0, timeout) :: {:ok, [byte]} | {:error, term}
@@ -185,11 +183,11 @@ defmodule Tube.Dist do
     with {:ok, data} <- Tube.recv(tube, timeout), do: {:ok, :binary.bin_to_list(data)}
   end
 
-  @doc "From here on the port takes packets of the VM. The caller, the tube's owner, lives as long as it."
-  @spec control(Tube.t()) :: :ok | {:error, atom}
+  @doc "From here on the VM writes to the port. The caller, the tube's owner, lives as long as it."
+  @spec control(Tube.t()) :: :ok | {:error, :closed}
   def control(tube) do
     Process.link(tube.port)
-    Native.dist(tube.port)
+    :ok
   rescue
     # The port has ended before it could be linked to.
     ErlangError -> {:error, :closed}
@@ -279,9 +277,6 @@ defmodule Tube.Dist do
   end
 
   defp order(_other), do: :ok
-
-  # A packet of the VM has no limit of its own where fragments are off, here or there.
-  defp max_message, do: Options.max_message()
 
   defp explained({:error, reason}), do: {:error, to_charlist(Error.message(reason))}
   defp explained(fine), do: fine

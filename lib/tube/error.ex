@@ -14,6 +14,7 @@ defmodule Tube.Error do
   @own [
     busy: "the ring is full, or the peer takes no more tubes now",
     closed: "the tube is closed",
+    distribution: "the tube carries distributed Erlang, and only the VM sends through it",
     protocol: "the peer broke the protocol, so the tube was closed",
     peer_down: "the peer's VM ended",
     peer_domain_gone: "the peer's domain was destroyed",
@@ -49,6 +50,7 @@ defmodule Tube.Error do
   @type own ::
           :busy
           | :closed
+          | :distribution
           | :protocol
           | :peer_down
           | :peer_domain_gone

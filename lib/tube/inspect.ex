@@ -3,15 +3,22 @@ defimpl Inspect, for: Tube do
   #
   #     #Tube<7:0 -> 5 "echo" connected 64KiB>
   #
+  # One of distributed Erlang is marked: `"dist-a" distribution connected`.
+  #
   # Nothing is asked of the tube's process, which may be the one that inspects.
 
   alias Tube.{Connection, Native}
 
   def inspect(%{id: id, pid: pid}, _options) when is_integer(id) and is_pid(pid) do
     case known(id, pid) do
-      {:ok, entry, native} -> "#Tube<#{name(entry)} #{state(native)} #{rings(native)}>"
-      {:error, :closed} -> "#Tube<#{Kernel.inspect(pid)} closed>"
-      {:error, :elsewhere} -> "#Tube<#{Kernel.inspect(pid)} of another node>"
+      {:ok, entry, native} ->
+        "#Tube<#{name(entry)}#{mark(entry)} #{state(native)} #{rings(native)}>"
+
+      {:error, :closed} ->
+        "#Tube<#{Kernel.inspect(pid)} closed>"
+
+      {:error, :elsewhere} ->
+        "#Tube<#{Kernel.inspect(pid)} of another node>"
     end
   end
 
@@ -36,6 +43,9 @@ defimpl Inspect, for: Tube do
 
   defp name(nock, tid, tip, service),
     do: "#{nock}:#{tid} -> #{tip} #{Kernel.inspect(service)}"
+
+  defp mark(%{mode: :dist}), do: " distribution"
+  defp mark(_entry), do: ""
 
   defp state(%{gone: true}), do: "lost"
   defp state(%{tx: %{finished: true}, rx: %{finished: true}}), do: "closing"

@@ -20,8 +20,11 @@ defmodule Tube.Native do
   @typedoc "Bytes of a message that are already in the ring. Opaque, except that 0 means none."
   @type cont :: non_neg_integer
 
-  @typedoc "How the owner hears of messages: `{:tube, tube, binary}` or a port's `{pid, {:data, binary}}`."
-  @type form :: :tube | :port
+  @typedoc """
+  How the owner hears of messages: `{:tube, tube, binary}` or a port's `{pid, {:data, binary}}`. With `:dist`
+  not at all: the port is a distribution controller, and takes what is written to it and no `send/2`.
+  """
+  @type form :: :tube | :port | :dist
 
   @typedoc "-1 always, 0 never, -2 the next message only, n the next n messages."
   @type mode :: -2..0x7FFFFFFF
@@ -39,7 +42,6 @@ defmodule Tube.Native do
   # a port of another driver does not take them for its own.
   @op_start 0x54550001
   @op_active 0x54550002
-  @op_dist 0x54550003
   @op_dist_input 0x54550004
   @op_dist_tick 0x54550005
   @op_cut 0x54550006
@@ -180,7 +182,7 @@ defmodule Tube.Native do
     * `{:wait, cont}`: the ring is full, or another sender's long message is under way. The caller gets
       `{:"$tube_space", id}` once, when it is worth calling `send/3` again
     * `{:error, reason}`: `:closed`, `:peer_down`, `:protocol`, `:emsgsize`, `:einval` (a `cont` that is
-      not the caller's)
+      not the caller's), `:distribution` (a link of form `:dist`)
   """
   @spec send(id, binary) :: :ok | {:more | :wait, cont} | {:error, atom}
   def send(_id, _message), do: :erlang.nif_error(:not_loaded)
@@ -263,14 +265,10 @@ defmodule Tube.Native do
   def active(port, mode), do: control(port, @op_active, <<mode::signed-little-32>>)
 
   @doc """
-  Makes the port a distribution controller, for the owner, who must be passive: from here on it takes
-  the VM's packets (`:erlang.setnode/3` names it to the VM). It cannot be undone. When the link ends,
-  the port exits with reason `:connection_closed`.
+  Lets the port of a link of form `:dist` hand the peer's packets to the VM, and lifts the limit on their
+  length, which is 64 KiB until then. For the owner, once the VM knows the port (`:erlang.setnode/3`).
+  When the link ends after that, the port exits with reason `:connection_closed`.
   """
-  @spec dist(port) :: :ok | {:error, :not_owner | :closed | :einval}
-  def dist(port), do: control(port, @op_dist, <<>>)
-
-  @doc "Lets such a port hand the peer's packets to the VM. For the owner, once the VM knows the port."
   @spec dist_input(port) :: :ok | {:error, :not_owner | :closed | :einval}
   def dist_input(port), do: control(port, @op_dist_input, <<>>)
 

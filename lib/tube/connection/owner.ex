@@ -6,9 +6,9 @@ defmodule Tube.Connection.Owner do
   @enforce_keys [:pid, :monitor, :form]
   defstruct [:pid, :monitor, :form]
 
-  @type t :: %__MODULE__{pid: pid, monitor: reference, form: :tube | :port}
+  @type t :: %__MODULE__{pid: pid, monitor: reference, form: Tube.Native.form()}
 
-  @spec new(pid, :tube | :port) :: t
+  @spec new(pid, Tube.Native.form()) :: t
   def new(pid, form) do
     if form == :port, do: Process.link(pid)
     %__MODULE__{pid: pid, monitor: Process.monitor(pid), form: form}

@@ -50,7 +50,7 @@ defmodule Tube.Connection.Rings do
     end
   end
 
-  @spec start(Tube.t(), pid, :tube | :port) :: :ok | {:error, atom}
+  @spec start(Tube.t(), pid, Native.form()) :: :ok | {:error, atom}
   def start(tube, owner, form), do: Native.link_start(tube.id, tube.port, self(), owner, form)
 
   @doc "Says that no more will be sent."

@@ -54,6 +54,7 @@ defmodule Tube.Connection.State do
           peer: Tube.domid(),
           tid: 0..0xFFFFFFFF,
           service: String.t(),
+          mode: Native.form(),
           span: map
         }
 
@@ -169,6 +170,7 @@ defmodule Tube.Connection.State do
       peer: state.peer,
       tid: state.tid,
       service: state.options.service,
+      mode: state.options.mode,
       span: state.span.metadata
     }
   end
@@ -203,6 +205,7 @@ defmodule Tube.Connection.State do
          peer: state.peer,
          tid: state.tid,
          service: state.options.service,
+         mode: state.options.mode,
          state: state.state,
          owner: state.owner && state.owner.pid
        })}

@@ -231,6 +231,18 @@ impl<V: Vm> Link<V> {
         self.leave_pages(true);
     }
 
+    /// Takes messages of up to `most` bytes from here on, if that is less than the peer was told; a longer one
+    /// ends the link. Its memory is not even asked for.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub fn restrict(&self, most: u32) -> Result<(), Refusal> {
+        self.with_rx(&mut After::default(), |rx, _| {
+            rx.consumer.restrict(most);
+            Ok(())
+        })
+    }
+
     /// Has the peer's end gone? Its descriptor then stays readable, and must not be watched.
     pub fn is_gone(&self) -> bool {
         self.status.now().has(Event::Gone)

@@ -19,7 +19,7 @@ const MESSAGES: usize = 1024;
 const PIECE: usize = 64 << 10;
 
 pub(crate) struct Rx<V: Vm> {
-    consumer: Consumer,
+    pub(crate) consumer: Consumer,
     assembly: Assembly<V::Buffer>,
     pub(crate) owner: Option<V::Process>,
     pub(crate) mode: Mode,

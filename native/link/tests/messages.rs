@@ -83,6 +83,34 @@ fn a_message_longer_than_the_peer_takes_is_refused_and_nothing_else_is_hurt() {
 }
 
 #[test]
+fn a_restricted_end_takes_no_more_until_it_may() {
+    let tube = tube_with(4, 3000);
+    tube.nock.restrict(1000).unwrap();
+    let message = pattern(1000, 0);
+    assert_eq!(through(&tube, &message), message);
+    // Never more than the peer was told.
+    tube.nock.restrict(u32::MAX).unwrap();
+    let message = pattern(3000, 1);
+    assert_eq!(through(&tube, &message), message);
+    let mut ear = Ear::default();
+    let larger = pattern(3001, 2);
+    assert_eq!(
+        tube.tip.send(ALICE, &larger, 0, &ear),
+        Err(Refusal::TooLong)
+    );
+    // The peer was told of 3000; what counts here is less, and what is more ends the link.
+    tube.nock.restrict(1000).unwrap();
+    assert_eq!(
+        tube.tip.send(ALICE, &message[..1001], 0, &ear),
+        Ok(Sent::Whole)
+    );
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        Err(Refusal::Protocol)
+    );
+}
+
+#[test]
 fn small_messages_stay_in_order_and_cost_no_bell() {
     let tube = tube(4);
     let mut ear = Ear::default();

@@ -45,7 +45,9 @@ pub struct Consumer {
     pending: Pending,
     open: Option<Open>,
     rest: Option<Rest>,
+    /// The longest message that is taken now, at most what was announced.
     limit: u32,
+    announced: u32,
     /// The last index, once the end of data was seen.
     end: Option<u32>,
     counters: Counters,
@@ -79,6 +81,7 @@ impl Consumer {
             open: None,
             rest: None,
             limit,
+            announced: limit,
             end: None,
             counters: Counters::default(),
             fault: None,
@@ -209,6 +212,13 @@ impl Consumer {
             self.see_state(state)?;
         }
         Ok(self.end.is_some())
+    }
+
+    /// Takes messages of up to `most` bytes (at least 1) from here on, and never more than was announced.
+    /// For a peer that does not send longer ones before it may, and is not to be trusted with the memory
+    /// for them until then.
+    pub fn restrict(&mut self, most: u32) {
+        self.limit = most.clamp(1, self.announced);
     }
 
     /// Largest message taken, in bytes.

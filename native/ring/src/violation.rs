@@ -39,7 +39,7 @@ pub enum Violation {
     Length(u32),
     /// A total that its FIRST record does not leave room to fragment, or with reserved bits.
     Total(u64),
-    /// A message above the limit that this consumer announced.
+    /// A message above the limit that this consumer announced, or keeps to.
     TooLong(u32),
     /// A fragment of no bytes, which would be work without progress.
     EmptyFragment,
@@ -74,7 +74,7 @@ impl fmt::Display for Violation {
             Self::Flags(v) => write!(f, "impossible record flags {v:#010x}"),
             Self::Length(v) => write!(f, "record of {v} bytes reaches beyond the index"),
             Self::Total(v) => write!(f, "impossible message total {v:#x}"),
-            Self::TooLong(v) => write!(f, "message of {v} bytes above the announced limit"),
+            Self::TooLong(v) => write!(f, "message of {v} bytes above the limit"),
             Self::EmptyFragment => write!(f, "fragment without bytes"),
             Self::Sum(v) => write!(f, "fragments of {v} bytes do not make up the total"),
             Self::NotBegun => write!(f, "fragment of a message that was not begun"),

@@ -28,6 +28,13 @@ pub struct Entry {
     has_port: AtomicBool,
 }
 
+impl Entry {
+    /// Does the VM's distribution have this link for itself?
+    pub fn is_dist(&self) -> bool {
+        matches!(self.parties.get(), Some(parties) if parties.form == Form::Dist)
+    }
+}
+
 /// Who has to do with a link, besides its owner.
 #[derive(Clone, Copy)]
 pub struct Parties {
@@ -46,6 +53,8 @@ pub enum Form {
     Tube,
     /// `{pid, {:data, binary}}`
     Port,
+    /// None: the VM's distribution has the link for itself.
+    Dist,
 }
 
 /// A monitor on the sender of an unfinished message. See [`crate::nif::watch`].

@@ -1,13 +1,18 @@
 //! A link's port as a distribution controller: the packets that the VM puts out go into the ring, those
-//! that come out of the ring go to the VM. See `Tube.Dist` for when a port becomes one.
+//! that come out of the ring go to the VM. Until the handshake of OTP is over, the process that carries
+//! it out writes to the port and reads from the link, as anybody would who has a port.
 
+use super::intake::{Intake, Whole};
 use super::sys;
 use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
-use tube_link::{Buffer as _, Event, Fragment, Herald, Link, Outlet, Refusal, Sent, Small};
+use tube_link::{Event, Fragment, Herald, Link, Outlet, Refusal, Sent, Small};
+
+/// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
+/// handshake carry their length in two bytes with other carriers.
+pub const STRANGER: u32 = 64 << 10;
 
 /// Packets up to this size are copied out of the ring to one place, and the VM copies what it must keep;
 /// for larger ones a binary is made that the VM keeps as it is. Bytes.
@@ -22,8 +27,7 @@ pub struct Dist {
     /// Whom the link takes for the one sender there is, and who is told what becomes of the link.
     connection: Pid,
     events: Sender,
-    taken: Taken,
-    scratch: Box<[MaybeUninit<u8>; SMALL]>,
+    intake: Intake<SMALL>,
     /// Sizes of the packets in the port's queue, which itself knows only bytes.
     queued: VecDeque<usize>,
     /// Bytes of the first of them that are in the ring.
@@ -33,13 +37,6 @@ pub struct Dist {
     room: Cell<bool>,
     /// Nothing more will come, or nothing more can be sent.
     ended: bool,
-}
-
-/// The packet that was just copied out of the ring.
-enum Taken {
-    /// So many bytes of `scratch`.
-    Scratch(usize),
-    Binary(Buffer),
 }
 
 /// How far a packet has got.
@@ -83,8 +80,7 @@ impl Dist {
             port,
             connection,
             events,
-            taken: Taken::Scratch(0),
-            scratch: Box::new([MaybeUninit::uninit(); SMALL]),
+            intake: Intake::new(),
             queued: VecDeque::new(),
             sent: 0,
             busy: false,
@@ -245,34 +241,22 @@ fn first(queue: &[Piece], size: usize) -> Vec<&[u8]> {
 
 impl Small for Dist {
     fn room(&mut self, len: usize) -> bool {
-        self.taken = match len {
-            0..=SMALL => Taken::Scratch(len),
-            _ => match Buffer::new(len) {
-                Some(binary) => Taken::Binary(binary),
-                None => return false,
-            },
-        };
-        true
+        self.intake.room(len)
     }
 
-    // Never handed to the VM from the ring: it sizes a packet, and then decodes the same bytes.
     fn take(&mut self, bytes: Fragment<'_>) {
-        match &mut self.taken {
-            Taken::Scratch(len) => bytes.copy_to(&mut self.scratch[..*len]),
-            Taken::Binary(binary) => bytes.copy_to(binary.room()),
-        };
+        self.intake.take(bytes);
     }
 }
 
 impl Outlet<Beam> for Dist {
     fn small(&mut self, owner: Pid) -> bool {
-        match std::mem::replace(&mut self.taken, Taken::Scratch(0)) {
-            // SAFETY: in a callback of this port; `take` has filled so many bytes, or there are none, and the
-            // VM copies them.
-            Taken::Scratch(len) => unsafe {
-                sys::driver_output(self.port, self.scratch.as_ptr().cast(), len) >= 0
+        match self.intake.whole() {
+            // SAFETY: in a callback of this port; the VM copies the bytes.
+            Whole::Copied(bytes) => unsafe {
+                sys::driver_output(self.port, bytes.as_ptr(), bytes.len()) >= 0
             },
-            Taken::Binary(binary) => self.long(owner, binary),
+            Whole::Kept(binary) => self.long(owner, binary),
         }
     }
 
@@ -297,6 +281,7 @@ impl Herald<Pid> for Dist {
         self.room.set(true);
     }
 
+    // For the process of the handshake, and for a poller: packets themselves go to the VM.
     fn data(&self, to: Pid) {
         self.events.wake(to, ATOMS.our_data);
     }

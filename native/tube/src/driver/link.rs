@@ -1,29 +1,24 @@
 //! The link port: the one reader of a link's event channel, in every mode.
 
-use super::dist::Dist;
+use super::delivery::Delivery;
+use super::dist::{self, Dist};
 use super::parked::Selected;
-use super::term::{ATOMS, Bytes, Sender};
+use super::term::Sender;
 use super::{Verdict, sys};
 use crate::handles::{self, Entry, Form};
 use crate::nif::watch;
-use crate::process::{Beam, Buffer, Pid};
+use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
-use tube_link::{Buffer as _, Event, Flow, Fragment, Herald, Mode, Nobody, Outlet, Refusal, Small};
+use tube_link::{Flow, Mode, Nobody, Refusal};
 
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
 const ACTIVE: c_uint = 0x5455_0002;
-const DIST: c_uint = 0x5455_0003;
 const DIST_INPUT: c_uint = 0x5455_0004;
 const DIST_TICK: c_uint = 0x5455_0005;
 const CUT: c_uint = 0x5455_0006;
 const DELIVER: c_uint = 0x5455_0007;
-
-/// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
-/// cheaper to have it copy them than to make a binary that it copies from all the same.
-const ON_HEAP: usize = 64;
 
 /// The port of one link.
 pub struct LinkPort {
@@ -46,7 +41,7 @@ struct Flowing {
 enum Way {
     /// To the owner.
     Owner(Delivery),
-    /// To the VM, and the VM's into the ring: the port is a distribution controller.
+    /// To the VM, once it wants them, and the VM's into the ring: the port is a distribution controller.
     Vm(Dist),
 }
 
@@ -123,19 +118,14 @@ impl LinkPort {
         let done = match (operation, data) {
             (START, []) => self.begin(Pid::from_word(connected)),
             (ACTIVE, data) => match mode(data) {
-                Some(mode) if self.dist().is_none() => {
+                // A controller's port is passive until its input begins, and active for ever then.
+                Some(mode) if mode == Mode::Passive || self.dist().is_none() => {
                     let by = (caller != connected).then_some(Pid::from_word(caller));
                     self.entry.link.set_mode(by, mode)
                 }
                 _ => Err(Refusal::Invalid),
             },
-            (DIST, []) => self.become_dist(Pid::from_word(caller)),
-            (DIST_INPUT, []) => match self.dist() {
-                Some((_, entry)) => entry
-                    .link
-                    .set_mode(Some(Pid::from_word(caller)), Mode::Always),
-                None => Err(Refusal::Invalid),
-            },
+            (DIST_INPUT, []) => self.dist_input(Pid::from_word(caller)),
             (DIST_TICK, []) => match self.dist() {
                 Some((dist, entry)) => {
                     dist.tick(&entry.link);
@@ -166,19 +156,11 @@ impl LinkPort {
         Ok(())
     }
 
-    /// From here on the VM's packets are taken. Those of the peer wait for `DIST_INPUT`, since the VM must
-    /// know the port as a controller first.
-    fn become_dist(&mut self, owner: Pid) -> Result<(), Refusal> {
-        self.entry.link.set_mode(Some(owner), Mode::Passive)?;
-        let connection = self.entry.parties.get().ok_or(Refusal::Invalid)?.connection;
-        let sender = self.sender(connection);
-        match &mut self.flowing {
-            Some(flowing) if matches!(flowing.way, Way::Owner(_)) => {
-                flowing.way = Way::Vm(Dist::new(self.port, connection, sender));
-                Ok(())
-            }
-            _ => Err(Refusal::Invalid),
-        }
+    /// From here on the peer's packets go to the VM, whose cookie the peer has shown that it knows.
+    fn dist_input(&mut self, owner: Pid) -> Result<(), Refusal> {
+        let (_, entry) = self.dist().ok_or(Refusal::Invalid)?;
+        entry.link.set_mode(Some(owner), Mode::Always)?;
+        entry.link.restrict(u32::MAX)
     }
 
     fn sender(&self, connection: Pid) -> Sender {
@@ -214,15 +196,16 @@ impl LinkPort {
         // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
         let selected = unsafe { Selected::new(self.port, fd, channel) };
         let selected = Some(selected.ok_or(Refusal::Invalid)?);
-        let owner = parties.owner;
-        let way = Way::Owner(Delivery {
-            sender: self.sender(parties.connection),
-            form: parties.form,
-            taken: Taken::Inline(0),
-            inline: [MaybeUninit::uninit(); ON_HEAP],
-        });
+        let sender = self.sender(parties.connection);
+        let way = match parties.form {
+            Form::Dist => {
+                self.entry.link.restrict(dist::STRANGER)?;
+                Way::Vm(Dist::new(self.port, parties.connection, sender))
+            }
+            form => Way::Owner(Delivery::new(sender, form)),
+        };
         self.flowing = Some(Flowing { selected, way });
-        self.entry.link.start(owner)
+        self.entry.link.start(parties.owner)
     }
 
     fn resume(&mut self) -> Verdict {
@@ -296,103 +279,5 @@ fn mode(data: &[u8]) -> Option<Mode> {
         -1 => Some(Mode::Always),
         -2 => Some(Mode::Once),
         count => u32::try_from(count).ok().map(Mode::Count),
-    }
-}
-
-/// Delivers to the owner in the form that it wants.
-struct Delivery {
-    sender: Sender,
-    form: Form,
-    taken: Taken,
-    inline: [MaybeUninit<u8>; ON_HEAP],
-}
-
-/// The message that was just copied out of the ring.
-enum Taken {
-    /// So many bytes of `inline`.
-    Inline(usize),
-    Binary(Buffer),
-}
-
-impl Delivery {
-    fn send(&self, owner: Pid, bytes: Bytes<'_>) -> bool {
-        match self.form {
-            Form::Tube => self.sender.tube_data(owner, bytes),
-            Form::Port => self.sender.port_data(owner, bytes),
-        }
-    }
-}
-
-impl Small for Delivery {
-    fn room(&mut self, len: usize) -> bool {
-        self.taken = match len {
-            0..=ON_HEAP => Taken::Inline(len),
-            _ => match Buffer::new(len) {
-                Some(binary) => Taken::Binary(binary),
-                None => return false,
-            },
-        };
-        true
-    }
-
-    fn take(&mut self, bytes: Fragment<'_>) {
-        match &mut self.taken {
-            Taken::Inline(len) => bytes.copy_to(&mut self.inline[..*len]),
-            Taken::Binary(binary) => bytes.copy_to(binary.room()),
-        };
-    }
-}
-
-impl Outlet<Beam> for Delivery {
-    fn small(&mut self, owner: Pid) -> bool {
-        match std::mem::replace(&mut self.taken, Taken::Inline(0)) {
-            Taken::Inline(len) => {
-                // SAFETY: `take` has filled so many, or there are none.
-                let bytes = unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), len) };
-                self.send(owner, Bytes::Copied(bytes))
-            }
-            Taken::Binary(binary) => self.long(owner, binary),
-        }
-    }
-
-    fn long(&mut self, owner: Pid, message: Buffer) -> bool {
-        self.send(owner, Bytes::Shared(message.as_ptr(), message.len()))
-    }
-
-    fn passive(&mut self, owner: Pid) {
-        if self.form == Form::Tube {
-            self.sender.about(owner, ATOMS.tube_passive);
-        }
-    }
-
-    fn end(&mut self, owner: Pid, reason: Option<Refusal>) {
-        // A port ends by its exit signal, which is the connection's to give.
-        if self.form == Form::Port {
-            return;
-        }
-        if let Some(reason) = reason {
-            let name = match reason {
-                Refusal::PeerDown => ATOMS.peer_down,
-                Refusal::DomainGone => ATOMS.peer_domain_gone,
-                Refusal::Suspended => ATOMS.suspended,
-                _ => ATOMS.protocol,
-            };
-            self.sender.tube_error(owner, name);
-        }
-        self.sender.about(owner, ATOMS.tube_closed);
-    }
-}
-
-impl Herald<Pid> for Delivery {
-    fn space(&self, to: Pid) {
-        self.sender.wake(to, ATOMS.our_space);
-    }
-
-    fn data(&self, to: Pid) {
-        self.sender.wake(to, ATOMS.our_data);
-    }
-
-    fn event(&self, event: Event) {
-        self.sender.report(event);
     }
 }

@@ -1,7 +1,9 @@
 //! The driver half: the callbacks of the linked-in driver `tube`, and its two kinds of port. The command
 //! of `open_port` is `tube link <id> <build>` or `tube stream <id> <build>`.
 
+mod delivery;
 mod dist;
+mod intake;
 mod link;
 mod parked;
 mod stream;

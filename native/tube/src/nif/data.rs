@@ -69,6 +69,9 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
     let id = id.decode().ok()?;
     let message = Binary::from_term(message).ok()?;
     let sent = handles::with_link(id, |entry| {
+        if entry.is_dist() {
+            return None;
+        }
         let sender = Pid::caller(env);
         let sent = entry
             .link
@@ -80,14 +83,18 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
             done > 0,
             matches!(sent, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0),
         );
-        sent
+        Some(sent)
     });
+    // A packet between those of the VM would be one of the VM's to the peer.
+    let Some(sent) = sent.unwrap_or(Some(Err(Refusal::Closed))) else {
+        return Some((atoms::error(), atoms::distribution()).encode(env));
+    };
     charge(
         env,
         (message.len() - (done as usize).min(message.len())).min(BUDGET),
         0,
     );
-    Some(match sent.unwrap_or(Err(Refusal::Closed)) {
+    Some(match sent {
         Ok(Sent::Whole) => atoms::ok().to_term(env),
         Ok(Sent::More(done)) => (atoms::more(), done).encode(env),
         Ok(Sent::Wait(done)) => (atoms::wait(), done).encode(env),

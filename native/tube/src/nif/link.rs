@@ -94,6 +94,7 @@ fn link_parties<'a>(
     let form = match form {
         form if form == atoms::tube() => Form::Tube,
         form if form == atoms::port() => Form::Port,
+        form if form == atoms::dist() => Form::Dist,
         _ => return Err(rustler::Error::BadArg),
     };
     let Some(entry) = handles::link(id) else {

@@ -17,6 +17,8 @@ pub mod atoms {
         closed,
         drained,
         told,
+        dist,
+        distribution,
         einval,
         emsgsize,
         enomem,

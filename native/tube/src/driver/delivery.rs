@@ -1,0 +1,97 @@
+//! Delivery of messages to the owner of a tube.
+
+use super::intake::{Intake, Whole};
+use super::term::{ATOMS, Bytes, Sender};
+use crate::handles::Form;
+use crate::process::{Beam, Buffer, Pid};
+use tube_link::{Event, Fragment, Herald, Outlet, Refusal, Small};
+
+/// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
+/// cheaper to have it copy them than to make a binary that it copies from all the same.
+const ON_HEAP: usize = 64;
+
+/// Delivers to the owner in the form that it wants.
+pub struct Delivery {
+    sender: Sender,
+    form: Form,
+    intake: Intake<ON_HEAP>,
+}
+
+impl Delivery {
+    /// By `sender`, in the form `form`.
+    pub fn new(sender: Sender, form: Form) -> Delivery {
+        Delivery {
+            sender,
+            form,
+            intake: Intake::new(),
+        }
+    }
+}
+
+fn send(sender: &Sender, form: Form, owner: Pid, bytes: Bytes<'_>) -> bool {
+    match form {
+        Form::Port => sender.port_data(owner, bytes),
+        _ => sender.tube_data(owner, bytes),
+    }
+}
+
+impl Small for Delivery {
+    fn room(&mut self, len: usize) -> bool {
+        self.intake.room(len)
+    }
+
+    fn take(&mut self, bytes: Fragment<'_>) {
+        self.intake.take(bytes);
+    }
+}
+
+impl Outlet<Beam> for Delivery {
+    fn small(&mut self, owner: Pid) -> bool {
+        match self.intake.whole() {
+            Whole::Copied(bytes) => send(&self.sender, self.form, owner, Bytes::Copied(bytes)),
+            Whole::Kept(binary) => self.long(owner, binary),
+        }
+    }
+
+    fn long(&mut self, owner: Pid, message: Buffer) -> bool {
+        let bytes = Bytes::Shared(message.as_ptr(), message.len());
+        send(&self.sender, self.form, owner, bytes)
+    }
+
+    fn passive(&mut self, owner: Pid) {
+        if self.form == Form::Tube {
+            self.sender.about(owner, ATOMS.tube_passive);
+        }
+    }
+
+    fn end(&mut self, owner: Pid, reason: Option<Refusal>) {
+        // A port ends by its exit signal, which is the connection's to give.
+        if self.form == Form::Port {
+            return;
+        }
+        if let Some(reason) = reason {
+            let name = match reason {
+                Refusal::PeerDown => ATOMS.peer_down,
+                Refusal::DomainGone => ATOMS.peer_domain_gone,
+                Refusal::Suspended => ATOMS.suspended,
+                _ => ATOMS.protocol,
+            };
+            self.sender.tube_error(owner, name);
+        }
+        self.sender.about(owner, ATOMS.tube_closed);
+    }
+}
+
+impl Herald<Pid> for Delivery {
+    fn space(&self, to: Pid) {
+        self.sender.wake(to, ATOMS.our_space);
+    }
+
+    fn data(&self, to: Pid) {
+        self.sender.wake(to, ATOMS.our_data);
+    }
+
+    fn event(&self, event: Event) {
+        self.sender.report(event);
+    }
+}

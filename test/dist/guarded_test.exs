@@ -1,0 +1,101 @@
+defmodule Tube.Dist.GuardedTest do
+  # A tube of distributed Erlang is the VM's alone, and who has not shown that it knows the cookie gets
+  # little of it.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.Node, as: Peer
+
+  @a :a@dom5
+  @b :b@dom7
+  @mib 1_048_576
+
+  setup :fresh_run_dir
+
+  test "it is in the list, marked, and whatever is tried with it the stream stays whole", c do
+    [a, b] = for name <- [@a, @b], do: Peer.start!(name: name, run_dir: c.run_dir)
+    assert Peer.connect(a, @b)
+
+    for vm <- [a, b] do
+      assert VM.run(vm, fn ->
+               [tube] = Tube.list()
+               {:ok, %{mode: mode}} = Tube.info(tube)
+               {mode, inspect(tube) =~ ~r/"dist-b" distribution connected 1024KiB/}
+             end) == {:dist, true}
+    end
+
+    tried =
+      VM.run(a, fn ->
+        [tube] = Tube.list()
+
+        [
+          Tube.send(tube, "between two packets"),
+          Tube.send(tube, "at once", nosuspend: true),
+          Tube.send(tube, :binary.copy("x", @mib)),
+          Tube.Connection.call(tube.pid, {:command, "by its process"}),
+          Tube.recv(tube, 0),
+          Tube.recv_many(tube, 10, 0),
+          Tube.setopts(tube, active: false),
+          Tube.setopts(tube, active: true),
+          Tube.controlling_process(tube, self()),
+          Tube.shutdown(tube, :write),
+          Tube.close(tube)
+        ]
+      end)
+
+    assert Enum.take(tried, 4) == List.duplicate({:error, :distribution}, 4)
+    for answer <- Enum.drop(tried, 4), do: assert(answer in [error: :not_owner, error: :einval])
+
+    # As a port's owner would, from a process that is none: it is ended for it, as with a port.
+    assert {:DOWN, :badsig} =
+             VM.run(a, fn ->
+               [tube] = Tube.list()
+
+               {pid, ref} =
+                 spawn_monitor(fn ->
+                   send(tube.pid, {self(), {:command, "x"}})
+                   receive do: (:no -> :ok)
+                 end)
+
+               receive do: ({:DOWN, ^ref, :process, ^pid, reason} -> {:DOWN, reason})
+             end)
+
+    for {vm, other} <- [{a, @b}, {b, @a}], n <- [1, 100_000, 3 * @mib] do
+      data = fn -> :binary.copy(<<n::8>>, n) end
+      there = fn -> :erpc.call(other, :erlang, :md5, [data.()]) end
+      assert VM.run(vm, there) == :erlang.md5(data.())
+    end
+
+    assert VM.call(a, :erlang, :nodes, []) == [@b]
+  end
+
+  test "before the cookie a peer cannot make a node take a large message", c do
+    b = Peer.start!(name: @b, run_dir: c.run_dir)
+    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+
+    # Refused at its first piece: else all of it would be taken, and the send succeed.
+    assert {:error, reason} =
+             VM.run(stranger, fn ->
+               {:ok, tube} =
+                 Tube.open(7, service: "dist-b", active: false, max_message: 256 * @mib)
+
+               Tube.send(tube, :binary.copy("x", 64 * @mib))
+             end)
+
+    assert reason in [:closed, :protocol, :peer_down]
+
+    # What a handshake may be long is taken, and then found to be none.
+    assert VM.run(stranger, fn ->
+             {:ok, tube} = Tube.open(7, service: "dist-b", active: false)
+             :ok = Tube.send(tube, :binary.copy("x", 65_536))
+             Tube.recv(tube)
+           end) == {:error, :closed}
+
+    a = Peer.start!(name: @a, run_dir: c.run_dir)
+    assert Peer.connect(a, @b)
+    large = fn -> :erpc.call(@b, :erlang, :byte_size, [:binary.copy("y", 32 * @mib)]) end
+    assert VM.run(a, large) == 32 * @mib
+    assert VM.call(b, :erlang, :nodes, []) == [@a]
+  end
+end
