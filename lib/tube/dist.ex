@@ -232,15 +232,15 @@ defmodule Tube.Dist do
          true <- :persistent_term.get({__MODULE__, :machine}, machine) == machine do
       {:ok, name, domid}
     else
-      false -> {:error, 'it is on another machine, by its name'}
-      _other -> {:error, 'a node that tubes lead to is named name@dom<N>'}
+      false -> {:error, ~c"it is on another machine, by its name"}
+      _other -> {:error, ~c"a node that tubes lead to is named name@dom<N>"}
     end
   end
 
   defp own_place(host) do
     with :error <- place(to_string(host)) do
       {:error,
-       'the host part of the node\'s name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5'
+       ~c"the host part of the node's name is ~ts, it must be dom<N> with the number of this domain: -sname name@dom5"
        |> :io_lib.format([host])
        |> :lists.flatten()}
     end
