@@ -5,8 +5,8 @@ defmodule Tube.Connection.Operation do
   # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
   # operations were answered by on the spot, newest first.
 
-  alias Tube.Connection.{Rings, State}
-  alias Tube.{Connection, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
+  alias Tube.Connection.{Rings, Server, State}
+  alias Tube.{Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
 
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
@@ -101,7 +101,7 @@ defmodule Tube.Connection.Operation do
 
   defp change({:failed, _later}, state), do: state
 
-  defp change(:free, state), do: Connection.let_go(state)
+  defp change(:free, state), do: Server.let_go(state)
 
   defp change({:stop, reason}, state), do: %{state | ended: reason}
 end
