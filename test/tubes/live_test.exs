@@ -3,6 +3,7 @@ defmodule Tube.TubesTest do
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
+  import Tube.Test.Eventually, only: [true!: 1]
   import Tube.Test.RunDir
 
   @root Path.expand("../..", __DIR__)
@@ -83,8 +84,11 @@ defmodule Tube.TubesTest do
 
     assert {list, 0} = tubes(run_dir, ["list"])
     assert [header, line] = String.split(list, "\n", trim: true)
-    assert String.split(header) == ~w(NOCK TIP SERVICE TID STATE EVTCH TX-REF RX-REF)
-    assert ["7", "5", "chat.v2", _tid, "connected", port, tx, rx] = String.split(line)
+    assert String.split(header) == ~w(NOCK TIP SERVICE TID STATE RING EVTCH TX-REF RX-REF AGE)
+
+    assert ["7", "5", "chat.v2", _tid, "connected", "64K", port, tx, rx, age] = String.split(line)
+
+    assert age =~ ~r/^\d+s$/
     for number <- [port, tx, rx], do: assert(String.to_integer(number) > 0)
 
     assert {json, 0} = tubes(run_dir, ["list", "--json"])
@@ -105,6 +109,33 @@ defmodule Tube.TubesTest do
     assert {own, 0} = tubes(run_dir, ["list"], socket: "#{run_dir}/dom7/xenstored.sock")
     assert own =~ ~r/^7 +5 +chat.v2 .* connected/m
     assert own =~ "not as domain 0"
+  end
+
+  test "rates of a tube that is busy, for as long as somebody looks", %{run_dir: run_dir} do
+    {_tip, nock} = pair(run_dir)
+    :ok = open(nock)
+
+    # A message each ten milliseconds, which nobody takes: the ring has room for all of them.
+    VM.run(
+      nock,
+      fn ->
+        tube = Process.get(:tube)
+        {:ok, timer} = :timer.apply_interval(10, Tube, :send, [tube, "0123456789"])
+        Process.put(:timer, timer)
+      end
+    )
+
+    assert {list, 0} = tubes(run_dir, ["list", "--stats"])
+    assert [header, line] = String.split(list, "\n", trim: true)
+    assert String.split(header) == ~w(NOCK TIP SERVICE TID STATE RING MSG/S BYTES/S AGE)
+
+    assert ["7", "5", "chat.v2", _tid, "connected", "64K", messages, bytes, _age] =
+             String.split(line)
+
+    assert {messages, ""} = Float.parse(messages)
+    assert messages > 1 and messages <= 150
+    assert bytes =~ ~r/^\d/
+    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).watched end) == nil end)
   end
 
   test "watched through an opening, a close and a kill", %{run_dir: run_dir} do

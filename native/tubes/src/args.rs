@@ -34,6 +34,9 @@ pub enum Verb {
         /// As JSON, with everything that is known
         #[arg(short = 'l', long = "json", visible_alias = "long")]
         json: bool,
+        /// With messages and bytes per second, for which the VMs are asked: takes two seconds
+        #[arg(long)]
+        stats: bool,
     },
     /// All about the tubes of a domain, both sides beside each other, disagreement marked !
     Show {
@@ -48,6 +51,8 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// A table that stays: rates, waits, wake-ups, with sorting and a filter
+    Top,
     /// What dead domains and VMs left behind; removes it with --yes, and nothing else ever
     Reap {
         /// Really remove

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::path::Role;
+use crate::path::{Id, Role};
 use crate::snapshot::Snapshot;
+use crate::stats::{Meters, NAMES};
 use crate::tube::{Half, NOCK_KEYS, TIP_KEYS, Tube};
 
 /// One line without its end.
@@ -22,9 +23,9 @@ pub fn line(value: &Value) -> String {
         .collect()
 }
 
-/// Everything about a tube.
-pub fn tube(snapshot: &Snapshot, tube: &Tube) -> Value {
-    json!({
+/// Everything about a tube; with `meters`, its counters and rates.
+pub fn tube(snapshot: &Snapshot, tube: &Tube, meters: Option<&Meters>) -> Value {
+    let mut value = json!({
         "nock": tube.id.nock,
         "tip": tube.id.tip,
         "tid": tube.id.tid,
@@ -34,6 +35,30 @@ pub fn tube(snapshot: &Snapshot, tube: &Tube) -> Value {
         "nock_half": half(snapshot, tube, Role::Nock),
         "tip_half": half(snapshot, tube, Role::Tip),
         "findings": tube.findings().iter().map(|f| f.text.clone()).collect::<Vec<_>>(),
+    });
+    if let Some(meters) = meters {
+        value["stats"] = stats(tube.id, meters);
+    }
+    value
+}
+
+fn stats(id: Id, meters: &Meters) -> Value {
+    let end = |role| {
+        let sample = meters.sample(id, role)?;
+        let numbers = NAMES
+            .iter()
+            .map(|name| (name.replace('-', "_"), json!(sample.get(name))));
+        Some(Value::Object(numbers.collect()))
+    };
+    json!({
+        "nock_end": end(Role::Nock),
+        "tip_end": end(Role::Tip),
+        "per_second": meters.traffic(id).map(|traffic| json!({
+            "messages": traffic.messages(), "bytes": traffic.bytes(),
+            "nock_to_tip": {"messages": traffic.forth, "bytes": traffic.forth_bytes},
+            "tip_to_nock": {"messages": traffic.back, "bytes": traffic.back_bytes},
+            "full_waits": traffic.full_waits, "bells": traffic.bells,
+        })),
     })
 }
 

@@ -1,25 +1,76 @@
 //! `tubes list`: a line for each tube.
 
 use std::io::Write;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::fault::Fault;
 use crate::snapshot::Snapshot;
-use crate::text::cut;
-
-const HEADER: [&str; 8] = [
-    "NOCK", "TIP", "SERVICE", "TID", "STATE", "EVTCH", "TX-REF", "RX-REF",
-];
+use crate::stats::Meters;
+use crate::store::Store;
+use crate::text::{self, cut, quantity};
+use crate::tube::Tube;
+use crate::wishes::Wishes;
 
 /// The column that gives way when the terminal is narrow.
 const ELASTIC: usize = 2;
 const ELASTIC_MIN: usize = 8;
 
-/// Writes the table, or JSON, to `out`; what was left out, to `notes`.
+/// A rate takes two lines of a VM, which writes one a second.
+const RATES: Duration = Duration::from_secs(3);
+
+/// Between two looks at what the VMs write.
+const STEP: Duration = Duration::from_millis(100);
+
+/// What the columns after the state are.
+type Column = (&'static str, fn(&Tube, &Meters) -> String);
+
+const ENDS: [Column; 3] = [
+    ("EVTCH", |tube, _| number(tube, "event-channel")),
+    ("TX-REF", |tube, _| number(tube, "tx-ring-ref")),
+    ("RX-REF", |tube, _| number(tube, "rx-ring-ref")),
+];
+
+const RATE: [Column; 2] = [
+    ("MSG/S", |tube, meters| {
+        rate(meters, tube, |traffic| traffic.messages())
+    }),
+    ("BYTES/S", |tube, meters| {
+        rate(meters, tube, |traffic| traffic.bytes())
+    }),
+];
+
+fn number(tube: &Tube, key: &str) -> String {
+    cut(&tube.tip.shown(key).replace(' ', "\\x20"), 14)
+}
+
+fn rate(meters: &Meters, tube: &Tube, of: fn(&crate::stats::Traffic) -> f64) -> String {
+    meters
+        .traffic(tube.id)
+        .map_or("-".into(), |traffic| quantity(of(&traffic)))
+}
+
+/// Asks the VMs for counters until there are rates, or some seconds have shown that there are none.
+///
+/// # Errors
+/// The store is lost.
+pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, Fault> {
+    let (mut wishes, mut meters, begin) = (Wishes::default(), Meters::default(), Instant::now());
+    while begin.elapsed() < RATES && !meters.complete(snapshot) {
+        wishes.renew(store, snapshot, Instant::now())?;
+        std::thread::sleep(STEP);
+        meters.read(store, snapshot, Instant::now())?;
+    }
+    wishes.withdraw(store)?;
+    Ok(meters)
+}
+
+/// Writes the table, or JSON, to `out`; what was left out, to `notes`. With `meters`, rates.
 ///
 /// # Errors
 /// Those of writing.
 pub fn list(
     snapshot: &Snapshot,
+    meters: Option<&Meters>,
     json: bool,
     width: usize,
     out: &mut impl Write,
@@ -28,41 +79,57 @@ pub fn list(
         let tubes: Vec<_> = snapshot
             .tubes
             .values()
-            .map(|tube| crate::json::tube(snapshot, tube))
+            .map(|tube| crate::json::tube(snapshot, tube, meters))
             .collect();
         return Ok(writeln!(out, "{}", crate::json::line(&tubes.into()))?);
     }
-    let mut rows = vec![HEADER.map(str::to_owned)];
+    let none = Meters::default();
+    let columns = if meters.is_some() {
+        &RATE[..]
+    } else {
+        &ENDS[..]
+    };
+    let meters = meters.unwrap_or(&none);
+    let now = SystemTime::now();
+    let titles = columns.iter().map(|(title, _)| *title);
+    let mut rows: Vec<Vec<String>> = vec![
+        ["NOCK", "TIP", "SERVICE", "TID", "STATE", "RING"]
+            .into_iter()
+            .chain(titles)
+            .chain(["AGE"])
+            .map(str::to_owned)
+            .collect(),
+    ];
     for (id, tube) in &snapshot.tubes {
         // A mark after the state, so that what is wrong is seen in any column order.
         let mark = if tube.findings().is_empty() { "" } else { "!" };
-        let number = |key| cut(&tube.tip.shown(key).replace(' ', "\\x20"), 14);
-        rows.push([
+        let mut row = vec![
             snapshot.called(id.nock),
             snapshot.called(id.tip),
             tube.service(),
             id.tid.to_string(),
             format!("{}{mark}", tube.stage().word()),
-            number("event-channel"),
-            number("tx-ring-ref"),
-            number("rx-ring-ref"),
-        ]);
+            tube.rings(),
+        ];
+        row.extend(columns.iter().map(|(_, cell)| cell(tube, meters)));
+        row.push(tube.age(now).map_or("-".into(), text::age));
+        rows.push(row);
     }
-    let mut widths = [0; HEADER.len()];
+    let mut widths = vec![0; rows[0].len()];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.len());
         }
     }
-    let total: usize = widths.iter().sum::<usize>() + 2 * (HEADER.len() - 1);
+    let total: usize = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
     widths[ELASTIC] = widths[ELASTIC]
         .saturating_sub(total.saturating_sub(width))
         .max(ELASTIC_MIN.min(widths[ELASTIC]));
     for row in rows {
         let cells: Vec<String> = row
             .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{:width$}", cut(cell, width)))
+            .zip(&widths)
+            .map(|(cell, width)| format!("{:width$}", cut(cell, *width), width = *width))
             .collect();
         writeln!(out, "{}", cut(cells.join("  ").trim_end(), width))?;
     }

@@ -10,7 +10,7 @@ use tubes::doctor::{self, Machine};
 use tubes::fault::Fault;
 use tubes::snapshot::Snapshot;
 use tubes::store::Store;
-use tubes::{list, reap, show, socket, watch};
+use tubes::{list, reap, show, socket, top, watch};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -54,9 +54,14 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
     let store =
         Store::open().map_err(|error| Fault::failed(format_args!("{}: {error}", found.because)))?;
     match args.verb {
-        Verb::List { json } => {
-            let snapshot = Snapshot::take(&store)?;
-            list::list(&snapshot, json, width(), out)?;
+        Verb::List { json, stats } => {
+            let mut snapshot = Snapshot::take(&store)?;
+            let mut meters = None;
+            if stats {
+                meters = Some(list::rates(&store, &snapshot)?);
+                snapshot = Snapshot::take(&store)?;
+            }
+            list::list(&snapshot, meters.as_ref(), json, width(), out)?;
             out.flush()?;
             notes(&snapshot);
             Ok(())
@@ -87,6 +92,7 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
                 None => Err(Fault::failed(format_args!("there is no domain {domid}"))),
             }
         }
+        Verb::Top => top::top(store),
         Verb::Watch { json } => watch::watch(&store, json, out),
         Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
             Ok(settle) => reap::reap(&store, yes, settle, out),

@@ -35,6 +35,23 @@ impl Id {
     pub fn entry(&self) -> String {
         format!("{}/{}/{}", root(self.tip, Role::Tip), self.nock, self.tid)
     }
+
+    /// The domain of one side.
+    pub fn domid(&self, role: Role) -> Domid {
+        match role {
+            Role::Nock => self.nock,
+            Role::Tip => self.tip,
+        }
+    }
+
+    /// Where one side shows its counters.
+    pub fn stats(&self, role: Role) -> String {
+        let (me, peer) = match role {
+            Role::Nock => (self.nock, self.tip),
+            Role::Tip => (self.tip, self.nock),
+        };
+        format!("{}/{}/{peer}/{}", stats(me), role.word(), self.tid)
+    }
 }
 
 impl fmt::Display for Id {
@@ -44,7 +61,7 @@ impl fmt::Display for Id {
 }
 
 /// A side of a tube.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// It asks.
     Nock,
@@ -75,6 +92,16 @@ pub fn root(domid: Domid, role: Role) -> String {
 /// Exists while the domain takes tubes.
 pub fn door(domid: Domid) -> String {
     format!("{DOMAINS}/{domid}/data/tube")
+}
+
+/// What a domain shows of its tubes' counters while somebody looks.
+pub fn stats(domid: Domid) -> String {
+    format!("{DOMAINS}/{domid}/data/stats")
+}
+
+/// Where whoever looks says so.
+pub fn wish(domid: Domid) -> String {
+    stats(domid) + "/watch"
 }
 
 /// What a changed path means for somebody who looks at tubes.
@@ -173,6 +200,8 @@ mod tests {
         };
         assert_eq!(place(&id.knock()), Place::Tube(id));
         assert_eq!(place(&format!("{}/state", id.entry())), Place::Tube(id));
+        assert_eq!(id.stats(Role::Nock), "/local/domain/7/data/stats/nock/5/3");
+        assert_eq!(id.stats(Role::Tip), "/local/domain/5/data/stats/tip/7/3");
         for above in [
             "/local/domain",
             "/local/domain/7",
@@ -191,6 +220,7 @@ mod tests {
             "/local/domain/7/data/nock/5/+1",
             "/local/domain/40000/data/nock/5/1",
             "/local/domain/7/data/tube/echo",
+            "/local/domain/7/data/stats/nock/5/3",
         ] {
             assert_eq!(place(other), Place::Other, "{other}");
         }

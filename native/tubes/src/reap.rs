@@ -60,6 +60,7 @@ pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
             path::door(*domid),
             path::root(*domid, Role::Nock),
             path::root(*domid, Role::Tip),
+            path::stats(*domid),
         ] {
             match store.names(&path) {
                 Err(error @ Error::Lost(_)) => return Err(error.into()),

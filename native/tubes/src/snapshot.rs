@@ -39,7 +39,7 @@ pub struct Snapshot {
 }
 
 /// Nodes that are not there, or not for us, are no error here.
-fn tolerate<T: Default>(result: Result<T, Error>) -> Result<T, Error> {
+pub fn tolerate<T: Default>(result: Result<T, Error>) -> Result<T, Error> {
     match result {
         Err(error @ Error::Lost(_)) => Err(error),
         Err(_) => Ok(T::default()),

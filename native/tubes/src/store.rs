@@ -1,4 +1,4 @@
-//! A connection to xenstore for reading, through the blocking interface of xenstore-rs.
+//! A connection to xenstore without watches, through the blocking interface of xenstore-rs.
 //!
 //! That interface waits for an answer for ever, so it lives in a thread of its own and whoever
 //! asks waits for a limited time. It numbers all requests 0 and takes the next message for its
@@ -51,6 +51,7 @@ impl From<Error> for Fault {
 enum Request {
     Read(String),
     Names(String),
+    Write(String, String),
     Remove(String),
 }
 
@@ -79,6 +80,7 @@ impl Store {
                 let result: Answer = match request {
                     Request::Read(path) => xs.read(&path).map(|value| vec![value]),
                     Request::Names(path) => xs.directory(&path),
+                    Request::Write(path, value) => xs.write(&path, &value).map(|()| Vec::new()),
                     Request::Remove(path) => xs.rm(&path).map(|()| Vec::new()),
                 };
                 if answer.send(result).is_err() {
@@ -111,6 +113,15 @@ impl Store {
             .collect();
         names.sort();
         Ok(names)
+    }
+
+    /// Sets a value; makes the node, and those above it, if there is none.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+        self.ask(Request::Write(path.to_owned(), value.to_owned()))
+            .map(|_| ())
     }
 
     /// Removes a node with all that is below it. Fine if it is not there.

@@ -2,7 +2,10 @@
 //!
 //! What stands in the store was written by domains that nobody has to trust. Printable ASCII is
 //! shown as it is and everything else escaped, so a value can neither move the cursor nor look
-//! like another one (a Cyrillic letter, a letter that turns the direction of writing).
+//! like another one (a Cyrillic letter, a letter that turns the direction of writing). And numbers
+//! for people.
+
+use std::time::{Duration, SystemTime};
 
 /// Longest value shown whole; the store's own limit is 4,096 bytes.
 const VALUE_MAX: usize = 160;
@@ -64,6 +67,48 @@ pub fn cut(escaped: &str, width: usize) -> String {
     }
 }
 
+/// Bytes of a ring: `64K`, `1M`.
+pub fn size(bytes: u32) -> String {
+    match bytes {
+        n if n > 0 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
+        n if n > 0 && n % (1 << 10) == 0 => format!("{}K", n >> 10),
+        n => n.to_string(),
+    }
+}
+
+/// A time that has passed, in its two largest units: `42s`, `3m07s`, `5h09m`, `12d03h`.
+pub fn age(passed: Duration) -> String {
+    let s = passed.as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// Seconds since 1970 as a date.
+pub fn date(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A number of anything in at most five characters: `7`, `0.5`, `999`, `1.23k`, `45.6M`.
+pub fn quantity(number: f64) -> String {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let (mut n, mut unit) = (number, 0);
+    // What would be rounded to a thousand is one of the next.
+    while n >= 999.5 && unit + 1 < UNITS.len() {
+        (n, unit) = (n / 1000.0, unit + 1);
+    }
+    let digits = match n {
+        _ if n >= 99.95 || (unit == 0 && n.fract() == 0.0) => 0,
+        _ if n >= 9.995 || unit == 0 => 1,
+        _ => 2,
+    };
+    format!("{n:.digits$}{}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +129,34 @@ mod tests {
         assert_eq!(cut("abcdef", 4), "ab..");
         assert_eq!(cut("abcdef", 1), ".");
         assert_eq!(cut("abc", 3), "abc");
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        let sizes = [4096, 65_536, 1 << 20, 100, 0].map(size);
+        assert_eq!(sizes, ["4K", "64K", "1M", "100", "0"]);
+        let ages = [0, 59, 60, 3599, 3600, 86_399, 86_400, 2_000_000];
+        let ages = ages.map(|seconds| age(Duration::from_secs(seconds)));
+        let shown = [
+            "0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h", "23d03h",
+        ];
+        assert_eq!(ages, shown);
+        assert_eq!(date(1_764_000_000), "2025-11-24T16:00:00Z");
+        let numbers = [
+            0.0,
+            0.5,
+            7.0,
+            12.34,
+            99.96,
+            999.0,
+            999.6,
+            1234.0,
+            45_600_000.0,
+            1.8e19,
+        ];
+        let shown = [
+            "0", "0.5", "7", "12.3", "100", "999", "1.00k", "1.23k", "45.6M", "18.0E",
+        ];
+        assert_eq!(numbers.map(quantity), shown);
     }
 }

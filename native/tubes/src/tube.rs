@@ -1,6 +1,7 @@
 //! One tube as its two halves in the store tell it, and where they disagree.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use crate::path::{Domid, Id, Role, number, service};
 use crate::text;
@@ -9,7 +10,7 @@ use crate::text;
 pub const NOCK_KEYS: [&str; 6] = ["state", "version", "nonce", "error", "tip", "service"];
 
 /// What a VM of ours writes into the tip's half.
-pub const TIP_KEYS: [&str; 8] = [
+pub const TIP_KEYS: [&str; 11] = [
     "state",
     "version",
     "nonce",
@@ -18,6 +19,9 @@ pub const TIP_KEYS: [&str; 8] = [
     "tx-ring-ref",
     "rx-ring-ref",
     "event-channel",
+    "tx-ring-bytes",
+    "rx-ring-bytes",
+    "opened",
 ];
 
 /// The value of one node.
@@ -66,6 +70,10 @@ impl Half {
                 None => "-".into(),
                 Some(Value::Text(value)) if key == "state" => match self.state() {
                     Some(n) => format!("{n} {}", STATES[usize::from(n)]),
+                    None => text::value(value),
+                },
+                Some(Value::Text(value)) if key == "opened" => match number(value) {
+                    Some(seconds) => format!("{value} {}", text::date(seconds.into())),
                     None => text::value(value),
                 },
                 Some(Value::Text(value)) => text::value(value),
@@ -193,6 +201,23 @@ impl Tube {
         }
     }
 
+    /// Sizes of its rings for a column: one if they are the same, else tx and rx.
+    pub fn rings(&self) -> String {
+        let size = |key| match self.tip.get(key).and_then(number) {
+            Some(bytes) => text::size(bytes),
+            None => "-".into(),
+        };
+        let (tx, rx) = (size("tx-ring-bytes"), size("rx-ring-bytes"));
+        if tx == rx { tx } else { format!("{tx}/{rx}") }
+    }
+
+    /// For how long it has been there, as the tip says; less than nothing is nothing.
+    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+        let opened = number(self.tip.get("opened")?)?;
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+        Some(Duration::from_secs(now.saturating_sub(opened.into())))
+    }
+
     /// Which attempt: the nock's word, else the one at the tip.
     pub fn nonce(&self) -> Option<&str> {
         self.nock.get("nonce").or_else(|| self.tip.get("nonce"))
@@ -256,7 +281,7 @@ impl Tube {
                 add(key, format!("`{key}` names another place than {place}"));
             }
         }
-        for key in ["tx-ring-ref", "rx-ring-ref", "event-channel"] {
+        for key in &TIP_KEYS[5..] {
             if self.tip.get(key).is_some_and(|text| number(text).is_none()) {
                 add(key, format!("`{key}` is no number"));
             }

@@ -5,7 +5,7 @@ mod common;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use common::Store;
+use common::{Shown, Store};
 
 /// Each test is made on both.
 fn on_both(test: impl Fn(&Store)) {
@@ -36,6 +36,69 @@ fn golden_list_and_show() {
         let json = store.said(80, &["list", "-l"]);
         assert!(json.starts_with(r#"[{"nock":7,"tip":5,"tid":0,"service":"echo","state":"connected","nock_half":{"domain":"web","path":"/local/domain/7/data/nock/5/0","exists":true,"state":4,"version":1,"nonce":"0123456789abcdef""#), "{json}");
     });
+}
+
+#[test]
+fn rings_and_age_as_the_tip_says() {
+    on_both(|store| {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.tube(7, 5, 0, ("4", "4"));
+        store.tube(7, 5, 1, ("4", "4"));
+        let ago = common::ago(3630);
+        let entry = |key: &str| format!("/local/domain/5/data/tip/7/0/{key}");
+        store.write(&[
+            (&entry("tx-ring-bytes"), OsStr::new("1048576")),
+            (&entry("opened"), OsStr::new(&ago)),
+            // By a clock that is ahead of ours.
+            (
+                "/local/domain/5/data/tip/7/1/opened",
+                OsStr::new("4294967295"),
+            ),
+        ]);
+        let list = store.said(100, &["list"]);
+        let column = |line: usize, from_end: usize| {
+            let words = list.lines().nth(line).unwrap().split_whitespace();
+            words.rev().nth(from_end).unwrap().to_owned()
+        };
+        assert_eq!(
+            (column(1, 4), column(1, 0)),
+            ("1M/64K".into(), "1h00m".into())
+        );
+        assert_eq!((column(2, 4), column(2, 0)), ("64K".into(), "0s".into()));
+        store.write(&[(&entry("opened"), OsStr::new("1764000000"))]);
+        let shown = store.said(100, &["show", "5", "0"]);
+        assert!(shown.contains("1764000000 2025-11-24T16:00:00Z"), "{shown}");
+    });
+}
+
+#[test]
+fn rates_of_those_who_show_their_counters() {
+    for (store, json) in [(Store::hub(), true), (Store::xen(), false)] {
+        store.domain(5, "db");
+        store.domain(7, "web");
+        store.domain(9, "mute");
+        store.tube(7, 5, 0, ("4", "4"));
+        store.tube(9, 5, 0, ("4", "4"));
+        let _showing = store.show(vec![
+            Shown("/local/domain/7/data/stats/nock/5/0", 12_000, 45_600_000),
+            Shown("/local/domain/5/data/stats/tip/7/0", 345, 400_000),
+        ]);
+        if json {
+            let said = store.said(80, &["list", "--stats", "--json"]);
+            for part in [
+                r#""per_second":{"messages":12345.0,"bytes":46000000.0,"nock_to_tip":{"messages":12000.0,"#,
+                r#""per_second":null"#,
+            ] {
+                assert!(said.contains(part), "{said}");
+            }
+        } else {
+            let said = store.said(80, &["list", "--stats"]);
+            assert_eq!(said, include_str!("golden/list-stats-80"));
+        }
+        // Whoever looked has taken its wish back.
+        assert!(!store.tree().contains("stats/watch"));
+    }
 }
 
 #[test]
@@ -124,6 +187,22 @@ fn hostile_values_are_harmless_and_nobody_passes_for_another() {
             (&state, OsStr::new("4")),
             (&tip, OsStr::new(&long)),
             (&nonce, OsStr::from_bytes(b"\xff\xfe")),
+            (
+                "/local/domain/9/data/tip/7/0/opened",
+                OsStr::new("\x1b[31m1"),
+            ),
+            (
+                "/local/domain/9/data/tip/7/0/tx-ring-bytes",
+                OsStr::new("4096\x1b[2J"),
+            ),
+            (
+                "/local/domain/9/data/stats/tip/7/0",
+                OsStr::new("time=1 sent=\x1b[2J"),
+            ),
+            (
+                "/local/domain/9/data/stats/nock/5/0",
+                OsStr::from_bytes(b"\xff"),
+            ),
             ("/local/domain/9/data/tip/7/0/state", OsStr::new("4")),
             (
                 "/local/domain/9/data/tip/7/0/nock",

@@ -8,7 +8,8 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, SystemTime};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use tempfile::TempDir;
@@ -145,9 +146,17 @@ impl Store {
              {knock}/nonce = \"0123456789abcdef\"\n{knock}/state = \"{}\"\n\
              {entry}/nock = \"{knock}\"\n{entry}/version = \"1\"\n{entry}/nonce = \"0123456789abcdef\"\n\
              {entry}/tx-ring-ref = \"1024\"\n{entry}/rx-ring-ref = \"2048\"\n\
-             {entry}/event-channel = \"17\"\n{entry}/state = \"{}\"\n",
+             {entry}/event-channel = \"17\"\n{entry}/tx-ring-bytes = \"65536\"\n\
+             {entry}/rx-ring-bytes = \"65536\"\n{entry}/state = \"{}\"\n",
             states.0, states.1
         ));
+    }
+
+    /// Everything, as `xenstore-ls -f` says it.
+    pub fn tree(&self) -> String {
+        let mut tool = Command::new("xenstore-ls");
+        let output = tool.arg("-f").env("XENSTORED_PATH", self.socket()).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
     }
 
     pub fn remove(&self, path: &str) {
@@ -267,4 +276,57 @@ fn carry(from: &UnixStream, to: &UnixStream) {
         let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(std::net::Shutdown::Both);
     });
+}
+
+/// One end of a tube that shows counters, as a VM would: its path, messages and bytes per second.
+pub struct Shown(pub &'static str, pub u64, pub u64);
+
+/// What writes them; it ends when this is dropped.
+pub struct Showing(Option<std::thread::JoinHandle<()>>, Sender<()>);
+
+impl Store {
+    /// Writes counters that grow evenly, again and again. The pace is a test's, the time in the
+    /// lines is not, so rates come out exact.
+    pub fn show(&self, ends: Vec<Shown>) -> Showing {
+        let (quit, told) = channel();
+        let socket = self.socket();
+        let thread = std::thread::spawn(move || {
+            for n in 1.. {
+                let mut tool = Command::new("xenstore-write");
+                tool.env("XENSTORED_PATH", &socket);
+                for Shown(path, messages, bytes) in &ends {
+                    tool.arg(path).arg(format!(
+                        "time={} sent={} sent-bytes={} send-pending=4096 received=0 \
+                         received-bytes=0 receive-pending=0 full-waits={} empty-waits=0 \
+                         bells={} bells-spared=0",
+                        n * 1000,
+                        n * messages,
+                        n * bytes,
+                        n * 2,
+                        n * 1500,
+                    ));
+                }
+                assert!(tool.status().unwrap().success());
+                if told.recv_timeout(Duration::from_millis(300)) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Showing(Some(thread), quit)
+    }
+}
+
+impl Drop for Showing {
+    fn drop(&mut self) {
+        let _ = self.1.send(());
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A moment as the tip writes it.
+pub fn ago(seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    (now.unwrap().as_secs() - seconds).to_string()
 }
