@@ -2,7 +2,7 @@ defmodule Tube.Bench.Dist.Cases do
   @moduledoc false
   # The cases of `bin/bench dist`: what two nodes do, over which carriers, and what it is called.
   #
-  # A carrier is the setting `tube_dist` of the node that connects; `false` is TCP.
+  # A carrier is the setting `tube_dist` of both nodes; `false` is TCP.
 
   defstruct [:kind, :size, :carriers, :baselines, :metrics]
 
@@ -20,6 +20,7 @@ defmodule Tube.Bench.Dist.Cases do
   @carriers [
     {"tube", []},
     {"tube_nofrag", [fragments: false]},
+    {"tube_polling", [poll: {:adaptive, 200}]},
     {@tcp, false}
   ]
   @kib64 65_536
@@ -47,7 +48,10 @@ defmodule Tube.Bench.Dist.Cases do
         {"ping_p50", "us", :p50_us, "tube"},
         {"ping_p99", "us", :p99_us, "tube"}
       ]),
-      new(:call, 0, [{"call_p50", "us", :p50_us, "tube"}]),
+      new(:call, 0, [
+        {"call_p50", "us", :p50_us, "tube"},
+        {"call_polling_p50", "us", :p50_us, "tube_polling"}
+      ]),
       new(:ping_under_bulk, @mib, [{"ping_under_bulk_p50", "us", :p50_us, "tube"}])
     ]
   end

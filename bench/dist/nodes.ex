@@ -1,7 +1,7 @@
 defmodule Tube.Bench.Dist.Nodes do
   @moduledoc false
-  # Two nodes, and how they are connected: over a tube or over TCP, as the setting of the one that
-  # connects says at that moment. The nodes stay the same; each measurement has a connection of its own,
+  # Two nodes, and how they are connected: over a tube or over TCP, as their settings say at that
+  # moment. The nodes stay the same; each measurement has a connection of its own,
   # since two nodes have one at a time.
 
   alias Tube.Bench.Dist.Work
@@ -95,7 +95,10 @@ defmodule Tube.Bench.Dist.Nodes do
 
   defp within(nodes, link, measure) do
     settings = link.settings || [connect: false]
-    :ok = VM.call(nodes.a, :application, :set_env, [:kernel, :tube_dist, settings])
+
+    for vm <- [nodes.a, nodes.b],
+        do: :ok = VM.call(vm, :application, :set_env, [:kernel, :tube_dist, settings])
+
     true = Node.connect(nodes.a, @b)
     ^link = check_carrier(nodes, link)
     result = measure.()

@@ -11,7 +11,7 @@ defmodule Tube.Dist do
   # VM's packets from then on, to the connection; `input/1` lets it hand over the peer's.
 
   alias Tube.Dist.Settings
-  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Tree, Xenstore}
+  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Poller, Tree, Xenstore}
 
   @type text :: charlist
 
@@ -195,7 +195,13 @@ defmodule Tube.Dist do
 
   @doc "And from here on the VM is handed those of the peer."
   @spec input(Tube.t()) :: :ok | {:error, atom}
-  def input(tube), do: Native.dist_input(tube.port)
+  def input(tube) do
+    with :ok <- Native.dist_input(tube.port) do
+      # Linked to the caller, so the connection does not outlive who looks for its packets.
+      with {:ok, settings} <- Settings.get(), do: Poller.set(nil, tube, settings.poll)
+      :ok
+    end
+  end
 
   @doc "Says that this node is alive."
   @spec tick(Tube.t()) :: :ok | {:error, atom}

@@ -26,11 +26,13 @@ defmodule Tube.Dist.TrafficTest do
 
   @fragments_off ["-kernel", "tube_dist", "[{fragments,false}]"]
   @small_rings ["-kernel", "tube_dist", "[{ring,8192}]"]
+  @polling ["-kernel", "tube_dist", "[{poll,{adaptive,200}}]"]
 
   for {name, kernel} <- [
         {"fragments", []},
         {"no fragments", @fragments_off},
-        {"small rings", @small_rings}
+        {"small rings", @small_rings},
+        {"polling", @polling}
       ] do
     @tag kernel: kernel
     @tag timeout: 180_000

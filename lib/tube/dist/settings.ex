@@ -6,16 +6,17 @@ defmodule Tube.Dist.Settings do
   #     erl -kernel tube_dist '[{peers,[5,7]},{fragments,false}]'
   #     config :kernel, tube_dist: [peers: [5, 7]]
 
-  defstruct peers: :any, ring: 1_048_576, fragments: true, connect: true
+  defstruct peers: :any, ring: 1_048_576, fragments: true, connect: true, poll: :off
 
   @type t :: %__MODULE__{
           peers: :any | [Tube.domid()],
           ring: pos_integer,
           fragments: boolean,
-          connect: boolean
+          connect: boolean,
+          poll: Tube.Poller.option()
         }
 
-  @keys [:peers, :ring, :fragments, :connect]
+  @keys [:peers, :ring, :fragments, :connect, :poll]
 
   @doc "The settings, or what is wrong with them."
   @spec get() :: {:ok, t} | {:error, charlist}
@@ -34,11 +35,11 @@ defmodule Tube.Dist.Settings do
     end
   end
 
-  # `peers` and `ring` are options of a listener, which has its own word for what is wrong with them.
+  # These are options of a listener, which has its own word for what is wrong with them.
   defp check(key, value) when key in [:fragments, :connect] and not is_boolean(value),
     do: {:error, "true or false is allowed"}
 
-  defp check(key, value) when key in [:peers, :ring] do
+  defp check(key, value) when key in [:peers, :ring, :poll] do
     Tube.Options.validate!([{key, value}], :listen)
     :ok
   rescue
