@@ -7,7 +7,7 @@ defmodule Tube.Listener do
 
   use GenServer, restart: :temporary
 
-  alias Tube.{Connection, Door}
+  alias Tube.{Connection, Door, Label}
 
   defstruct [:owner, :options, ready: :queue.new(), waiting: :queue.new(), monitors: %{}]
 
@@ -64,6 +64,7 @@ defmodule Tube.Listener do
     case Door.add(options, owner) do
       :ok ->
         Process.monitor(owner)
+        Label.set({:tube_listener, options.service})
         {:ok, %__MODULE__{owner: owner, options: options}}
 
       {:error, reason} ->

@@ -12,7 +12,7 @@ defmodule Tube.Connection.Server do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{Operation, Owner, Rings, State}
-  alias Tube.{Commands, Domain, Native, Poller, Telemetry, Xenstore}
+  alias Tube.{Commands, Domain, Label, Native, Poller, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -25,7 +25,9 @@ defmodule Tube.Connection.Server do
 
     case State.new(args) do
       {:ok, state, ops} ->
-        span = Telemetry.handshake(State.metadata(state))
+        metadata = State.metadata(state)
+        Label.set(Label.tube(metadata))
+        span = Telemetry.handshake(metadata)
         {:ok, %{state | span: span}, {:continue, ops}}
 
       {:error, reason} ->
