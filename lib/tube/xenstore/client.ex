@@ -91,7 +91,7 @@ defmodule Tube.Xenstore.Client do
 
     case transport.open(argument) do
       {:ok, handle} ->
-        session = Session.new(transport.max_payload(handle))
+        session = Session.new(transport.max_payload(handle), transport.window(handle))
         {:ok, %__MODULE__{transport: transport, handle: handle, session: session}}
 
       {:error, reason} ->

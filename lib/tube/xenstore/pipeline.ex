@@ -15,14 +15,8 @@ defmodule Tube.Xenstore.Pipeline do
   # would mostly make each other's commits fail.
   @transactions 4
 
-  # Sent only while nothing is unanswered but these. /dev/xen/xenbus does these two within the write, and
-  # waits for xenstored with the file's message buffer locked; the thread that would bring the answer
-  # first locks that buffer to deliver an answer to the same file. One such answer on its way and
-  # neither goes on: every process of the domain then waits for xenstore for ever (Linux 6.1,
-  # xenbus_file_write and xenbus_dev_queue_reply in drivers/xen/xenbus/xenbus_dev_frontend.c).
-  @alone [:watch, :unwatch]
-
   defstruct max_payload: nil,
+            window: @window,
             rest: <<>>,
             next_id: 1,
             in_flight: %{},
@@ -39,8 +33,10 @@ defmodule Tube.Xenstore.Pipeline do
 
   @opaque t :: %__MODULE__{}
 
-  @spec new(pos_integer()) :: t()
-  def new(max_payload), do: %__MODULE__{max_payload: max_payload}
+  @doc "`window` is how many requests the transport lets be unanswered; the store has a say too."
+  @spec new(pos_integer(), pos_integer() | :infinity) :: t()
+  def new(max_payload, window \\ :infinity),
+    do: %__MODULE__{max_payload: max_payload, window: min(window, @window)}
 
   @doc "How many requests may be unanswered, and how many transactions open."
   @spec limits() :: {pos_integer(), pos_integer()}
@@ -66,7 +62,8 @@ defmodule Tube.Xenstore.Pipeline do
   never: it is what keeps transactions from staying open.
   """
   @spec next(t(), (owner() -> boolean())) :: {:send, binary(), t()} | {:idle, t()}
-  def next(pipeline, _wanted?) when map_size(pipeline.in_flight) >= @window, do: {:idle, pipeline}
+  def next(%{window: window} = pipeline, _wanted?) when map_size(pipeline.in_flight) >= window,
+    do: {:idle, pipeline}
 
   def next(pipeline, wanted?) do
     case take(pipeline) do
@@ -80,10 +77,6 @@ defmodule Tube.Xenstore.Pipeline do
 
           type == :transaction_start and pipeline.open >= @transactions ->
             next(%{pipeline | starts: :queue.in(item, pipeline.starts)}, wanted?)
-
-          # Nothing overtakes it meanwhile: what waits here is answered soon.
-          type in @alone and Enum.any?(pipeline.in_flight, &elsewhere?/1) ->
-            {:idle, %{pipeline | queue: :queue.in_r(item, pipeline.queue)}}
 
           true ->
             packet(pipeline, item)
@@ -108,9 +101,6 @@ defmodule Tube.Xenstore.Pipeline do
     queued = :queue.len(pipeline.queue) + :queue.len(pipeline.starts)
     %{in_flight: map_size(pipeline.in_flight), queued: queued, open: pipeline.open}
   end
-
-  # Of these two the device has the answer before the next write, whether or not it has been read.
-  defp elsewhere?({_id, {_owner, type}}), do: type not in @alone
 
   # Transactions that had to wait for another's end come first.
   defp take(pipeline) do

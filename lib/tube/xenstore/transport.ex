@@ -3,14 +3,19 @@ defmodule Tube.Xenstore.Transport do
   # The byte stream under a client. Three kinds exist and the client cannot tell them apart: the
   # socket of a hub or of xenstored, the device of a Xen domain, and a test's own.
   #
-  # The device, /dev/xen/xenbus, is a stream with three peculiarities (Linux,
-  # drivers/xen/xenbus/xenbus_dev_frontend.c), which are kept for all kinds:
+  # The device, /dev/xen/xenbus, is a stream with four peculiarities (Linux,
+  # drivers/xen/xenbus/xenbus_dev_frontend.c); the first three are kept for all kinds:
   #
   #   * What one write holds beyond the end of a message is thrown away. So a call of `send/2` is
   #     one whole message, and an implementation may cut it in pieces but never join two.
   #   * Its buffer of 4096 bytes has to hold header and payload. `max_payload/1` tells.
   #   * It answers WATCH and UNWATCH by itself, with a token table of its own, and leaves req_id
   #     and tx_id of a watch event unset: an event is known by its type, not by a req_id of 0.
+  #   * It takes a second request before the first is answered, and then spoils things. What it sends
+  #     is not a copy but its buffer, which the next write may have filled meanwhile (seen: a path with
+  #     another one laid over it, which ends the xenstored of Xen 4.17 by an assertion). And WATCH waits
+  #     for its answer with that buffer locked, which whoever brings the answer to an earlier request
+  #     has to lock first: the whole domain then waits for xenstore for ever. `window/1` is 1.
 
   @type handle :: term()
 
@@ -25,6 +30,9 @@ defmodule Tube.Xenstore.Transport do
 
   @doc "The most bytes that the payload of a request may have."
   @callback max_payload(handle()) :: pos_integer()
+
+  @doc "How many requests may be unanswered, as far as the transport is concerned."
+  @callback window(handle()) :: pos_integer() | :infinity
 
   @callback close(handle()) :: :ok
 end
