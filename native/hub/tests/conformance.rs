@@ -7,8 +7,8 @@ mod common;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::Rig;
-use tube_platform::conformance::{Member, Stage, Traits, run};
+use common::{LOCAL, Rig};
+use tube_platform::conformance::{Member, Stage, run};
 use tube_platform::local::Local;
 use tube_platform::local::proto::{gref, share_of};
 use tube_platform::{Access, Ack, Domid, ErrorKind, Gref, Platform};
@@ -26,12 +26,8 @@ fn the_local_platform_conforms() {
         a: member(&rig, "", None),
         b: member(&rig, "", Some(7)),
         c: member(&rig, "", Some(5)),
-        traits: Traits {
-            tells_peer_gone: true,
-            keeps_early_bells: true,
-            says_why: true,
-            peer_may_be_self: true,
-        },
+        traits: LOCAL,
+        rounds: 200,
     };
     assert_eq!(stage.a.domid(), 1);
     run(&mut stage);

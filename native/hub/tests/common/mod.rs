@@ -16,6 +16,7 @@ use tube_hub::log::Log;
 use tube_hub::probe::wait_readable;
 use tube_hub::rundir::RunDir;
 use tube_hub::server::{Hub, Patience, Setup};
+use tube_platform::conformance::Traits;
 use tube_platform::local::fdpass;
 use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::{Domid, ErrorKind};
@@ -31,6 +32,36 @@ pub fn deadline() -> Instant {
 pub fn hub_command(run: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tube-hub"));
     command.arg("--run").arg(run).stdin(Stdio::null());
+    command
+}
+
+/// What is to be expected of the local platform.
+pub const LOCAL: Traits = Traits {
+    tells_peer_gone: true,
+    keeps_early_bells: true,
+    says_why: true,
+    peer_may_be_self: true,
+};
+
+/// A program of examples/, which `cargo test` builds too.
+pub fn example(name: &str) -> PathBuf {
+    let me = std::env::current_exe().expect("the test's own path");
+    let built = me.ancestors().nth(2).expect("target/debug");
+    let path = built.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build -p tube-hub --example {name}",
+        path.display()
+    );
+    path
+}
+
+/// Runs examples/domain.rs in a guest of the lab.
+pub fn in_guest(domid: u32) -> Command {
+    let given = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let mut command = Command::new(given("TUBE_TEST_ENTER"));
+    command.env("TUBE_DOMID", domid.to_string());
+    command.arg(given("TUBE_TEST_DOMAIN"));
     command
 }
 

@@ -57,6 +57,10 @@ pub trait Actor {
     /// Drops a channel.
     fn close(&mut self, channel: Channel);
     fn notify(&self, channel: Channel) -> Result<(), Error>;
+    /// `notify` so many times, until one fails.
+    fn notify_times(&self, channel: Channel, times: u32) -> Result<(), Error> {
+        (0..times).try_for_each(|_| self.notify(channel))
+    }
     fn acknowledge(&self, channel: Channel) -> Result<Ack, Error>;
     /// Whether the descriptor becomes readable within this time.
     fn wait(&self, channel: Channel, limit: Duration) -> bool;

@@ -63,9 +63,7 @@ fn both_ways(s: &mut Stage) {
 
 fn bells_merge(s: &mut Stage) {
     let (ours, theirs) = pair(s);
-    for _ in 0..100_000 {
-        s.a.notify(ours).unwrap();
-    }
+    s.a.notify_times(ours, 100_000).unwrap();
     assert!(s.b.wait(theirs, SOON));
     quiet(s.b.as_ref(), theirs);
     rings(s.a.as_ref(), ours, s.b.as_ref(), theirs);

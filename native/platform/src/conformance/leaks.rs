@@ -8,8 +8,6 @@ pub(super) const CASES: &[Case] = &[
     ("refusals leave nothing behind", refusals),
 ];
 
-const ROUNDS: usize = 200;
-
 /// Grows what grows once.
 pub(super) fn warm_up(s: &mut Stage) {
     round(s, 0);
@@ -55,7 +53,7 @@ fn round(s: &mut Stage, number: usize) {
 }
 
 fn rounds(s: &mut Stage) {
-    for number in 0..ROUNDS {
+    for number in 0..s.rounds {
         round(s, number);
     }
 }
@@ -64,7 +62,7 @@ fn refusals(s: &mut Stage) {
     let (a, b) = (s.a.domid(), s.b.domid());
     let (ours, refs) = s.a.share(b, 2, Access::ReadOnly, None).unwrap();
     let (bell, port) = s.a.unbound(b).unwrap();
-    for _ in 0..ROUNDS {
+    for _ in 0..s.rounds {
         assert!(s.b.map(a, &refs, Access::ReadWrite, None).is_err());
         assert!(s.c.map(a, &refs, Access::ReadOnly, None).is_err());
         assert!(s.c.bind(a, port).is_err());

@@ -2,8 +2,8 @@
 //!
 //! A case speaks to three [`Actor`]s, each in a domain of its own, in plain
 //! data: handles, references, bytes. So the actors may be three memberships in
-//! one process ([`Member`]), or stubs for processes in three real domains that
-//! carry the same calls over a wire.
+//! one process ([`Member`]), or stubs ([`Remote`]) for processes in three real
+//! domains, which [`serve`] the same calls over a wire.
 //!
 //! [`run`] plays all cases one after the other and, around each, counts what
 //! the actors hold of the system: a case that leaves something behind fails.
@@ -13,10 +13,12 @@ mod channels;
 mod grants;
 mod leaks;
 mod store;
+mod wire;
 
 use std::time::Duration;
 
 pub use actor::{Actor, Channel, Footprint, Mapped, Member};
+pub use wire::{Remote, serve};
 
 use crate::{Access, Errno, Error, ErrorKind, Gref};
 
@@ -44,6 +46,9 @@ pub struct Stage {
     pub c: Box<dyn Actor>,
     /// Of the platform that they are on.
     pub traits: Traits,
+    /// How often the cases that look for leaks go round: some hundred times in one
+    /// process, less where each call goes over a wire.
+    pub rounds: usize,
 }
 
 /// How long an event may take that has to come.

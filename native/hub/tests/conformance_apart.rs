@@ -1,0 +1,51 @@
+//! The suite that every platform has to pass, each domain a process of its own: on this host, and for
+//! `bin/test-xen` in the guests of a real Xen.
+
+mod common;
+
+use std::process::Command;
+
+use common::{LOCAL, Rig};
+use tube_platform::Domid;
+use tube_platform::conformance::{Remote, Stage, Traits, run};
+
+#[test]
+fn the_local_platform_conforms_from_process_to_process() {
+    let rig = Rig::with_hub(&[]);
+    let actor = |domid: Domid| {
+        let mut command = Command::new(common::example("domain"));
+        command.args(["actor", "local"]);
+        command.arg(rig.run()).arg(domid.to_string());
+        Box::new(Remote::start(&mut command))
+    };
+    run(&mut Stage {
+        a: actor(5),
+        b: actor(7),
+        c: actor(9),
+        traits: LOCAL,
+        rounds: 50,
+    });
+}
+
+/// The same in three guests of a real Xen: `TUBE_TEST_ENTER` runs a command in the domain of `TUBE_DOMID`,
+/// where `TUBE_TEST_DOMAIN` is examples/domain.rs.
+#[test]
+#[ignore = "for bin/test-xen, which has guests"]
+fn xen_conforms() {
+    let actor = |domid: Domid| {
+        let mut command = common::in_guest(domid.into());
+        Box::new(Remote::start(command.args(["actor", "xen"])))
+    };
+    run(&mut Stage {
+        a: actor(5),
+        b: actor(7),
+        c: actor(9),
+        traits: Traits {
+            tells_peer_gone: false,
+            keeps_early_bells: false,
+            says_why: false,
+            peer_may_be_self: false,
+        },
+        rounds: 20,
+    });
+}

@@ -1,0 +1,376 @@
+//! Actors in other processes, perhaps of other machines: the calls of [`Actor`] as bytes.
+//!
+//! A request is its length, the number of a call and its arguments; a reply is its length and the
+//! result. Numbers are little-endian. Both ends are of one build and one test, so what does not fit
+//! is a panic.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Actor, Channel, Footprint, Mapped};
+use crate::{Access, Ack, Domid, Error, ErrorKind, Gref, Notify};
+
+/// Something that goes over the wire.
+trait Plain: Sized {
+    fn put(&self, bytes: &mut Vec<u8>);
+    fn take(bytes: &mut &[u8]) -> Self;
+}
+
+impl Plain for u64 {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.to_le_bytes());
+    }
+
+    fn take(bytes: &mut &[u8]) -> u64 {
+        let (number, rest) = bytes.split_first_chunk().expect("a number");
+        *bytes = rest;
+        u64::from_le_bytes(*number)
+    }
+}
+
+macro_rules! as_number {
+    ($($name:ty: $there:expr, $back:expr;)*) => {$(
+        impl Plain for $name {
+            fn put(&self, bytes: &mut Vec<u8>) {
+                let there: fn(&$name) -> u64 = $there;
+                there(self).put(bytes);
+            }
+
+            fn take(bytes: &mut &[u8]) -> $name {
+                let back: fn(u64) -> $name = $back;
+                back(u64::take(bytes))
+            }
+        }
+    )*};
+}
+
+as_number! {
+    (): |()| 0, |_| ();
+    bool: |yes| u64::from(*yes), |number| number != 0;
+    u8: |number| u64::from(*number), |number| number as u8;
+    u16: |number| u64::from(*number), |number| number as u16;
+    u32: |number| u64::from(*number), |number| number as u32;
+    usize: |number| *number as u64, |number| number as usize;
+    Mapped: |name| u64::from(name.0), |number| Mapped(number as u32);
+    Channel: |name| u64::from(name.0), |number| Channel(number as u32);
+    Duration: |time| time.as_millis() as u64, Duration::from_millis;
+    Access: |access| u64::from(*access == Access::ReadWrite),
+        |number| if number == 1 { Access::ReadWrite } else { Access::ReadOnly };
+    Ack: |ack| u64::from(*ack == Ack::PeerGone),
+        |number| if number == 1 { Ack::PeerGone } else { Ack::Open };
+    ErrorKind: |kind| u64::from(kind.code()), |number| ErrorKind::from_code(number as u32);
+}
+
+macro_rules! as_tuple {
+    ($($name:ident)*) => {
+        impl<$($name: Plain),*> Plain for ($($name,)*) {
+            #[allow(non_snake_case)] // types and values are of one name each
+            fn put(&self, bytes: &mut Vec<u8>) {
+                let ($($name,)*) = self;
+                $($name.put(bytes);)*
+            }
+
+            fn take(bytes: &mut &[u8]) -> Self {
+                ($($name::take(bytes),)*)
+            }
+        }
+    };
+}
+
+as_tuple!(A B);
+as_tuple!(A B C);
+as_tuple!(A B C D);
+
+impl<T: Plain> Plain for Vec<T> {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.len().put(bytes);
+        self.iter().for_each(|one| one.put(bytes));
+    }
+
+    fn take(bytes: &mut &[u8]) -> Vec<T> {
+        (0..usize::take(bytes)).map(|_| T::take(bytes)).collect()
+    }
+}
+
+impl<T: Plain> Plain for Option<T> {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.is_some().put(bytes);
+        self.iter().for_each(|one| one.put(bytes));
+    }
+
+    fn take(bytes: &mut &[u8]) -> Option<T> {
+        bool::take(bytes).then(|| T::take(bytes))
+    }
+}
+
+impl<T: Plain> Plain for Result<T, Error> {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.is_ok().put(bytes);
+        match self {
+            Ok(result) => result.put(bytes),
+            Err(error) => (error.kind, error.what.clone()).put(bytes),
+        }
+    }
+
+    fn take(bytes: &mut &[u8]) -> Result<T, Error> {
+        if bool::take(bytes) {
+            return Ok(T::take(bytes));
+        }
+        let (kind, what) = <(ErrorKind, String)>::take(bytes);
+        Err(Error { kind, what })
+    }
+}
+
+impl Plain for String {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.as_bytes().to_vec().put(bytes);
+    }
+
+    fn take(bytes: &mut &[u8]) -> String {
+        String::from_utf8(Vec::take(bytes)).expect("text")
+    }
+}
+
+impl Plain for Notify {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        (self.offset, self.port).put(bytes);
+    }
+
+    fn take(bytes: &mut &[u8]) -> Notify {
+        let (offset, port) = Plain::take(bytes);
+        Notify { offset, port }
+    }
+}
+
+impl Plain for Footprint {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        (self.descriptors, self.mappings).put(bytes);
+    }
+
+    fn take(bytes: &mut &[u8]) -> Footprint {
+        let (descriptors, mappings) = Plain::take(bytes);
+        Footprint {
+            descriptors,
+            mappings,
+        }
+    }
+}
+
+fn send(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    let length = (bytes.len() as u32).to_le_bytes();
+    to.write_all(&[&length, bytes].concat())?;
+    to.flush()
+}
+
+fn receive(from: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+const DOMID: u8 = 0;
+const SHARE: u8 = 1;
+const MAP: u8 = 2;
+const UNMAP: u8 = 3;
+const PEEK: u8 = 4;
+const POKE: u8 = 5;
+const UNBOUND: u8 = 6;
+const BIND: u8 = 7;
+const CLOSE: u8 = 8;
+const NOTIFY: u8 = 9;
+const ACKNOWLEDGE: u8 = 10;
+const WAIT: u8 = 11;
+const HOME: u8 = 12;
+const ALIVE: u8 = 13;
+const FOOTPRINT: u8 = 14;
+
+/// Does what the other end of the wire asks of `actor`, until that end is closed.
+///
+/// # Errors
+/// Of reading and writing.
+pub fn serve(
+    actor: &mut dyn Actor,
+    from: &mut impl Read,
+    to: &mut impl Write,
+) -> std::io::Result<()> {
+    loop {
+        let request = match receive(from) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            request => request?,
+        };
+        let mut reply = Vec::new();
+        answer(actor, &mut request.as_slice(), &mut reply);
+        send(to, &reply)?;
+    }
+}
+
+fn answer(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
+    match u8::take(request) {
+        DOMID => actor.domid().put(reply),
+        SHARE => {
+            let (peer, pages, access, notify) = Plain::take(request);
+            actor.share(peer, pages, access, notify).put(reply);
+        }
+        MAP => {
+            let (peer, refs, access, notify) = <(_, Vec<Gref>, _, _)>::take(request);
+            actor.map(peer, &refs, access, notify).put(reply);
+        }
+        UNMAP => actor.unmap(Plain::take(request)).put(reply),
+        PEEK => {
+            let (pages, offset, len) = Plain::take(request);
+            actor.peek(pages, offset, len).put(reply);
+        }
+        POKE => {
+            let (pages, offset, bytes) = <(_, _, Vec<u8>)>::take(request);
+            actor.poke(pages, offset, &bytes).put(reply);
+        }
+        UNBOUND => actor.unbound(Plain::take(request)).put(reply),
+        BIND => {
+            let (peer, port) = Plain::take(request);
+            actor.bind(peer, port).put(reply);
+        }
+        CLOSE => actor.close(Plain::take(request)).put(reply),
+        NOTIFY => {
+            let (channel, times) = Plain::take(request);
+            actor.notify_times(channel, times).put(reply);
+        }
+        ACKNOWLEDGE => actor.acknowledge(Plain::take(request)).put(reply),
+        WAIT => {
+            let (channel, limit) = Plain::take(request);
+            actor.wait(channel, limit).put(reply);
+        }
+        HOME => actor.home(Plain::take(request)).put(reply),
+        ALIVE => actor.alive().put(reply),
+        FOOTPRINT => actor.footprint().put(reply),
+        call => panic!("there is no call {call}"),
+    }
+}
+
+/// An actor that another program is, which [`serve`]s on its standard input and output.
+pub struct Remote {
+    child: Child,
+    wire: RefCell<(std::process::ChildStdin, std::process::ChildStdout)>,
+    domid: Domid,
+}
+
+impl Remote {
+    /// Starts the program.
+    ///
+    /// # Panics
+    /// If it does not start, or ends before it has said which domain it is.
+    pub fn start(command: &mut Command) -> Remote {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let wire = (child.stdin.take(), child.stdout.take());
+        let wire = (wire.0.expect("piped"), wire.1.expect("piped"));
+        let mut remote = Remote {
+            child,
+            wire: RefCell::new(wire),
+            domid: 0,
+        };
+        remote.domid = remote.call(DOMID, &());
+        remote
+    }
+
+    fn call<R: Plain>(&self, call: u8, arguments: &impl Plain) -> R {
+        let (to, from) = &mut *self.wire.borrow_mut();
+        let mut request = Vec::new();
+        call.put(&mut request);
+        arguments.put(&mut request);
+        let reply = send(to, &request).and_then(|()| receive(from));
+        let reply = reply.unwrap_or_else(|error| panic!("domain {}: {error}", self.domid));
+        R::take(&mut reply.as_slice())
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+impl Actor for Remote {
+    fn domid(&self) -> Domid {
+        self.domid
+    }
+
+    fn share(
+        &mut self,
+        peer: Domid,
+        pages: usize,
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<(Mapped, Vec<Gref>), Error> {
+        self.call(SHARE, &(peer, pages, access, notify))
+    }
+
+    fn map(
+        &mut self,
+        peer: Domid,
+        refs: &[Gref],
+        access: Access,
+        notify: Option<Notify>,
+    ) -> Result<Mapped, Error> {
+        self.call(MAP, &(peer, refs.to_vec(), access, notify))
+    }
+
+    fn unmap(&mut self, pages: Mapped) {
+        self.call(UNMAP, &pages)
+    }
+
+    fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8> {
+        self.call(PEEK, &(pages, offset, len))
+    }
+
+    fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]) {
+        self.call(POKE, &(pages, offset, bytes.to_vec()))
+    }
+
+    fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error> {
+        self.call(UNBOUND, &peer)
+    }
+
+    fn bind(&mut self, peer: Domid, port: u32) -> Result<(Channel, u32), Error> {
+        self.call(BIND, &(peer, port))
+    }
+
+    fn close(&mut self, channel: Channel) {
+        self.call(CLOSE, &channel)
+    }
+
+    fn notify(&self, channel: Channel) -> Result<(), Error> {
+        self.notify_times(channel, 1)
+    }
+
+    fn notify_times(&self, channel: Channel, times: u32) -> Result<(), Error> {
+        self.call(NOTIFY, &(channel, times))
+    }
+
+    fn acknowledge(&self, channel: Channel) -> Result<Ack, Error> {
+        self.call(ACKNOWLEDGE, &channel)
+    }
+
+    fn wait(&self, channel: Channel, limit: Duration) -> bool {
+        self.call(WAIT, &(channel, limit))
+    }
+
+    fn home(&self, domid: Domid) -> Result<String, Error> {
+        self.call(HOME, &domid)
+    }
+
+    fn alive(&self) -> Result<bool, Error> {
+        self.call(ALIVE, &())
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.call(FOOTPRINT, &())
+    }
+}
