@@ -13,6 +13,7 @@ mod evtchn;
 mod grants;
 mod library;
 mod missing;
+mod relay;
 mod store;
 
 use std::fmt;

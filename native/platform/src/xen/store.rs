@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use super::relay::relay;
 use crate::{DOMID_MAX, Domid, Error, ErrorKind};
 
 /// The kernel's device: for every domain.
@@ -22,22 +23,36 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const READ: u32 = 2;
 const ERROR: u32 = 16;
 /// `struct xsd_sockmsg`: type, req_id, tx_id, len.
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// XENSTORE_PAYLOAD_MAX.
-const PAYLOAD_MAX: usize = 4096;
+pub(super) const PAYLOAD_MAX: usize = 4096;
 
-/// A new connection, non-blocking. The device first: it is what a domain that is
-/// not 0 has, and in domain 0 it needs no daemon in the same file system.
+/// A new connection, non-blocking.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
+    match connect_to_store()? {
+        Way::Device(device) => relay(device),
+        Way::Socket(socket) => Ok(socket),
+    }
+}
+
+/// What there is. On the device some writes block.
+enum Way {
+    Device(OwnedFd),
+    Socket(OwnedFd),
+}
+
+/// The device first: it is what a domain that is not 0 has, and in domain 0 it
+/// needs no daemon in the same file system.
+fn connect_to_store() -> Result<Way, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let device = retry_on_intr(|| open(DEVICE, flags, Mode::empty()));
     let errno = match device {
-        Ok(fd) => return Ok(fd),
+        Ok(fd) => return Ok(Way::Device(fd)),
         Err(errno) => errno,
     };
     SOCKETS
         .iter()
-        .find_map(|path| dial(path).ok())
+        .find_map(|path| dial(path).ok().map(Way::Socket))
         .ok_or_else(|| Error::posix(errno, format!("opening {DEVICE}")))
 }
 
@@ -50,7 +65,8 @@ fn dial(path: &str) -> Result<OwnedFd, Errno> {
 
 /// Which domain this is: the toolstack writes it to the domain's own `domid`.
 pub(super) fn domid() -> Result<Domid, Error> {
-    let text = ask(&connection()?, READ, "domid")?;
+    let (Way::Device(store) | Way::Socket(store)) = connect_to_store()?;
+    let text = ask(&store, READ, "domid")?;
     text.parse()
         .ok()
         .filter(|domid| *domid <= DOMID_MAX)

@@ -1,0 +1,199 @@
+//! A thread between the store's device and whoever reads and writes it.
+//!
+//! `/dev/xen/xenbus` knows no non-blocking write: WATCH and UNWATCH are done by the
+//! kernel within it, which takes a round trip to xenstored (`xenbus_file_write` in
+//! drivers/xen/xenbus/xenbus_dev_frontend.c), and no poll says when. So the one side
+//! gets a socket, which never makes it wait, and a thread of ours the device.
+//!
+//! The device also wants no more than one message in a write, and drops what follows
+//! it. So it gets them one by one, however they come.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::store::{HEADER, PAYLOAD_MAX};
+use crate::Error;
+
+/// Takes a device, and gives a non-blocking socket in its place. Each ends with the
+/// other: to close the socket closes the device, which ends its watches and
+/// transactions.
+pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
+    let failed = |errno| Error::posix(errno, "a way to the store");
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    rustix::io::ioctl_fionbio(&theirs, true).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("tube-xenbus".into())
+        .spawn(move || {
+            // Either end of file, or an error that the store's client can only answer
+            // by a new connection.
+            _ = carry(&device, &ours);
+        })
+        .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
+    Ok(theirs)
+}
+
+/// Both ways until one of them ends. The device is read when it has something: its
+/// descriptor is non-blocking. Writes block, which is what this thread is for.
+fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
+    let mut requests = Vec::new();
+    let mut buffer = [0; HEADER + PAYLOAD_MAX];
+    loop {
+        let mut ready = [
+            PollFd::new(device, PollFlags::IN),
+            PollFd::new(socket, PollFlags::IN),
+        ];
+        retry_on_intr(|| poll(&mut ready, None))?;
+        let [from_device, from_socket] = ready.map(|fd| !fd.revents().is_empty());
+        if from_device {
+            match read(device, &mut buffer) {
+                Ok(0) => return Ok(()),
+                // A client that does not read holds up no one but itself.
+                Ok(count) => write_all(socket, &buffer[..count])?,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        if from_socket {
+            match retry_on_intr(|| read(socket, &mut buffer))? {
+                0 => return Ok(()),
+                count => requests.extend_from_slice(&buffer[..count]),
+            }
+            while let Some(length) = whole(&requests)? {
+                write_all(device, &requests[..length])?;
+                requests.drain(..length);
+            }
+        }
+    }
+}
+
+/// Bytes of the first message, if all of it is there.
+fn whole(bytes: &[u8]) -> Result<Option<usize>, Errno> {
+    let Some(header) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    let payload = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]) as usize;
+    if payload > PAYLOAD_MAX {
+        // Neither the device nor xenstored would take it.
+        return Err(Errno::TOOBIG);
+    }
+    let length = HEADER + payload;
+    Ok((bytes.len() >= length).then_some(length))
+}
+
+fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let count = retry_on_intr(|| write(to, bytes))?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::time::Duration;
+
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(20));
+
+    fn message(kind: u32, payload: &[u8]) -> Vec<u8> {
+        let words = [kind, 7, 0, payload.len() as u32].map(u32::to_ne_bytes);
+        [words.as_flattened(), payload].concat()
+    }
+
+    /// A device that shows what each write of it was, and the client's side.
+    fn pair() -> (UnixDatagram, UnixStream) {
+        let (device, shows) = UnixDatagram::pair().unwrap();
+        shows.set_read_timeout(LIMIT).unwrap();
+        let client = UnixStream::from(relay(device.into()).unwrap());
+        (shows, client)
+    }
+
+    fn received(shows: &UnixDatagram) -> Vec<u8> {
+        let mut buffer = [0; 8192];
+        let count = shows.recv(&mut buffer).unwrap();
+        buffer[..count].to_vec()
+    }
+
+    #[test]
+    fn the_device_gets_one_message_at_a_time_however_they_come() {
+        let (shows, mut client) = pair();
+        let all = [
+            message(4, b"/path\0token\0"),
+            message(6, b"\0"),
+            message(11, &[b'v'; PAYLOAD_MAX]),
+            message(99, b""),
+        ];
+        // All at once, then byte by byte.
+        client.write_all(&all.concat()).unwrap();
+        for expected in &all {
+            assert_eq!(received(&shows), *expected);
+        }
+        for byte in all[..2].concat() {
+            client.write_all(&[byte]).unwrap();
+        }
+        for expected in &all[..2] {
+            assert_eq!(received(&shows), *expected);
+        }
+    }
+
+    #[test]
+    fn what_the_device_says_arrives() {
+        let (shows, client) = pair();
+        let answer = message(2, b"value");
+        shows.send(&answer).unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(LIMIT).unwrap();
+        let mut got = vec![0; answer.len()];
+        (&client).read_exact(&mut got).unwrap();
+        assert_eq!(got, answer);
+    }
+
+    /// A device whose write takes its time is a full datagram queue here.
+    #[test]
+    fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
+        let (shows, mut client) = pair();
+        let watch = message(4, b"/path\0token\0");
+        let mut sent = 0;
+        // More than the queue of the device holds, and less than the socket.
+        while sent < 200 && client.write_all(&watch).is_ok() {
+            sent += 1;
+        }
+        assert_eq!(sent, 200);
+        for _ in 0..sent {
+            assert_eq!(received(&shows), watch);
+        }
+    }
+
+    #[test]
+    fn each_side_ends_with_the_other() {
+        let (shows, client) = pair();
+        drop(client);
+        // A datagram socket tells of the other's end to who sends.
+        while shows.send(b"x").is_ok() {}
+
+        let (device, far) = UnixStream::pair().unwrap();
+        let mut client = UnixStream::from(relay(device.into()).unwrap());
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(LIMIT).unwrap();
+        drop(far);
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_message_that_no_store_takes_is_the_end() {
+        let (shows, mut client) = pair();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(LIMIT).unwrap();
+        client
+            .write_all(&message(2, &[0; PAYLOAD_MAX + 1])[..HEADER])
+            .unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        drop(shows);
+    }
+}
