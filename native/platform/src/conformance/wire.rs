@@ -30,6 +30,12 @@ impl Plain for u64 {
     }
 }
 
+impl Plain for () {
+    fn put(&self, _bytes: &mut Vec<u8>) {}
+
+    fn take(_bytes: &mut &[u8]) {}
+}
+
 macro_rules! as_number {
     ($($name:ty: $there:expr, $back:expr;)*) => {$(
         impl Plain for $name {
@@ -47,7 +53,6 @@ macro_rules! as_number {
 }
 
 as_number! {
-    (): |()| 0, |_| ();
     bool: |yes| u64::from(*yes), |number| number != 0;
     u8: |number| u64::from(*number), |number| number as u8;
     u16: |number| u64::from(*number), |number| number as u16;
@@ -219,21 +224,21 @@ fn answer(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
             let (peer, refs, access, notify) = <(_, Vec<Gref>, _, _)>::take(request);
             actor.map(peer, &refs, access, notify).put(reply);
         }
-        UNMAP => actor.unmap(Plain::take(request)).put(reply),
+        UNMAP => actor.unmap(Plain::take(request)),
         PEEK => {
             let (pages, offset, len) = Plain::take(request);
             actor.peek(pages, offset, len).put(reply);
         }
         POKE => {
             let (pages, offset, bytes) = <(_, _, Vec<u8>)>::take(request);
-            actor.poke(pages, offset, &bytes).put(reply);
+            actor.poke(pages, offset, &bytes);
         }
         UNBOUND => actor.unbound(Plain::take(request)).put(reply),
         BIND => {
             let (peer, port) = Plain::take(request);
             actor.bind(peer, port).put(reply);
         }
-        CLOSE => actor.close(Plain::take(request)).put(reply),
+        CLOSE => actor.close(Plain::take(request)),
         NOTIFY => {
             let (channel, times) = Plain::take(request);
             actor.notify_times(channel, times).put(reply);
