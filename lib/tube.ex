@@ -68,7 +68,7 @@ defmodule Tube do
   """
 
   alias Tube.Connection.Rings
-  alias Tube.{Connection, Domain, Flow, Listener, Native, Options}
+  alias Tube.{Connection, Domain, Flow, Listener, Native, Options, Suspension}
 
   @enforce_keys [:pid, :port, :id]
   defstruct [:pid, :port, :id]
@@ -95,7 +95,7 @@ defmodule Tube do
 
   Attaches to the platform first if that has not been done: on the local platform this claims
   a virtual domain, and starts `tube-hub` when none runs. Errors: `{:no_hub, text}`,
-  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`, and what a platform lacks
+  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`, `{:suspended, text}`, and what a platform lacks
   (`available?/1`).
 
       iex> {:ok, domid} = Tube.domid()
@@ -641,6 +641,52 @@ defmodule Tube do
   end
 
   def getstat(tube), do: elsewhere!(tube)
+
+  @doc """
+  To be called before the machine is suspended, saved or migrated: closes all tubes of this VM.
+
+  A suspended domain keeps nothing that it shares with others: what it has mapped of theirs is gone when
+  it comes back, perhaps under another number, and whoever touched it would crash. So when this returns
+  nothing is shared any more, and this VM has left its domain. Until `resume/0`, `open/2`, `listen/1` and
+  `domid/0` are refused with `{:error, {:suspended, text}}`.
+
+  Tubes are closed in good order: what was sent is delivered, `limit` milliseconds at most for all of
+  them. Their owners get what had arrived, and then `{:error, :suspended}`, or `{:tube_error, tube,
+  :suspended}` and `{:tube_closed, tube}`. To a peer it is a close like any other. An `open/2` under way
+  ends with `{:error, :suspended}`. Listeners live on, and whoever knocks meanwhile waits at the door.
+
+      :ok = Tube.suspend()
+      # the machine is suspended or migrated, and goes on
+      :ok = Tube.resume()
+
+  To do it twice does no harm.
+  """
+  @doc group: :domain
+  @spec suspend(non_neg_integer) :: :ok
+  def suspend(limit \\ 5_000)
+
+  def suspend(limit) when is_integer(limit) and limit >= 0, do: Suspension.suspend(limit)
+
+  def suspend(limit) do
+    raise ArgumentError,
+          "invalid limit #{inspect(limit)}: allowed is a number of milliseconds, 0 or more"
+  end
+
+  @doc """
+  To be called after `suspend/1`, when the machine is there again: attaches to the platform, and announces
+  all listeners. Tubes are to be opened anew.
+
+  On the local platform the VM is the domain that it was; on Xen the one that the machine is now. Errors
+  are those of `domid/0`: then it goes on trying as long as there are listeners.
+
+      case Tube.resume() do
+        :ok -> :open
+        {:error, reason} -> Logger.error("no tubes: #{Tube.Error.message(reason)}")
+      end
+  """
+  @doc group: :domain
+  @spec resume() :: :ok | {:error, reason}
+  def resume, do: Suspension.resume()
 
   @doc """
   All connected tubes of this VM.

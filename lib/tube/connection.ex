@@ -62,6 +62,13 @@ defmodule Tube.Connection do
   @spec close(Tube.t()) :: :ok | {:error, reason}
   def close(tube), do: call(tube.pid, :close)
 
+  @doc """
+  Ends a tube because the machine is to be suspended. When this returns, after `ms` at most, nothing is
+  shared any more; its owner is still served with what had arrived. Was it done in good order?
+  """
+  @spec suspend(pid, non_neg_integer) :: boolean
+  def suspend(pid, ms), do: call(pid, {:suspend, ms}) != {:ok, :cut_short}
+
   @doc "The options as they are now."
   @spec options(Tube.t()) :: {:ok, Tube.Options.t()} | {:error, reason}
   def options(tube), do: call(tube.pid, :options)

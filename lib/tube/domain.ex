@@ -14,6 +14,8 @@ defmodule Tube.Domain do
   #
   # Without subscribers it waits for the next call. While it tries, calls fail at once.
   #
+  # So they do from `hold/1` to `resume/1`, between which the machine may be suspended or moved.
+  #
   # `Tube.Domain.Server` is the process; this is how to speak with it.
 
   alias Tube.Domain.{Server, Settings}
@@ -53,7 +55,7 @@ defmodule Tube.Domain do
   the domain is already.
 
   Reasons: `:bad_run_dir`, `:einval`, `:no_hub`, `:hub_version`, `:not_a_hub`, `:domid_taken`,
-  `:timeout`, those of `missing/1`, or a posix name.
+  `:timeout`, `:suspended`, those of `missing/1`, or a posix name.
   """
   @spec attach(keyword()) :: {:ok, t()} | error()
   def attach(opts \\ []), do: attach(__MODULE__, opts)
@@ -115,6 +117,23 @@ defmodule Tube.Domain do
   @doc "Leaves in good order: the domain ends. Subscribers are told `:lost`; the next call attaches anew."
   @spec detach(GenServer.server()) :: :ok
   def detach(server \\ __MODULE__), do: GenServer.call(server, :detach, @call_ms)
+
+  @doc "From now on nobody is let in, with reason `:suspended`. Who has the domain keeps it."
+  @spec hold(GenServer.server()) :: :ok
+  def hold(server \\ __MODULE__), do: GenServer.call(server, :hold)
+
+  @doc "Detaches a domain that is held. Subscribers are told `:lost`, and `:attached` after `resume/1`."
+  @spec leave(GenServer.server()) :: :ok
+  def leave(server \\ __MODULE__), do: GenServer.call(server, :leave, @call_ms)
+
+  @doc """
+  Ends a hold. A domain that was left is attached again: on the local platform as the same one, on Xen as
+  whichever the machine is now. If that fails it goes on trying, as after a loss.
+  """
+  @spec resume(GenServer.server()) :: :ok | error()
+  def resume(server \\ __MODULE__) do
+    with {:ok, _domain} <- call(server, :resume), do: :ok
+  end
 
   defp field(server, key) do
     with {:ok, domain} <- attach(server, []), do: {:ok, Map.fetch!(domain, key)}

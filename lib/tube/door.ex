@@ -31,6 +31,18 @@ defmodule Tube.Door do
   @spec add(Options.t(), pid) :: :ok | {:error, reason}
   def add(options, owner), do: GenServer.call(__MODULE__, {:add, options, owner}, :infinity)
 
+  @doc "Takes back what is published, for as long as the domain is held."
+  @spec withdraw() :: :ok
+  def withdraw, do: GenServer.call(__MODULE__, :withdraw, :infinity)
+
+  @doc "Sees to it that all services are published; they are after each attachment, if nothing goes wrong."
+  @spec announce() :: :ok | {:error, reason}
+  def announce, do: GenServer.call(__MODULE__, :announce, :infinity)
+
+  @doc "Says that a tip has done with the store: another may knock at its place. So does its end."
+  @spec over(pid) :: :ok
+  def over(tip), do: GenServer.cast(__MODULE__, {:over, tip})
+
   @impl true
   def init(nil) do
     Process.flag(:trap_exit, true)
@@ -55,6 +67,28 @@ defmodule Tube.Door do
     end
   end
 
+  def handle_call(:withdraw, _from, %{domain: nil} = state), do: {:reply, :ok, state}
+
+  def handle_call(:withdraw, _from, state) do
+    for {service, _entry} <- state.services do
+      transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
+    end
+
+    {:reply, :ok, unwatch(state)}
+  end
+
+  def handle_call(:announce, _from, %{domain: nil, services: services} = state)
+      when services != %{} do
+    with {:ok, domain} <- Domain.attach(),
+         {:ok, state} <- publish(%{state | domain: domain, watched: %{}}) do
+      {:reply, :ok, state}
+    else
+      error -> {:reply, error, state}
+    end
+  end
+
+  def handle_call(:announce, _from, state), do: {:reply, :ok, state}
+
   # A service whose owner has just ended is free, although its listener's end is not known here yet. So
   # is one whose listener has: a supervisor starts it again at once.
   defp free?(state, service) do
@@ -76,21 +110,23 @@ defmodule Tube.Door do
   defp listable?(_domain, _options), do: :ok
 
   @impl true
+  def handle_cast({:over, tip}, state), do: {:noreply, over_with(state, tip)}
+
+  @impl true
   def handle_info({:xenstore_watch, token, path}, state) do
     if state.domain, do: Xenstore.ack(state.domain.store, token)
     {:noreply, look(state, path)}
   end
 
-  # A tip's process has ended: what knocked meanwhile at its place is looked at now.
-  def handle_info({:DOWN, monitor, :process, pid, _reason}, state) do
-    case Enum.find(state.knocks, fn {_knock, {tip, _service}} -> tip == monitor end) do
-      nil -> {:noreply, remove(state, pid)}
-      {{peer, tid} = key, _} -> {:noreply, knock(forget(state, key), peer, tid)}
-    end
-  end
+  def handle_info({:DOWN, _monitor, :process, pid, _reason}, state),
+    do: {:noreply, state |> over_with(pid) |> remove(pid)}
 
   def handle_info({:tube_domain, :lost}, state),
     do: {:noreply, %{state | domain: nil, watched: %{}}}
+
+  # Announced already.
+  def handle_info({:tube_domain, :attached, domain}, %{domain: domain} = state),
+    do: {:noreply, state}
 
   def handle_info({:tube_domain, :attached, domain}, state) do
     state = %{state | domain: domain, watched: %{}}
@@ -154,11 +190,13 @@ defmodule Tube.Door do
 
   # Nobody listens any more: no watch of ours costs the store anything, and the domain may go.
   defp leave(state) do
-    if state.domain do
-      for {_path, token} <- state.watched, do: Xenstore.unwatch(state.domain.store, token, @limit)
-    end
-
     Domain.unsubscribe()
+    if state.domain, do: unwatch(state), else: state
+  end
+
+  # And nothing that was on its way is looked at any more.
+  defp unwatch(state) do
+    for {_path, token} <- state.watched, do: Xenstore.unwatch(state.domain.store, token, @limit)
     %{state | domain: nil, watched: %{}}
   end
 
@@ -238,12 +276,21 @@ defmodule Tube.Door do
     end
   end
 
+  # What knocked meanwhile at the place of this tip is looked at now.
+  defp over_with(state, tip) do
+    case Enum.find(state.knocks, &match?({_knock, {^tip, _service}}, &1)) do
+      nil -> state
+      {{peer, tid} = key, _} -> knock(forget(state, key), peer, tid)
+    end
+  end
+
   defp answer(state, _knock, :ignore), do: state
 
   defp answer(state, knock, {verdict, entry}) do
     case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
       {:ok, pid} ->
-        tip = {Process.monitor(pid), entry.options.service}
+        Process.monitor(pid)
+        tip = {pid, entry.options.service}
         %{state | knocks: Map.put(state.knocks, {knock.peer, knock.tid}, tip)}
 
       {:error, _reason} ->

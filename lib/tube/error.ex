@@ -20,6 +20,7 @@ defmodule Tube.Error do
     peer_domain_gone: "the peer's domain was destroyed",
     not_owner: "only the owner of the tube may do this",
     refused: "the peer refused the tube",
+    suspended: "tubes are suspended until Tube.resume/0 is called",
     store_lost: "the connection to xenstore was lost",
     timeout: "the time limit passed",
     version: "the peer speaks another version of the protocol",
@@ -56,6 +57,7 @@ defmodule Tube.Error do
           | :peer_domain_gone
           | :not_owner
           | :refused
+          | :suspended
           | :store_lost
           | :timeout
           | :version

@@ -152,6 +152,7 @@ defmodule Tube.Handshake do
   - `{:watch, token}`, `{:watch_failed, token, reason}`, `{:timeout, timer}`.
   - `:close`: the owner closes (FIN is already set in the page). In a handshake: give up.
   - `:owner_down`: the owner died; the same, with another reason.
+  - `:suspend`: the same once more, since the machine is to be suspended.
   - `{:refuse, word}` (tip, before it is connected): nobody will take this tube after all.
   - `:fin`: the peer will write no more. `:drained`: and our owner has taken all of it.
   - `:gone`: the peer's end of the rings is no more. `:domain_gone`: its whole domain.
@@ -167,6 +168,7 @@ defmodule Tube.Handshake do
           | {:mapped, :ok | {:error, reason}}
           | :close
           | :owner_down
+          | :suspend
           | {:refuse, refusal}
           | :fin
           | :drained

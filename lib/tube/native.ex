@@ -287,6 +287,10 @@ defmodule Tube.Native do
   def cut(port, :peer_domain_gone), do: control(port, @op_cut, <<1>>)
   def cut(port, :suspended), do: control(port, @op_cut, <<2>>)
 
+  @doc "Says that `cut/2` or an end by the peer will come because of a suspension, which the owner then learns."
+  @spec suspend(port) :: :ok | {:error, :closed | :einval}
+  def suspend(port), do: control(port, @op_cut, <<3>>)
+
   @doc """
   Says that no more will be sent. Senders that wait with nothing in the ring get `:closed`; a long
   message under way may be finished, and the peer sees the end after it.

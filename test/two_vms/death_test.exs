@@ -171,6 +171,60 @@ defmodule Tube.TwoVMs.DeathTest do
     assert_talk(again, ours, nock, theirs)
   end
 
+  # What is seen of a domain that Xen destroys: its nodes go, and nobody rings.
+  for {whose, gone} <- [{"a tip's", "data/tip"}, {"a nock's", "data/nock"}] do
+    test "#{whose} nodes vanish: its owner's peer gets what was sent, and the reason", %{
+      tip: tip,
+      nock: nock
+    } do
+      {ours, theirs} = connect(tip, nock)
+
+      {dying, sender, left, receiver} =
+        case unquote(gone) do
+          "data/tip" -> {tip, ours, nock, theirs}
+          "data/nock" -> {nock, theirs, tip, ours}
+        end
+
+      VM.run(dying, fn -> for n <- 1..3, do: :ok = Tube.send(sender, "#{n}") end)
+
+      VM.run(dying, fn ->
+        {:ok, store} = Tube.Domain.store()
+        :ok = Tube.Xenstore.rm(store, unquote(gone))
+      end)
+
+      VM.run(left, fn ->
+        # It lets go without having been asked anything.
+        Tube.Test.Eventually.true!(fn -> match?(%{pages: 0}, Tube.Native.stats()) end)
+        for n <- 1..3, do: assert(Tube.recv(receiver, 5_000) == {:ok, "#{n}"})
+        assert Tube.recv(receiver, 5_000) == {:error, :peer_domain_gone}
+        assert Tube.send(receiver, "late") in [{:error, :peer_domain_gone}, {:error, :closed}]
+      end)
+
+      assert_clean(left)
+      # It lives, and to it the other went away.
+      VM.run(dying, fn -> assert {:error, _reason} = Tube.recv(sender, 5_000) end)
+      assert_clean(dying)
+    end
+  end
+
+  test "a nock that died and came back is let in, though its tube's owner has not asked", %{
+    run_dir: run_dir,
+    tip: tip,
+    nock: nock
+  } do
+    {ours, _theirs} = connect(tip, nock)
+    VM.run(nock, fn -> :ok = Tube.send(hd(Tube.list()), "last words") end)
+    VM.kill9(nock)
+    again = VM.start!(run_dir: run_dir, domid: 7)
+    {more, and_more} = connect(tip, again, :listening)
+    assert_talk(tip, more, again, and_more)
+
+    VM.run(tip, fn ->
+      assert Tube.recv(ours, 5_000) == {:ok, "last words"}
+      assert {:error, _reason} = Tube.recv(ours, 5_000)
+    end)
+  end
+
   test "the owner's death closes the tube", %{tip: tip, nock: nock} do
     {ours, _theirs} = connect(tip, nock)
     VM.end_process(nock, :main)

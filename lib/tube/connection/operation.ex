@@ -6,7 +6,7 @@ defmodule Tube.Connection.Operation do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.{Rings, Server, State}
-  alias Tube.{Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
+  alias Tube.{Door, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
 
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
@@ -103,5 +103,9 @@ defmodule Tube.Connection.Operation do
 
   defp change(:free, state), do: Server.let_go(state)
 
-  defp change({:stop, reason}, state), do: %{state | ended: reason}
+  defp change({:stop, reason}, state) do
+    # The owner may keep this process for long, and the same peer may come again.
+    if state.role == :tip, do: Door.over(self())
+    %{state | ended: reason}
+  end
 end

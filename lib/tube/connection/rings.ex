@@ -62,6 +62,18 @@ defmodule Tube.Connection.Rings do
     :ok
   end
 
+  @doc """
+  Lets go of the rings, while the owner has still to take what had arrived, and to learn `reason`: both are
+  kept in a copy.
+  """
+  @spec cut(Tube.t(), atom) :: :ok
+  def cut(tube, reason) do
+    reason = if reason in [:peer_domain_gone, :suspended], do: reason, else: :peer_down
+    # A port that has ended has let go too.
+    _ = Native.cut(tube.port, reason)
+    :ok
+  end
+
   @spec free(Tube.t() | nil) :: :ok
   def free(nil), do: :ok
 

@@ -12,7 +12,7 @@ defmodule Tube.Connection.Server do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{Operation, Owner, Rings, State}
-  alias Tube.{Commands, Domain, Label, Native, Poller, Telemetry, Xenstore}
+  alias Tube.{Commands, Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -43,6 +43,11 @@ defmodule Tube.Connection.Server do
   def handle_call(:await, from, state), do: settle(answer(%{state | opener: from}))
 
   def handle_call(:info, _from, state), do: {:reply, State.info(state), state}
+
+  def handle_call({:suspend, ms}, from, state) do
+    Process.send_after(self(), :suspend_over, ms)
+    settle(suspend(%{state | suspenders: [from | state.suspenders]}))
+  end
 
   def handle_call(:options, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
   def handle_call(:options, _from, state), do: {:reply, {:ok, state.options}, state}
@@ -109,7 +114,9 @@ defmodule Tube.Connection.Server do
     {:reply, :ok, if(Commands.empty?(state.commands), do: shut(state), else: state)}
   end
 
-  defp owner_call(:close, from, %{closing: nil} = state), do: settle(close(state, from))
+  defp owner_call(:close, from, %{closing: closing} = state) when closing in [nil, :suspend],
+    do: settle(close(state, from))
+
   defp owner_call(:close, _from, state), do: {:reply, {:error, :closed}, state}
 
   defp set_option({:send_timeout, limit}, state) do
@@ -159,6 +166,15 @@ defmodule Tube.Connection.Server do
 
   def handle_info(:linger_over, state),
     do: settle(if(Commands.empty?(state.commands), do: state, else: finish(state)))
+
+  # What the peer has not taken by now is lost, and what is left in the store is swept up later.
+  def handle_info(:suspend_over, %{suspenders: [_ | _] = suspenders} = state) do
+    for from <- suspenders, do: GenServer.reply(from, {:ok, :cut_short})
+    if state.role == :tip, do: Door.over(self())
+    failed = state.failed || :suspended
+    state = %{state | ended: state.ended || failed, failed: failed, suspenders: []}
+    settle(let_go(state))
+  end
 
   # Somebody closed the port under us: the rings are gone with it.
   def handle_info({:EXIT, port, _reason}, %{tube: %{port: port}} = state),
@@ -262,6 +278,16 @@ defmodule Tube.Connection.Server do
     state
   end
 
+  # The owner has not asked for it, so it gets what had arrived, and is told.
+  defp suspend(%{connected: false} = state), do: event(state, :suspend)
+
+  defp suspend(%{closing: nil, tube: tube} = state) do
+    if tube, do: Native.suspend(tube.port)
+    close(%{state | failed: state.failed || :suspended}, state.closer, :suspend)
+  end
+
+  defp suspend(closing), do: event(closing, :suspend)
+
   defp commands(state, {:ok, commands}) do
     state = %{state | commands: commands}
 
@@ -302,10 +328,20 @@ defmodule Tube.Connection.Server do
 
   ## The end
 
-  @doc "Frees the rings, unless the owner has still to hear something through them. For `Operation`."
+  @doc """
+  Frees the rings. If the owner has still to hear something through them, it does so from a copy. For
+  `Operation`.
+  """
   @spec let_go(State.t()) :: State.t()
   def let_go(state) do
-    if State.owner_unaware?(state), do: state, else: free(state)
+    if State.owner_unaware?(state), do: cut(state), else: free(state)
+  end
+
+  defp cut(%{cut: true} = state), do: state
+
+  defp cut(state) do
+    Rings.cut(state.tube, state.failed)
+    %{state | cut: true}
   end
 
   defp free(state) do
@@ -314,21 +350,29 @@ defmodule Tube.Connection.Server do
     %{state | tube: nil, span: span}
   end
 
-  # The machine may stop before the owner has heard of it: the rings still hold what the peer sent,
-  # and the link its reason. Then this process stays until the owner has taken all and been told,
-  # closes, or ends.
+  # The machine may stop before the owner has heard of it: the link still holds what the peer sent, and
+  # the reason. Then this process stays until the owner has taken all and been told, closes, or ends.
   defp settle(state) do
-    state = answer(state)
+    state = state |> answer() |> given_back()
 
     if state.ended == nil or State.owner_unaware?(state) do
       {:noreply, state}
     else
-      state = free(state)
+      state = state |> free() |> given_back()
       Commands.give_up(state.commands)
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
-      reason = if state.closing, do: :closed, else: state.ended
+      reason = if state.closing in [nil, :suspend], do: state.failed || state.ended, else: :closed
       Owner.told(state.connected && state.owner, reason, state.closer)
       {:stop, :normal, state}
+    end
+  end
+
+  defp given_back(state) do
+    if State.gone?(state) do
+      for from <- state.suspenders, do: GenServer.reply(from, :ok)
+      %{state | suspenders: []}
+    else
+      state
     end
   end
 

@@ -31,6 +31,10 @@ defmodule Tube.Connection.State do
     told: false,
     # the event that the machine gets once all commands are sent
     closing: nil,
+    # the rings have gone, and the owner is served from a copy
+    cut: false,
+    # who waits for all that is shared to be given back
+    suspenders: [],
     # the owner sends no more than the commands that it gave
     shutting: false,
     # what `Tube.Telemetry` makes of it
@@ -152,12 +156,16 @@ defmodule Tube.Connection.State do
   @spec owner_unaware?(t) :: boolean
   def owner_unaware?(%{tube: nil}), do: false
   def owner_unaware?(%{listening: false}), do: false
-  def owner_unaware?(%{closing: closing}) when closing != nil, do: false
+  def owner_unaware?(%{closing: closing}) when closing in [:close, :owner_down], do: false
   # An orderly end needs no word beyond the last message: a tube that is gone is closed.
   def owner_unaware?(%{failed: nil, drained: true}), do: false
   # A port's owner is told by its exit.
   def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
   def owner_unaware?(%{told: told}), do: not told
+
+  @doc "Is all given back that is shared with the peer, in memory and in the store?"
+  @spec gone?(t) :: boolean
+  def gone?(state), do: state.ended != nil and (state.tube == nil or state.cut)
 
   @doc "What is registered of a tube from its connection to its end."
   @spec entry(t) :: entry

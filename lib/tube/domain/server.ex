@@ -26,6 +26,7 @@ defmodule Tube.Domain.Server do
   # `wanted` are the settings to attach with; once attached, with the domid that it became.
   # `platform` while not attached: the domain lives, only its store has to be connected to again.
   # `claim`: on Xen, that no other VM of this domain has tubes; once taken, kept.
+  # `held`: nobody is let in; `back` are the settings to come back with. `given` is the domid that was asked for.
   defmodule State do
     @moduledoc false
     defstruct phase: :idle,
@@ -35,6 +36,10 @@ defmodule Tube.Domain.Server do
               platform: nil,
               life: nil,
               claim: nil,
+              held: false,
+              back: nil,
+              given: nil,
+              stale: false,
               since: nil,
               failures: 0,
               error: nil,
@@ -48,7 +53,12 @@ defmodule Tube.Domain.Server do
     {:ok, %State{}}
   end
 
+  @held {:suspended, "tubes are suspended until Tube.resume/0 is called"}
+
   @impl true
+  def handle_call({:attach, _opts}, _from, %{held: true} = state),
+    do: {:reply, {:error, @held}, state}
+
   def handle_call({:attach, []}, _from, %{phase: :attached} = state),
     do: {:reply, {:ok, state.domain}, state}
 
@@ -89,6 +99,31 @@ defmodule Tube.Domain.Server do
     if state.phase == :attached, do: tell(state, {:tube_domain, :lost})
     {:reply, :ok, leave(state, {:no_hub, "the domain was detached meanwhile"})}
   end
+
+  def handle_call(:hold, _from, %{held: true} = state), do: {:reply, :ok, state}
+
+  def handle_call(:hold, _from, %{phase: :attached} = state),
+    do: {:reply, :ok, %{state | held: true}}
+
+  # An attempt, or one to come, is made when all is over.
+  def handle_call(:hold, _from, state),
+    do: {:reply, :ok, hold(state, if(state.lost, do: state.wanted))}
+
+  def handle_call(:leave, _from, %{held: true, phase: :attached} = state) do
+    tell(state, {:tube_domain, :lost})
+    {:reply, :ok, hold(state, state.wanted)}
+  end
+
+  def handle_call(:leave, _from, state), do: {:reply, :ok, state}
+
+  def handle_call(:resume, from, %{held: true, back: back} = state) when back != nil do
+    # Xen may have given us another number meanwhile.
+    wanted = if back.platform == :xen, do: %{back | domid: state.given}, else: back
+    state = %{state | held: false, back: nil, lost: true, wanted: wanted, callers: [{from, %{}}]}
+    {:noreply, attempt(state)}
+  end
+
+  def handle_call(:resume, _from, state), do: {:reply, {:ok, nil}, %{state | held: false}}
 
   @impl true
   def handle_info({:concluded, pid, result}, %{phase: {:attempt, pid, monitor, _}} = state) do
@@ -149,7 +184,9 @@ defmodule Tube.Domain.Server do
        state}
 
   defp attach_as(settings, caller, %{phase: :idle} = state),
-    do: {:noreply, attempt(%{state | wanted: settings, callers: [caller], failures: 0})}
+    do:
+      {:noreply,
+       attempt(%{state | wanted: settings, given: settings.domid, callers: [caller], failures: 0})}
 
   defp attach_as(_settings, caller, state),
     do: {:noreply, %{state | callers: [caller | state.callers]}}
@@ -188,8 +225,9 @@ defmodule Tube.Domain.Server do
     with {:ok, claim} <- claim(state),
          {:driver, :ok} <- {:driver, Native.driver()},
          {:life, {:ok, life}} <- {:life, Native.life(platform)} do
-      first? = claim != state.claim
-      state = %{state | platform: platform, life: Native.stream_port(life), claim: claim}
+      first? = claim != state.claim or (claim != nil and state.stale)
+      life = Native.stream_port(life)
+      state = %{state | platform: platform, life: life, claim: claim, stale: false}
       connected(store, %{state | wanted: %{state.wanted | domid: domid}}, first?)
     else
       {:error, error} ->
@@ -262,8 +300,10 @@ defmodule Tube.Domain.Server do
     end
   end
 
-  defp failed(error, %{lost: true} = state),
-    do: pause(%{state | failures: state.failures + 1, error: error})
+  defp failed(error, %{lost: true} = state) do
+    for {from, _asked} <- state.callers, do: GenServer.reply(from, {:error, error})
+    pause(%{state | failures: state.failures + 1, error: error, callers: []})
+  end
 
   defp failed(error, state), do: leave(state, error)
 
@@ -278,6 +318,11 @@ defmodule Tube.Domain.Server do
   defp stream(:local), do: :socket
 
   ## Losing
+
+  defp lost(%{held: true} = state) do
+    tell(state, {:tube_domain, :lost})
+    hold(state, state.wanted)
+  end
 
   defp lost(state) do
     what = if state.platform, do: "its connection to xenstore", else: "its hub"
@@ -298,6 +343,12 @@ defmodule Tube.Domain.Server do
     limit = min(@pause_ms * Integer.pow(2, min(state.failures, 16)), @pause_max_ms)
     pause = div(limit, 2) + :rand.uniform(limit)
     %{state | phase: {:pause, :erlang.start_timer(pause, self(), :pause)}}
+  end
+
+  # What is left of our tubes in the store is swept up when we are back.
+  defp hold(state, back) do
+    given = state.given
+    %{leave(state, @held) | held: true, back: back, given: given, stale: true}
   end
 
   # Back to :idle, whatever was going on.

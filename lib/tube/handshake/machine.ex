@@ -156,6 +156,7 @@ defmodule Tube.Handshake.Machine do
 
   defp interrupted(m, :close), do: fail(m, :closed)
   defp interrupted(m, :owner_down), do: fail(m, :owner_down)
+  defp interrupted(m, :suspend), do: fail(m, :suspended)
   defp interrupted(m, :protocol), do: fail(m, :protocol)
   defp interrupted(m, :domain_gone), do: fail(m, :peer_domain_gone)
   defp interrupted(%{rings: true} = m, :gone), do: fail(m, :peer_down)

@@ -24,10 +24,10 @@ defmodule Tube.Handshake.Open do
 
   ## Events
 
-  def event(%{phase: :open} = m, event) when event in [:close, :owner_down],
+  def event(%{phase: :open} = m, event) when event in [:close, :owner_down, :suspend],
     do: %{m | asked: true, phase: :closing}
 
-  def event(m, event) when event in [:close, :owner_down], do: %{m | asked: true}
+  def event(m, event) when event in [:close, :owner_down, :suspend], do: %{m | asked: true}
   def event(m, :protocol), do: break(m, :protocol)
   def event(m, :domain_gone), do: break(m, :peer_domain_gone)
   def event(%{phase: :open, fin: true} = m, :gone), do: closing(m, :gone)

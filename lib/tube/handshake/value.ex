@@ -40,6 +40,8 @@ defmodule Tube.Handshake.Value do
   @doc "The text of an `error` node; what has no word of its own is `refused`."
   @spec refusal(Handshake.reason()) :: String.t()
   def refusal(reason) when reason in @refusals, do: Atom.to_string(reason)
+  # Not for long, and not the peer's affair.
+  def refusal(:suspended), do: "busy"
   def refusal(_other), do: "refused"
 
   @doc "What an `error` node says."

@@ -6,7 +6,7 @@ use crate::flow::{Gathered, Mode, Received, Refusal, Sent};
 use crate::info::Info;
 use crate::memory::Memory;
 use crate::rx::Rx;
-use crate::status::{Event, Status};
+use crate::status::{End, Event, Status};
 use crate::tx::Tx;
 use crate::vm::{Heap, Herald, Outlet, Small, Vm};
 use crossbeam_utils::CachePadded;
@@ -127,8 +127,8 @@ impl<V: Vm> Link<V> {
         small: &mut impl Small,
         herald: &impl Herald<V::Process>,
     ) -> Result<Received<V::Buffer>, Refusal> {
-        self.receive(owner, herald, |rx, gone, after| {
-            rx.recv(owner, small, gone, after)
+        self.receive(owner, herald, |rx, end, after| {
+            rx.recv(owner, small, end, after)
         })
     }
 
@@ -144,8 +144,8 @@ impl<V: Vm> Link<V> {
         heap: &mut impl Heap<V::Buffer>,
         herald: &impl Herald<V::Process>,
     ) -> Result<Gathered, Refusal> {
-        self.receive(owner, herald, |rx, gone, after| {
-            rx.recv_many(owner, most, heap, gone, after)
+        self.receive(owner, herald, |rx, end, after| {
+            rx.recv_many(owner, most, heap, end, after)
         })
     }
 
@@ -153,14 +153,14 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         herald: &impl Herald<V::Process>,
-        take: impl FnOnce(&mut Rx<V>, Option<Refusal>, &mut After<V::Process>) -> Result<R, Stop>,
+        take: impl FnOnce(&mut Rx<V>, End, &mut After<V::Process>) -> Result<R, Stop>,
     ) -> Result<R, Refusal> {
         let mut after = After::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
                 true => Err(Refusal::Protocol.into()),
-                false => take(rx, now.gone(), after),
+                false => take(rx, now.end(), after),
             };
             if received.is_err() || now.ends() {
                 self.note_end(rx);
@@ -221,6 +221,12 @@ impl<V: Vm> Link<V> {
             rx.waiting &= !rx.mode.is_active();
             Ok(())
         })
+    }
+
+    /// The link is about to be closed or cut for a suspension: from here on that is the reason of its end,
+    /// also if the peer finishes in answer.
+    pub fn suspend(&self) {
+        self.status.suspend();
     }
 
     /// Ends it from our side, for `why`: the peer counts as gone, and all that was shared is let go of

@@ -6,6 +6,7 @@ use crate::flow::{Gathered, Look, Mode, Received, Refusal};
 use crate::ground::Ground;
 use crate::memory::Memory;
 use crate::poll::Poll;
+use crate::status::End;
 use crate::vm::{Heap, Outlet, Small, Vm};
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,7 +82,7 @@ impl<V: Vm> Rx<V> {
         &mut self,
         owner: V::Process,
         small: &mut impl Small,
-        gone: Option<Refusal>,
+        end: End,
         after: &mut After<V::Process>,
     ) -> Result<Received<V::Buffer>, Stop> {
         self.begin(owner)?;
@@ -97,8 +98,8 @@ impl<V: Vm> Rx<V> {
                     return Ok(Received::Long(buffer));
                 }
                 Step::Budget => return Ok(Received::More),
-                Step::Finished => return Err(Refusal::Closed.into()),
-                Step::Empty => match self.idle(gone, after)? {
+                Step::Finished => return Err(end.finished.into()),
+                Step::Empty => match self.idle(end, after)? {
                     Look::Again => return Ok(Received::Poll),
                     Look::Wait => return Ok(Received::Wait),
                     Look::Ready => {}
@@ -118,7 +119,7 @@ impl<V: Vm> Rx<V> {
         owner: V::Process,
         most: usize,
         heap: &mut H,
-        gone: Option<Refusal>,
+        end: End,
         after: &mut After<V::Process>,
     ) -> Result<Gathered, Stop> {
         self.begin(owner)?;
@@ -133,8 +134,8 @@ impl<V: Vm> Rx<V> {
                 Ok(Step::Budget) => break,
                 // Neither an end nor a fault goes away: the next call meets it again.
                 Ok(Step::Empty | Step::Finished) | Err(_) if taken > 0 => break,
-                Ok(Step::Finished) => return Err(Refusal::Closed.into()),
-                Ok(Step::Empty) => match self.idle(gone, after)? {
+                Ok(Step::Finished) => return Err(end.finished.into()),
+                Ok(Step::Empty) => match self.idle(end, after)? {
                     Look::Again => return Ok(Gathered::Poll),
                     Look::Wait => return Ok(Gathered::Wait),
                     Look::Ready => continue,
@@ -170,8 +171,8 @@ impl<V: Vm> Rx<V> {
     }
 
     /// What the owner of an empty ring does: look again, or wait, registered, unless there is news by now.
-    fn idle(&mut self, gone: Option<Refusal>, after: &mut After<V::Process>) -> Result<Look, Stop> {
-        if let Some(why) = gone {
+    fn idle(&mut self, end: End, after: &mut After<V::Process>) -> Result<Look, Stop> {
+        if let Some(why) = end.gone {
             return Err(why.into());
         }
         if self.poll.look_again(Instant::now) {

@@ -43,6 +43,15 @@ pub(crate) struct Status(AtomicU32);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flags(u32);
 
+/// What an empty ring means to who asks for more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// When the peer had finished.
+    pub finished: Refusal,
+    /// When it had not: why it will not any more, if it has gone.
+    pub gone: Option<Refusal>,
+}
+
 impl Flags {
     /// Has it happened?
     pub(crate) fn has(self, event: Event) -> bool {
@@ -54,27 +63,32 @@ impl Flags {
         self.has(Event::Fin) || self.has(Event::Gone)
     }
 
-    /// What broke the link, if anything did. A peer that goes after it has finished breaks nothing.
+    /// What broke the link, if anything did. A peer that goes after it has finished breaks nothing, unless
+    /// that was in answer to our suspension.
     pub(crate) fn fault(self) -> Option<Refusal> {
         if self.has(Event::Violated) {
             Some(Refusal::Protocol)
         } else if self.has(Event::Fin) {
-            None
+            Some(self.end().finished).filter(|why| *why == Refusal::Suspended)
         } else {
-            self.gone()
+            self.end().gone
         }
     }
 
-    /// Why nothing comes from the peer any more, if it has gone.
-    pub(crate) fn gone(self) -> Option<Refusal> {
-        if !self.has(Event::Gone) {
-            None
-        } else if self.0 & SUSPENDED != 0 {
-            Some(Refusal::Suspended)
-        } else if self.0 & DOMAIN != 0 {
-            Some(Refusal::DomainGone)
-        } else {
-            Some(Refusal::PeerDown)
+    /// What an empty ring means.
+    pub(crate) fn end(self) -> End {
+        let suspended = self.0 & SUSPENDED != 0;
+        let gone = match self.0 & DOMAIN {
+            _ if suspended => Refusal::Suspended,
+            0 => Refusal::PeerDown,
+            _ => Refusal::DomainGone,
+        };
+        End {
+            finished: match suspended {
+                true => Refusal::Suspended,
+                false => Refusal::Closed,
+            },
+            gone: self.has(Event::Gone).then_some(gone),
         }
     }
 
@@ -99,8 +113,16 @@ impl Status {
             Refusal::Suspended => SUSPENDED,
             _ => 0,
         };
-        let gone = Event::Gone as u32;
-        let note = |flags: u32| (flags & gone == 0).then_some(flags | gone | reason);
+        self.unless_gone(Event::Gone as u32 | reason);
+    }
+
+    /// Notes that the end to come is because of a suspension, unless the peer has gone before.
+    pub(crate) fn suspend(&self) {
+        self.unless_gone(SUSPENDED);
+    }
+
+    fn unless_gone(&self, bits: u32) {
+        let note = |flags: u32| (flags & Event::Gone as u32 == 0).then_some(flags | bits);
         _ = self
             .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, note);
@@ -197,7 +219,7 @@ mod tests {
             status.raise_gone(first);
             assert_eq!(status.take().collect::<Vec<_>>(), [Event::Gone]);
             status.raise_gone(then);
-            assert_eq!(status.now().gone(), Some(first));
+            assert_eq!(status.now().end().gone, Some(first));
             assert_eq!(status.now().fault(), Some(first));
             assert_eq!(status.take().count(), 0);
         }

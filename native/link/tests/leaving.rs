@@ -181,14 +181,41 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
 }
 
 #[test]
-fn a_peer_that_had_finished_has_finished() {
+fn a_peer_that_had_finished_has_finished_unless_it_was_in_answer() {
+    for (why, told) in [
+        (Refusal::DomainGone, Refusal::Closed),
+        (Refusal::PeerDown, Refusal::Closed),
+        (Refusal::Suspended, Refusal::Suspended),
+    ] {
+        let tube = tube(0);
+        let (mut ear, deaf) = (Ear::default(), Ear::default());
+        assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
+        tube.tip.shutdown(&ear).unwrap();
+        cut(&tube.nock, why, &mut ear);
+        assert_eq!(tube.nock.send(BOB, b"", 0, &deaf), Err(told));
+        assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
+        assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(told));
+    }
+}
+
+#[test]
+fn a_peer_that_closes_because_we_are_suspended_is_no_reason() {
     let tube = tube(0);
     let (mut ear, deaf) = (Ear::default(), Ear::default());
-    assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
-    tube.tip.shutdown(&ear).unwrap();
-    cut(&tube.nock, Refusal::Suspended, &mut ear);
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    tube.nock.suspend();
+    assert_eq!(tube.nock.send(BOB, b"still", 0, &deaf), Ok(Sent::Whole));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Wait));
+    tube.tip.close(&mut Ear::default());
+    tube.nock.bell(&mut ear);
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &deaf),
+        Err(Refusal::Suspended)
+    );
+    assert_eq!(tube.nock.send(BOB, b"", 0, &deaf), Err(Refusal::Suspended));
+    ear.take();
+    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.resume(&mut ear);
+    assert_eq!(ear.take(), [Told::End(BOB, Some(Refusal::Suspended))]);
 }
 
 #[test]

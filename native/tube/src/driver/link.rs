@@ -150,6 +150,10 @@ impl LinkPort {
             0 => Refusal::PeerDown,
             1 => Refusal::DomainGone,
             2 => Refusal::Suspended,
+            3 => {
+                self.entry.link.suspend();
+                return Ok(());
+            }
             _ => return Err(Refusal::Invalid),
         };
         self.entry.link.cut(why);
