@@ -681,7 +681,7 @@ defmodule Tube do
 
       case Tube.resume() do
         :ok -> :open
-        {:error, reason} -> Logger.error("no tubes: #{Tube.Error.message(reason)}")
+        {:error, reason} -> Logger.error(Tube.Error.message(reason))
       end
   """
   @doc group: :domain
