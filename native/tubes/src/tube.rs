@@ -154,6 +154,9 @@ impl Stage {
     }
 }
 
+/// A service has 64 bytes at most, of which each may have to be escaped.
+const SERVICE_MAX: usize = 256;
+
 /// Something wrong with a tube.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -194,10 +197,13 @@ impl Tube {
     pub fn service(&self) -> String {
         match self.nock.get("service") {
             None => "-".into(),
-            Some(name) => match service(name) {
-                Some(bytes) => text::escape_bytes(&bytes).replace(' ', "\\x20"),
-                None => text::word(name),
-            },
+            Some(name) => {
+                let shown = match service(name) {
+                    Some(bytes) => text::escape_bytes(&bytes).replace(' ', "\\x20"),
+                    None => text::word(name),
+                };
+                text::cut(&shown, SERVICE_MAX)
+            }
         }
     }
 

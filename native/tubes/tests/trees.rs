@@ -187,6 +187,8 @@ fn hostile_values_are_harmless_and_nobody_passes_for_another() {
             (&state, OsStr::new("4")),
             (&tip, OsStr::new(&long)),
             (&nonce, OsStr::from_bytes(b"\xff\xfe")),
+            ("/local/domain/9/data/nock/5/1/service", OsStr::new(&long)),
+            (&path(&"name".repeat(450)), OsStr::new("\x1b[H")),
             (
                 "/local/domain/9/data/tip/7/0/opened",
                 OsStr::new("\x1b[31m1"),
@@ -211,18 +213,18 @@ fn hostile_values_are_harmless_and_nobody_passes_for_another() {
         ]);
         for width in [40, 80, 400] {
             let list = store.said(width, &["list"]);
-            assert_eq!(list.lines().count(), 3, "{list}");
+            assert_eq!(list.lines().count(), 4, "{list}");
             // Who it is comes first, and first comes its number.
             assert!(
                 list.lines()
-                    .nth(2)
+                    .nth(3)
                     .unwrap()
                     .starts_with("9:db\\x205\\x1b[2J.."),
                 "{list}"
             );
             assert!(list.lines().all(|line| line.len() <= width), "{list}");
             assert!(
-                width < 80 || list.matches("one-sided!").count() == 2,
+                width < 80 || list.matches("one-sided!").count() == 3,
                 "{list}"
             );
             assert!(!list.contains(" connected"), "{list}");

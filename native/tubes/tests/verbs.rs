@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -62,10 +63,15 @@ struct Watch {
 
 impl Watch {
     fn start(socket: &Path) -> Watch {
+        Watch::start_as(socket, false)
+    }
+
+    fn start_as(socket: &Path, json: bool) -> Watch {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tubes"))
             .arg("--socket")
             .arg(socket)
             .arg("watch")
+            .args(json.then_some("--json"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -115,6 +121,48 @@ fn watch_tells_what_happens() {
         // The store goes, and it says so.
         drop(store);
         assert_eq!(watch.child.wait().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
+fn watch_escapes_what_strangers_write() {
+    for store in [Store::hub(), Store::xen()] {
+        store.domain(5, "db");
+        store.domain(9, &format!("5 -> 7\x1b[2J\u{202e}{}", "x".repeat(3000)));
+        for json in [false, true] {
+            let mut watch = Watch::start_as(&store.socket(), json);
+            // So that it is known to look.
+            let tid = u32::from(json);
+            store.tube(5, 9, tid, ("4", "4"));
+            while !watch.next().contains("connected") {}
+            let path = |key| format!("/local/domain/9/data/nock/5/{tid}/{key}");
+            let long = format!("\x1b]0;owned\x07\n{}", "e".repeat(3900));
+            let (service, state) = (path("service"), path("state"));
+            store.write(&[
+                (&service, OsStr::new(&long)),
+                (&path("nonce"), OsStr::new("\x1b[31m")),
+                (&path("name".repeat(400).as_str()), OsStr::new("")),
+                (&state, OsStr::new("2")),
+            ]);
+            let line = loop {
+                let line = watch.next();
+                if line.contains("  9:5") || line.contains(r#""nock":9,"tip":5,"tid":1"#) {
+                    break line;
+                }
+            };
+            assert!(
+                line.bytes().all(|byte| matches!(byte, b' '..=b'~')),
+                "{line}"
+            );
+            assert!(line.len() < 600, "{line}");
+            assert!(line.contains("\\x1b]0;owned"), "{line}");
+            // Who it is comes from the place that it stands at.
+            assert!(line.contains("  9:5\\x20->\\x207") || json, "{line}");
+            assert!(
+                line.contains(r#""nock":9,"tip":5,"tid":1"#) || !json,
+                "{line}"
+            );
+        }
     }
 }
 
