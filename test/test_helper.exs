@@ -4,9 +4,9 @@ run_dir = Tube.Test.RunDir.create()
 System.put_env("TUBE_RUN_DIR", run_dir)
 System.delete_env("TUBE_DOMID")
 
-# From 1.15 on Mix leaves out of the path what no dependency names; property tests are by this.
+# From 1.15 on Mix leaves out of the path what no dependency names.
 if function_exported?(Mix, :ensure_application!, 1),
-  do: apply(Mix, :ensure_application!, [:proper])
+  do: for(app <- [:proper, :public_key], do: apply(Mix, :ensure_application!, [app]))
 
 ExUnit.start(capture_log: true)
 ExUnit.after_suite(fn _result -> Tube.Test.RunDir.remove(run_dir) end)

@@ -137,7 +137,7 @@ defmodule Tube.Dist.CarriersTest do
 
   # An authority of the test's own, and one key for all nodes.
   defp certificates(dir) do
-    names = for host <- ['dom5', 'dom7', 'elsewhere'], do: {:dNSName, host}
+    names = for host <- [~c"dom5", ~c"dom7", ~c"elsewhere"], do: {:dNSName, host}
     subject_alt_name = {:Extension, {2, 5, 29, 17}, false, names}
     chain = %{root: [], intermediates: [], peer: [extensions: [subject_alt_name]]}
 
