@@ -1,9 +1,13 @@
 //! The store of the hub against Xen's own xenstored 4.17: the same requests to both, every answer
-//! and every watch event compared, from connections of domain 0 and of guests.
+//! and every watch event compared, from connections of domain 0 and of guests. And a recorded conversation
+//! that is replayed on both and in the lab (`replay`).
 
+#[path = "../common/mod.rs"]
+mod common;
 mod limits;
 mod random;
 mod reference;
+mod replay;
 mod ring;
 mod scripts;
 mod system;
