@@ -57,15 +57,16 @@ defmodule Tube.Dist.FaultTest do
     watch(a)
     watch(b)
 
-    for vm <- [a, b] do
-      assert VM.run(vm, fn ->
-               receive do
-                 {:nodedown, node} -> node
-               after
-                 4_000 -> :up
-               end
-             end) == :up
+    hears = fn ->
+      receive do
+        {:nodedown, node} -> node
+      after
+        4_000 -> :up
+      end
     end
+
+    both = for vm <- [a, b], do: VM.async(vm, hears)
+    assert Task.await_many(both, 10_000) == [:up, :up]
   end
 
   test "both connecting at once, over and over, makes one connection", c do

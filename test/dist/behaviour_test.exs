@@ -1,0 +1,164 @@
+defmodule Tube.Dist.BehaviourTest do
+  # What people use nodes for, over tubes: names through a partition, a table that is copied, a shell on
+  # another node, distribution that begins and ends at run time.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.Eventually
+  alias Tube.Test.Node, as: Peer
+
+  @a :a@dom5
+  @b :b@dom7
+  @limit 30_000
+
+  setup :fresh_run_dir
+
+  defp node!(c, name, kernel \\ []),
+    do: Peer.start!(name: name, run_dir: c.run_dir, kernel: kernel, modules: [__MODULE__])
+
+  test "a :global name that was taken on both sides of a partition is one process after it", c do
+    # The only connections are those that the test makes.
+    kernel = ~w(-kernel dist_auto_connect never -kernel prevent_overlapping_partitions false)
+    [a, b] = for name <- [@a, @b], do: node!(c, name, kernel)
+    here = fn vm -> VM.call(vm, :global, :whereis_name, [:one]) end
+
+    register = fn ->
+      {:global.register_name(:one, self(), &:global.random_notify_name/3), self()}
+    end
+
+    assert Peer.connect(a, @b)
+    {:yes, at_b} = VM.run(b, register)
+    Eventually.true!(fn -> here.(a) == at_b end)
+
+    VM.call(a, :erlang, :disconnect_node, [@b])
+    Eventually.true!(fn -> here.(a) == :undefined end)
+    assert here.(b) == at_b
+    {:yes, at_a} = VM.run(a, register)
+
+    assert Peer.connect(a, @b)
+    Eventually.true!(fn -> here.(a) == here.(b) and here.(a) in [at_a, at_b] end)
+    # The other one is told.
+    loser = if here.(a) == at_a, do: b, else: a
+    assert VM.run(loser, fn -> receive do: ({:global_name_conflict, name} -> name) end) == :one
+  end
+
+  @records 100
+  @mib 1_048_576
+  test "a Mnesia table of 100 MiB is copied", c do
+    [a, b] = for name <- [@a, @b], do: node!(c, name)
+
+    for vm <- [a, b] do
+      # Nothing of it on a disc.
+      :ok = VM.call(vm, :application, :load, [:mnesia])
+      :ok = VM.call(vm, :application, :set_env, [:mnesia, :schema_location, :ram])
+      {:ok, _} = VM.call(vm, :application, :ensure_all_started, [:mnesia])
+    end
+
+    digest =
+      VM.run(a, fn ->
+        {:atomic, :ok} = :mnesia.create_table(:large, ram_copies: [node()])
+
+        for n <- 1..@records,
+            do: :ok = :mnesia.dirty_write({:large, n, :binary.copy(<<n>>, @mib - n)})
+
+        table_digest()
+      end)
+
+    assert Peer.connect(a, @b)
+
+    assert VM.run(a, fn ->
+             {:ok, [@b]} = :mnesia.change_config(:extra_db_nodes, [@b])
+             :mnesia.add_table_copy(:large, @b, :ram_copies)
+           end) == {:atomic, :ok}
+
+    assert VM.run(b, fn ->
+             {Enum.sort(:mnesia.table_info(:large, :ram_copies)), table_digest()}
+           end) ==
+             {[@a, @b], digest}
+
+    # And from then on it is one table.
+    assert VM.run(b, fn ->
+             :mnesia.transaction(fn -> :mnesia.write({:large, 0, "from b"}) end)
+           end) == {:atomic, :ok}
+
+    assert VM.call(a, :mnesia, :dirty_read, [:large, 0]) == [{:large, 0, "from b"}]
+  end
+
+  test "iex --remsh: a shell on the other node, over a terminal", c do
+    node!(c, @a)
+
+    shell =
+      ~s(iex --sname c@dom9 --cookie tubes --remsh #{@a} --erl "-proto_dist tube -start_epmd false")
+
+    libraries = :tube |> :code.lib_dir() |> Path.dirname() |> to_charlist()
+
+    # A shell wants a terminal, which `script` gives it.
+    port =
+      Port.open({:spawn_executable, System.find_executable("script")}, [
+        :binary,
+        :stderr_to_stdout,
+        args: ["-qec", shell, "/dev/null"],
+        env: [
+          {'ERL_LIBS', libraries},
+          {'TUBE_RUN_DIR', to_charlist(c.run_dir)},
+          {'TERM', 'vt100'}
+        ]
+      ])
+
+    # It does not end with its input, and takes the shell along when it is told to.
+    {:os_pid, terminal} = Port.info(port, :os_pid)
+    on_exit(fn -> System.cmd("kill", ["#{terminal}"], stderr_to_stdout: true) end)
+    said = until(port, "", "iex(#{@a})1>")
+    Port.command(port, ~s|IO.puts("six times seven on \#{node\(\)} is \#{6 * 7}"\)\n|)
+    said = until(port, said, "six times seven on a@dom5 is 42")
+    Port.command(port, "Node.list()\n")
+    until(port, said, "[:c@dom9]")
+  end
+
+  test "Node.start and Node.stop at run time: a tube of the application goes on", c do
+    args = ~w(-proto_dist tube -start_epmd false -setcookie tubes)
+    a = VM.start!(run_dir: c.run_dir, domid: 5, args: args)
+    b = node!(c, @b)
+    VM.run(b, fn -> {:ok, _} = Tube.listen(service: "other", active: false) end)
+
+    VM.run(a, fn ->
+      {:ok, tube} = Tube.open(7, service: "other", active: false)
+      Process.put(:tube, tube)
+    end)
+
+    for _ <- 1..2 do
+      assert {:ok, _pid} = VM.run(a, fn -> Node.start(@a, :shortnames) end)
+      assert Peer.connect(a, @b)
+      assert VM.call(b, :erlang, :nodes, []) == [@a]
+      assert VM.run(a, fn -> length(Tube.list()) end) == 2
+      assert VM.run(a, fn -> Node.stop() end) == :ok
+      Eventually.true!(fn -> VM.call(b, :erlang, :nodes, []) == [] end)
+      Eventually.true!(fn -> VM.run(a, fn -> Tube.list() == [Process.get(:tube)] end) end)
+      assert VM.run(a, fn -> Tube.send(Process.get(:tube), "still here") end) == :ok
+    end
+  end
+
+  ## In the nodes
+
+  defp table_digest do
+    records =
+      for n <- :mnesia.dirty_all_keys(:large) |> Enum.sort(), do: :mnesia.dirty_read(:large, n)
+
+    {length(records), :erlang.md5(Enum.map(records, fn [{:large, _n, data}] -> data end))}
+  end
+
+  ## Here
+
+  defp until(port, said, wanted) do
+    if said =~ wanted do
+      said
+    else
+      receive do
+        {^port, {:data, more}} -> until(port, said <> more, wanted)
+      after
+        @limit -> flunk("no #{inspect(wanted)} in #{inspect(said)}")
+      end
+    end
+  end
+end
