@@ -1,14 +1,16 @@
 # bin/demo: two Erlang VMs, domains 7 and 5 of the founding document, meet in xenstore and
-# talk through shared memory. Each step is checked; the last line is `demo: ok`, or standard
+# talk through shared memory; then two nodes of distributed Erlang do. Each step is checked; the last line is `demo: ok`, or standard
 # error has the reason and the exit status is 1.
 
 root = Path.expand("..", __DIR__)
 
-support = for name <- ~w(vm eventually run_dir), do: "test/support/#{name}.ex"
-helpers = for name <- ~w(screen witness handshake story), do: "examples/demo/#{name}.ex"
+support = for name <- ~w(vm eventually run_dir node loopback), do: "test/support/#{name}.ex"
+helpers = for name <- ~w(screen witness handshake story nodes), do: "examples/demo/#{name}.ex"
+# The second act does what the benchmark does, for a shorter time.
+bench = ~w(lib/host lib/stats lib/report dist/work dist/nodes) |> Enum.map(&"bench/#{&1}.ex")
 
 modules =
-  for file <- support ++ helpers, {module, beam} <- Code.compile_file(file, root) do
+  for file <- support ++ bench ++ helpers, {module, beam} <- Code.compile_file(file, root) do
     Tube.Test.VM.keep(module, beam)
     module
   end
@@ -21,6 +23,7 @@ Process.flag(:trap_exit, true)
 
 try do
   Tube.Demo.Story.tell(run_dir, modules)
+  Tube.Demo.Nodes.tell(Path.join(run_dir, "nodes"), modules)
   Tube.Demo.Screen.ok("demo: ok")
 catch
   kind, reason ->

@@ -93,7 +93,9 @@ defmodule Tube.Bench.Dist.Nodes do
 
   ## Over one carrier
 
-  defp within(nodes, link, measure) do
+  @doc "Calls `measure` while the nodes are connected as `link` says."
+  @spec within(t, map, (() -> result)) :: result when result: term
+  def within(nodes, link, measure) do
     settings = link.settings || [connect: false]
 
     for vm <- [nodes.a, nodes.b],
