@@ -309,12 +309,8 @@ defmodule Tube do
           :ok | {:error, reason}
   def send(tube, data, options \\ :default)
 
-  def send(tube, data, options) when is_list(options) do
-    case Options.validate!(options, :send) do
-      %{nosuspend: true} -> send(tube, data, 0)
-      %{timeout: limit} -> send(tube, data, limit || :default)
-    end
-  end
+  def send(tube, data, options) when is_list(options),
+    do: send(tube, data, send_limit(options))
 
   def send(%__MODULE__{id: id, pid: pid}, data, timeout) when node(pid) == node() do
     # A whole binary goes to the ring as it is; flattening by the VM's own function yields
@@ -328,6 +324,72 @@ defmodule Tube do
   end
 
   def send(tube, _data, _timeout), do: elsewhere!(tube)
+
+  defp send_limit(options) when is_list(options) do
+    case Options.validate!(options, :send) do
+      %{nosuspend: true} -> 0
+      %{timeout: limit} -> limit || :default
+    end
+  end
+
+  defp send_limit(limit), do: limit
+
+  @doc """
+  Sends each element of a list as a message, in order; returns when all of them are in the ring.
+
+  This is the quickest way to send many small messages, as `recv_many/3` is to receive them: one call, one lock
+  and one look at whether the peer sleeps serve all of them. Messages of other senders may come in
+  between. Everything else is as of `send/3`, and the time limit is for all of them together.
+
+      iex> {:ok, me} = Tube.domid()
+      iex> {:ok, listener} = Tube.listen(service: "send_many", active: false)
+      iex> {:ok, nock} = Tube.open(me, service: "send_many")
+      iex> {:ok, tip} = Tube.accept(listener)
+      iex> :ok = Tube.send_many(nock, ["one", ["t", "wo"]])
+      iex> Tube.recv_many(tip)
+      {:ok, ["one", "two"]}
+
+  Errors are `{:error, {reason, rest}}` with the reasons of `send/3`: the messages before `rest` are in the ring, and of
+  those in `rest` the peer sees nothing. An element that is no iodata raises `ArgumentError` before anything is sent.
+
+      case Tube.send_many(tube, samples, timeout: 100) do
+        :ok -> []
+        {:error, {:timeout, rest}} -> rest
+      end
+
+  ## Options
+
+  #{Options.docs(:send)}
+  """
+  @spec send_many(t, [iodata], timeout | :default | [timeout: timeout, nosuspend: boolean]) ::
+          :ok | {:error, {reason, [iodata]}}
+  def send_many(tube, messages, options \\ :default)
+
+  def send_many(%__MODULE__{id: id, pid: pid}, messages, options)
+      when node(pid) == node() and is_list(messages) do
+    limit = send_limit(options)
+
+    # To flatten what is flat costs more than to look.
+    if binaries?(messages),
+      do: Flow.send_many(messages, id, limit),
+      else: messages |> flatten() |> Flow.send_many(id, limit)
+  end
+
+  def send_many(tube, messages, _options) when is_here(tube), do: no_list!(messages)
+
+  def send_many(tube, _messages, _options), do: elsewhere!(tube)
+
+  defp binaries?([message | others]) when is_binary(message), do: binaries?(others)
+  defp binaries?(end_or_other), do: end_or_other == []
+
+  defp flatten([message | others]), do: [IO.iodata_to_binary(message) | flatten(others)]
+  defp flatten([]), do: []
+  defp flatten(other), do: no_list!(other)
+
+  @spec no_list!(term) :: no_return
+  defp no_list!(other) do
+    raise ArgumentError, "invalid messages #{inspect(other)}: a list of iodata is allowed"
+  end
 
   @doc """
   Receives one message from a passive tube, waiting `timeout` milliseconds at most.

@@ -21,6 +21,36 @@ defmodule Tube.Flow do
 
   def send(result, id, data, timeout), do: send_on(result, id, data, limit(id, timeout))
 
+  @doc "Sends messages, all binaries. On failure, those that were not sent."
+  @spec send_many([binary], non_neg_integer, timeout | :default) ::
+          :ok | {:error, {reason, [binary]}}
+  def send_many(messages, id, timeout) do
+    case Native.send_many(id, messages) do
+      :ok -> :ok
+      {:error, reason, rest} -> {:error, {reason, rest}}
+      {:more, rest, 0} -> send_many(rest, id, timeout)
+      # The first that might wait: from here on time counts.
+      other -> many_on(other, id, limit(id, timeout))
+    end
+  end
+
+  defp many_on(:ok, _id, _deadline), do: :ok
+  defp many_on({:error, reason, rest}, _id, _deadline), do: {:error, {reason, rest}}
+
+  defp many_on({:more, rest, 0}, id, deadline),
+    do: many_on(Native.send_many(id, rest), id, deadline)
+
+  # One that takes more than one call, or for which there is no room yet: alone, and then the others.
+  defp many_on({more_or_wait, [message | others] = rest, cont}, id, deadline) do
+    if more_or_wait == :wait, do: Telemetry.full(id, byte_size(message))
+
+    case send_on({more_or_wait, cont}, id, message, deadline) do
+      :ok when others == [] -> :ok
+      :ok -> many_on(Native.send_many(id, others), id, deadline)
+      {:error, reason} -> {:error, {reason, rest}}
+    end
+  end
+
   defp limit(id, :default), do: deadline(Connection.send_timeout(id))
   defp limit(_id, timeout), do: deadline(Tube.Options.timeout!(timeout))
 

@@ -192,6 +192,18 @@ defmodule Tube.Native do
   def send(_id, _message, _cont), do: :erlang.nif_error(:not_loaded)
 
   @doc """
+  Puts the binaries of a list into the ring, each a message, at most 1024 and little more than 256 KiB per call.
+
+    * `:ok`: all of them are there
+    * `{:more, rest, cont}`, `{:wait, rest, cont}`, `{:error, reason, rest}`: those before `rest` are there. Of the
+      first of `rest` the answer says what `send/2` would say; `{:more, rest, 0}` also that this was enough for
+      one call
+  """
+  @spec send_many(id, [binary]) ::
+          :ok | {:more | :wait, [binary, ...], cont} | {:error, atom, [binary]}
+  def send_many(_id, _messages), do: :erlang.nif_error(:not_loaded)
+
+  @doc """
   Gives up a message: the caller waits no longer, and what the peer has of the message it throws away.
   A `{:"$tube_space", id}` may already be in the mailbox. A sender that dies is cancelled like this.
   """

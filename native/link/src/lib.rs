@@ -28,6 +28,7 @@ mod make;
 mod memory;
 mod poll;
 mod rx;
+mod sending;
 mod status;
 mod tx;
 mod vm;

@@ -2,7 +2,7 @@
 
 use crate::after::{After, Stop};
 use crate::channel::Channel;
-use crate::flow::{Gathered, Mode, Received, Refusal, Sent};
+use crate::flow::{Gathered, Mode, Received, Refusal};
 use crate::info::Info;
 use crate::memory::Memory;
 use crate::rx::Rx;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Link<V: Vm> {
     // A half whose lock is poisoned is taken for closed: what a panic left is not to be trusted.
     // Apart, since sender and receiver run on different schedulers, each at its own lock all the time.
-    tx: CachePadded<Mutex<Option<Tx<V::Process>>>>,
+    pub(crate) tx: CachePadded<Mutex<Option<Tx<V::Process>>>>,
     rx: CachePadded<Mutex<Option<Rx<V>>>>,
     pub(crate) status: Status,
     /// Held while events are reported, so that they arrive in their order.
@@ -48,73 +48,6 @@ impl<V: Vm> Link<V> {
         })?;
         self.status.listen();
         Ok(())
-    }
-
-    /// Puts the next part of `message` into the ring; `done` is what the last call for it answered, else 0.
-    ///
-    /// # Errors
-    /// Every [`Refusal`] but those of the receiving side.
-    pub fn send(
-        &self,
-        sender: V::Process,
-        message: &[u8],
-        done: u64,
-        herald: &impl Herald<V::Process>,
-    ) -> Result<Sent, Refusal> {
-        self.send_parts(sender, &[message], done, herald)
-    }
-
-    /// [`send`](Self::send) of a message that lies in several places, the same at each call for it.
-    ///
-    /// # Errors
-    /// As `send`.
-    pub fn send_parts<B: AsRef<[u8]>>(
-        &self,
-        sender: V::Process,
-        parts: &[B],
-        done: u64,
-        herald: &impl Herald<V::Process>,
-    ) -> Result<Sent, Refusal> {
-        let mut after = After::default();
-        let sent = self.with_tx(&mut after, |tx, after| {
-            let now = self.status.now();
-            match now.fault() {
-                Some(fault) => Err(fault.into()),
-                None if now.has(Event::Gone) => Err(Refusal::Closed.into()),
-                None => tx.send(sender, parts, done, after),
-            }
-        });
-        self.finish(after, herald);
-        sent
-    }
-
-    /// The sender waits no longer. Its message, if part of it is in the ring, ends there.
-    ///
-    /// # Errors
-    /// [`Refusal::Closed`], [`Refusal::Protocol`].
-    pub fn cancel(
-        &self,
-        sender: V::Process,
-        herald: &impl Herald<V::Process>,
-    ) -> Result<(), Refusal> {
-        let mut after = After::default();
-        let done = self.with_tx(&mut after, |tx, after| tx.cancel(sender, after));
-        self.finish(after, herald);
-        done
-    }
-
-    /// Declares that nothing more will be sent; a message in progress may be finished.
-    ///
-    /// # Errors
-    /// [`Refusal::Closed`].
-    pub fn shutdown(&self, herald: &impl Herald<V::Process>) -> Result<(), Refusal> {
-        let mut after = After::default();
-        let done = self.with_tx(&mut after, |tx, after| {
-            tx.shutdown(after);
-            Ok(())
-        });
-        self.finish(after, herald);
-        done
     }
 
     /// The next message, for a passive owner.

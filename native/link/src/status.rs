@@ -92,6 +92,21 @@ impl Flags {
         }
     }
 
+    /// May something be sent?
+    pub(crate) fn may_send(self) -> Result<(), Refusal> {
+        match self.fault() {
+            Some(fault) => Err(fault),
+            None if self.has(Event::Gone) => Err(Refusal::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Is there nothing to be said of it but that data flows?
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 == HEARD
+    }
+
     fn untold(self) -> u32 {
         match self.0 & HEARD {
             0 => 0,

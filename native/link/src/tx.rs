@@ -9,8 +9,21 @@ use tube_ring::{Producer, Progress, Push};
 
 /// Most bytes copied in one call: some ten microseconds of work.
 const BUDGET: usize = 256 << 10;
+/// Most messages taken in one call, each some ten nanoseconds of work beside its bytes.
+const MESSAGES: usize = 1024;
 /// How often one call tries again when room appears while it registers, before it lets its caller do so.
 const TRIES: usize = 4;
+
+/// What became of a message that was tried the short way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is in the ring.
+    Done,
+    /// It is in the ring, and the peer is to be rung.
+    Ring,
+    /// This way was not open.
+    No,
+}
 
 pub(crate) struct Tx<P> {
     producer: Producer,
@@ -35,6 +48,67 @@ impl<P: Copy + PartialEq> Tx<P> {
             largest: 0,
             ground: Ground::Shared(memory),
         }
+    }
+
+    /// Puts a whole message into the ring, not yet published. False: nothing was done, and [`send`](Self::send)
+    /// says why or does it.
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> bool {
+        let put = self.current.is_none()
+            && self.waiting.is_empty()
+            && !self.finishing
+            && self.producer.put(message);
+        if put {
+            self.largest = self.largest.max(message.len() as u32);
+        }
+        put
+    }
+
+    /// Puts a short message into the ring, if that is all there is to do, and says whether to ring.
+    #[inline]
+    pub(crate) fn put_one(&mut self, message: &[u8]) -> Put {
+        match self.put(message) {
+            false => Put::No,
+            true => match self.producer.publish() {
+                Ok(false) => Put::Done,
+                Ok(true) => Put::Ring,
+                // There for good: `send` meets it too.
+                Err(_) => Put::No,
+            },
+        }
+    }
+
+    /// Puts messages into the ring until there are no more, or one is not whole at once, or the bound of
+    /// one call is met: how many are whole, and what became of the next one, where no next one is `Whole`.
+    pub(crate) fn send_many<'m>(
+        &mut self,
+        sender: P,
+        messages: &mut impl Iterator<Item = &'m [u8]>,
+        after: &mut After<P>,
+    ) -> (usize, Result<Sent, Stop>) {
+        let (mut count, mut bytes) = (0, 0);
+        let next = loop {
+            if count >= MESSAGES || bytes >= BUDGET {
+                break Ok(Sent::More(0));
+            }
+            let Some(message) = messages.next() else {
+                break Ok(Sent::Whole);
+            };
+            if !self.put(message) {
+                match self.send(sender, &[message], 0, after) {
+                    Ok(Sent::Whole) => {}
+                    other => break other,
+                }
+            }
+            count += 1;
+            bytes += message.len();
+        };
+        // One look at the mark for all of them.
+        match self.producer.publish() {
+            Ok(ring) => after.ring |= ring,
+            Err(violation) => return (count, next.and(Err(violation.into()))),
+        }
+        (count, next)
     }
 
     /// Puts the next part of the message that `parts` make up into the ring, of which `done` bytes are there.

@@ -21,6 +21,7 @@ pub struct Counters {
 impl Counters {
     /// Publishes the counters in the line at `line`. Each word is right by itself; the five are not
     /// a snapshot of one moment.
+    #[inline]
     pub(crate) fn publish(&self, page: &ControlPage, line: usize) {
         let values = [
             self.messages,

@@ -1,6 +1,7 @@
 //! The writing end of a ring: what it knows, publishing, sleeping, the end. Writing is in `push`.
 
 mod push;
+mod put;
 
 use crate::counters::Counters;
 use crate::layout::{
@@ -81,6 +82,7 @@ impl Producer {
     /// # Errors
     /// The consumer wrote an impossible mark.
     #[must_use = "`true` means that the consumer sleeps and must be rung"]
+    #[inline]
     pub fn publish(&mut self) -> Result<bool, Violation> {
         self.sound()?;
         if self.index == self.published && self.pending.is_empty() {
@@ -226,6 +228,7 @@ impl Producer {
         Counters::read(&self.control, CONSUMER_COUNTERS)
     }
 
+    #[inline]
     fn free(&self) -> u32 {
         self.size - self.index.wrapping_sub(self.consumed)
     }
@@ -253,6 +256,7 @@ impl Producer {
     }
 
     /// Notes that `index` is about to be stored in the page, and returns it.
+    #[inline]
     fn note_published(&mut self) -> u32 {
         self.pending.add(self.index.wrapping_sub(self.published));
         self.published = self.index;
@@ -260,6 +264,7 @@ impl Producer {
     }
 
     /// Decides on the bell for what was published, given the consumer's mark.
+    #[inline]
     fn compare(&mut self, mark: u32) -> Result<bool, Violation> {
         if self.pending.is_empty() {
             return Ok(false);

@@ -50,6 +50,7 @@ impl Pending {
     ///
     /// As in Xen's ring.h: the mark lies in (old, new], compared modulo 2^32. A stale mark is
     /// therefore met again after 4 GiB, and the one bell too many does no harm.
+    #[inline]
     pub(crate) fn reached(&mut self, mark: u32, index: u32) -> Result<bool, Violation> {
         if !mark.is_multiple_of(RECORD_ALIGN as u32) {
             return Err(Violation::Mark(mark));

@@ -17,6 +17,8 @@ enum Step {
     Push {
         budget: usize,
     },
+    /// Put the next message, the short way.
+    Put,
     Publish,
     /// Give up the message in progress.
     Abort,
@@ -34,6 +36,7 @@ fn step(size: usize) -> impl Strategy<Value = Step> {
     let budget = prop_oneof![0..64usize, 1..=2 * size, Just(usize::MAX)];
     prop_oneof![
         8 => budget.clone().prop_map(|budget| Step::Push { budget }),
+        4 => Just(Step::Put),
         4 => Just(Step::Publish),
         1 => Just(Step::Abort),
         8 => budget.prop_map(|budget| Step::Pull { budget }),
@@ -108,6 +111,24 @@ impl World {
         answer
     }
 
+    /// False where the short way is not open; then nothing has happened.
+    fn put(&mut self) -> bool {
+        let Some(&length) = self.to_send.front() else {
+            return false;
+        };
+        let bytes = message(self.number, length);
+        let put = self.producer.put(&bytes);
+        if put {
+            assert!(
+                self.current.is_none() || self.done.sent() == 0,
+                "in between"
+            );
+            self.queue.push_back(bytes);
+            self.next();
+        }
+        put
+    }
+
     fn next(&mut self) {
         self.to_send.pop_front();
         self.number += 1;
@@ -152,6 +173,7 @@ impl World {
             Step::Push { budget } => {
                 let _ = self.push(budget);
             }
+            Step::Put => _ = self.put(),
             Step::Publish => self.publish(),
             Step::Abort => {
                 let begun = self.producer.in_progress();
@@ -186,9 +208,13 @@ impl World {
         (self.writer_sleeps, self.reader_sleeps) = (false, false);
         loop {
             if !self.writer_sleeps {
-                match self.push(10_000) {
-                    Push::Full => self.arm_writer(),
-                    _ => self.publish(),
+                // The short way for every other message that has it.
+                match self.number.is_multiple_of(2) && self.put() {
+                    true => self.publish(),
+                    false => match self.push(10_000) {
+                        Push::Full => self.arm_writer(),
+                        _ => self.publish(),
+                    },
                 }
             }
             if self.to_send.is_empty() && self.queue.is_empty() && !self.producer.in_progress() {

@@ -93,6 +93,23 @@ impl ControlPage {
     }
 }
 
+/// Bytes that move between the caches of two processors at once.
+const CACHE_LINE: u32 = 64;
+
+/// # Safety
+/// None is needed; the instruction is only a hint.
+#[inline]
+unsafe fn fetch_to_write(address: *const u8) {
+    // SAFETY: PREFETCHW has no effect but on caches. Processors of this architecture that do not have it
+    // take it for a NOP.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
 /// The data pages of one ring, contiguous. One for each end: it is what makes a producer the
 /// producer.
 #[derive(Debug)]
@@ -175,6 +192,17 @@ impl DataArea {
             let base = self.base.as_ptr();
             ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(position), before);
             ptr::copy_nonoverlapping(bytes.as_ptr().add(before), base, bytes.len() - before);
+        }
+    }
+
+    /// Has the cache lines of `bytes` from `index` on brought here, to be written soon.
+    #[inline]
+    pub(crate) fn prepare(&self, index: u32, bytes: u32) {
+        for line in (0..bytes).step_by(CACHE_LINE as usize) {
+            let position = self.position(index.wrapping_add(line));
+            // SAFETY: `position` is below the size of the area. And it is a hint: it changes no byte, and
+            // cannot fault.
+            unsafe { fetch_to_write(self.base.add(position).as_ptr()) };
         }
     }
 

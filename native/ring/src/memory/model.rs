@@ -111,6 +111,8 @@ impl DataArea {
         cell.with_mut(|bytes| unsafe { *bytes = word.to_le_bytes() });
     }
 
+    pub(crate) fn prepare(&self, _index: u32, _bytes: u32) {}
+
     pub(crate) fn write(&mut self, index: u32, bytes: &[u8]) {
         for (i, &byte) in bytes.iter().enumerate() {
             let at = self.position(index.wrapping_add(i as u32));

@@ -202,7 +202,7 @@ impl Producer {
 
     /// Free bytes; asks the consumer only if they are known to be fewer than `needed`.
     #[inline]
-    fn room(&mut self, needed: u32) -> Result<u32, Violation> {
+    pub(super) fn room(&mut self, needed: u32) -> Result<u32, Violation> {
         if self.free() < needed {
             let consumed = self.control.load(CONSUMER + INDEX, Acquire);
             self.see(consumed)?;
@@ -240,7 +240,7 @@ impl Producer {
     /// Moves the index past a record just written, and lets a reader that is awake see it when
     /// enough has gathered. A sleeping one is only woken by `publish`.
     #[inline]
-    fn advance(&mut self, record: u32) {
+    pub(super) fn advance(&mut self, record: u32) {
         self.index = self.index.wrapping_add(record);
         if self.index.wrapping_sub(self.published) >= self.fragment_max() {
             let index = self.note_published();
@@ -248,7 +248,8 @@ impl Producer {
         }
     }
 
-    fn complete(&mut self, total: u32) {
+    #[inline]
+    pub(super) fn complete(&mut self, total: u32) {
         self.counters.messages += 1;
         self.counters.bytes += u64::from(total);
     }

@@ -2,9 +2,9 @@
 //! makes allocates a vector for the arguments of each call.
 
 use super::gather::Gather;
-use super::{Voice, atoms, refused, watch};
+use super::{Voice, atoms, reason, refused, watch};
 use crate::guard::guarded;
-use crate::handles;
+use crate::handles::{self, Entry};
 use crate::process::{Buffer, Pid};
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
@@ -53,12 +53,22 @@ macro_rules! enter {
 
 enter!(c"send", 2, send);
 enter!(c"send", 3, send_on);
+enter!(c"send_many", 2, send_many);
 enter!(c"recv", 1, recv);
 enter!(c"recv_many", 2, recv_many);
 enter!(c"poll", 1, poll);
 
 fn send<'a>(env: Env<'a>, [id, message]: [Term<'a>; 2]) -> Option<Term<'a>> {
-    send_from(env, id, message, 0)
+    let number = id.decode().ok()?;
+    let bytes = Binary::from_term(message).ok()?;
+    let quick = |entry: &Entry| !entry.is_dist() && entry.link.put(&bytes);
+    match handles::with_link(number, quick) {
+        Some(true) => {
+            charge(env, bytes.len(), 0);
+            Some(atoms::ok().to_term(env))
+        }
+        _ => send_from(env, id, message, 0),
+    }
 }
 
 fn send_on<'a>(env: Env<'a>, [id, message, done]: [Term<'a>; 3]) -> Option<Term<'a>> {
@@ -100,6 +110,77 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
         Ok(Sent::Wait(done)) => (atoms::wait(), done).encode(env),
         Err(refusal) => refused(env, refusal),
     })
+}
+
+fn send_many<'a>(env: Env<'a>, [id, messages]: [Term<'a>; 2]) -> Option<Term<'a>> {
+    let id = id.decode().ok()?;
+    let mut messages = Messages::new(messages);
+    let sent = handles::with_link(id, |entry| {
+        if entry.is_dist() {
+            return None;
+        }
+        let sender = Pid::caller(env);
+        let voice = Voice::new(env, id, entry);
+        let (count, next) = entry.link.send_many(sender, &mut messages, &voice);
+        let begun = matches!(next, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0);
+        watch::follow(env, id, entry, false, begun);
+        Some((count, next))
+    });
+    let Some((count, next)) = sent.unwrap_or(Some((0, Err(Refusal::Closed)))) else {
+        return Some((atoms::error(), atoms::distribution(), messages.rest(0)).encode(env));
+    };
+    charge(env, messages.bytes.min(BUDGET), count);
+    let rest = messages.rest(count);
+    Some(match next {
+        Ok(Sent::Whole | Sent::More(0)) if rest.is_empty_list() => atoms::ok().to_term(env),
+        // Neither a binary nor the end of a list: the caller has promised otherwise.
+        Ok(Sent::Whole) => return None,
+        Ok(Sent::More(done)) => (atoms::more(), rest, done).encode(env),
+        Ok(Sent::Wait(done)) => (atoms::wait(), rest, done).encode(env),
+        Err(refusal) => (atoms::error(), reason(refusal), rest).encode(env),
+    })
+}
+
+/// The binaries of a list, as far as they are asked for.
+struct Messages<'a> {
+    /// What was not given out.
+    left: Term<'a>,
+    /// The same, with the last that was.
+    last: Term<'a>,
+    given: usize,
+    bytes: usize,
+}
+
+impl<'a> Messages<'a> {
+    fn new(list: Term<'a>) -> Messages<'a> {
+        Messages {
+            left: list,
+            last: list,
+            given: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The list without its first `count`, which were given out, with at most one more.
+    fn rest(&self, count: usize) -> Term<'a> {
+        match self.given > count {
+            true => self.last,
+            false => self.left,
+        }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (head, tail) = self.left.list_get_cell().ok()?;
+        let message = Binary::from_term(head).ok()?.as_slice();
+        (self.last, self.left) = (self.left, tail);
+        self.given += 1;
+        self.bytes += message.len();
+        Some(message)
+    }
 }
 
 /// Bytes copied that count as a hundredth of a process's turn on its scheduler, and messages.

@@ -54,7 +54,11 @@ pub mod atoms {
 
 /// `{:error, reason}`.
 fn refused<'a>(env: Env<'a>, refusal: Refusal) -> Term<'a> {
-    let reason = match refusal {
+    (atoms::error(), reason(refusal)).encode(env)
+}
+
+fn reason(refusal: Refusal) -> Atom {
+    match refusal {
         Refusal::Closed => atoms::closed(),
         Refusal::PeerDown => atoms::peer_down(),
         Refusal::DomainGone => atoms::peer_domain_gone(),
@@ -64,8 +68,7 @@ fn refused<'a>(env: Env<'a>, refusal: Refusal) -> Term<'a> {
         Refusal::Invalid => atoms::einval(),
         Refusal::NotOwner => atoms::not_owner(),
         Refusal::NoMemory => atoms::enomem(),
-    };
-    (atoms::error(), reason).encode(env)
+    }
 }
 
 /// `{:error, word}`. The words are a fixed set in `tube_platform`, so no atoms are made without end.
