@@ -93,7 +93,7 @@ defmodule Tube.TubesTest do
 
   defp open(nock, tip \\ 5) do
     VM.run(nock, fn ->
-      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false)
+      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false, timeout: @patience)
       Process.put(:tube, tube)
       :ok
     end)

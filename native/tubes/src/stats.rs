@@ -110,8 +110,6 @@ pub struct Traffic {
     pub full_waits: f64,
     /// Wake-ups, the same.
     pub bells: f64,
-    /// Bytes that wait in both rings now.
-    pub pending: u64,
 }
 
 impl Traffic {
@@ -187,25 +185,18 @@ impl Meters {
 
     /// What goes through a tube. Of each direction its sender is believed, else its receiver.
     pub fn traffic(&self, id: Id) -> Option<Traffic> {
-        let end = |role| {
-            let end = self.ends.get(&(id, role))?;
-            Some((&end.last, end.rates.as_ref()?))
-        };
+        let end = |role| self.ends.get(&(id, role))?.rates.as_ref();
         let (nock, tip) = (end(Role::Nock), end(Role::Tip));
-        let (some, _) = (nock.or(tip)?, ());
-        let rate = |sender: Option<(&Sample, &Rates)>, sent, received| match sender {
-            Some((_, rates)) => rates.get(sent),
-            None => some.1.get(received),
-        };
-        let level = |sender: Option<(&Sample, &Rates)>| match sender {
-            Some((last, _)) => last.get("send-pending"),
-            None => some.0.get("receive-pending"),
+        let some = nock.or(tip)?;
+        let rate = |sender: Option<&Rates>, sent, received| match sender {
+            Some(rates) => rates.get(sent),
+            None => some.get(received),
         };
         let both = |name| {
             [nock, tip]
                 .iter()
                 .flatten()
-                .map(|(_, rates)| rates.get(name))
+                .map(|rates| rates.get(name))
                 .sum()
         };
         Some(Traffic {
@@ -215,7 +206,6 @@ impl Meters {
             back_bytes: rate(tip, "sent-bytes", "received-bytes"),
             full_waits: both("full-waits"),
             bells: both("bells"),
-            pending: level(nock).saturating_add(level(tip)),
         })
     }
 
@@ -278,12 +268,12 @@ mod tests {
         let alone = note(Role::Nock, sample(1500, 100, 50)).unwrap();
         assert_eq!((alone.forth, alone.back), (200.0, 100.0));
         assert_eq!((alone.forth_bytes, alone.back_bytes), (2000.0, 10_000.0));
-        assert_eq!((alone.bells, alone.pending), (200.0, 24));
+        assert_eq!(alone.bells, 200.0);
         // The tip's own word on what it sends, when there is one.
         note(Role::Tip, sample(9_000_000, 1000, 0));
         let both = note(Role::Tip, sample(9_001_000, 1070, 7)).unwrap();
         assert_eq!((both.forth, both.back), (200.0, 70.0));
-        assert_eq!((both.bells, both.pending), (270.0, 16));
+        assert_eq!(both.bells, 270.0);
         assert_eq!((both.messages(), both.bytes()), (270.0, 2700.0));
     }
 

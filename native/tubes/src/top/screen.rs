@@ -42,38 +42,35 @@ const fn column(
 }
 
 /// From left to right.
-const COLUMNS: [Column; 13] = [
+const COLUMNS: [Column; 12] = [
     column("NOCK", 5, 16, false, |row| row.nock.clone()),
     column("TIP", 5, 16, false, |row| row.tip.clone()),
     column("SERVICE", 7, 24, false, |row| row.service.clone()),
     column("TID", 3, 10, true, |row| row.tid.clone()),
     column("STATE", 9, 11, false, |row| row.state.clone()),
     column("MSG/S", 5, 5, true, |row| {
-        rate(row, row.traffic.map(|traffic| traffic.messages()))
+        rate(row.traffic.map(|traffic| traffic.messages()))
     }),
     column("BYTES/S", 7, 7, true, |row| {
-        rate(row, row.traffic.map(|traffic| traffic.bytes()))
+        rate(row.traffic.map(|traffic| traffic.bytes()))
     }),
     column("HISTORY", GRAPH, GRAPH, false, |row| {
         graph(&row.history, GRAPH)
     }),
     column("FULL/S", 6, 6, true, |row| {
-        rate(row, row.traffic.map(|traffic| traffic.full_waits))
+        rate(row.traffic.map(|traffic| traffic.full_waits))
     }),
     column("BELL/S", 6, 6, true, |row| {
-        rate(row, row.traffic.map(|traffic| traffic.bells))
-    }),
-    column("QUEUED", 6, 6, true, |row| {
-        rate(row, row.traffic.map(|traffic| traffic.pending as f64))
+        rate(row.traffic.map(|traffic| traffic.bells))
     }),
     column("RING", 4, 9, true, |row| row.ring.clone()),
     column("AGE", 6, 7, true, |row| row.age.map_or("-".into(), age)),
 ];
 
 /// Which columns a narrow terminal has room for: as many as fit of these, in this order.
-const IMPORTANCE: [usize; 13] = [0, 1, 3, 4, 6, 5, 7, 2, 8, 9, 12, 10, 11];
+const IMPORTANCE: [usize; 12] = [0, 1, 3, 4, 6, 5, 7, 2, 8, 9, 11, 10];
 
-fn rate(_row: &Row, number: Option<f64>) -> String {
+fn rate(number: Option<f64>) -> String {
     number.map_or("-".into(), quantity)
 }
 
