@@ -46,8 +46,8 @@ pub struct Stage {
     pub c: Box<dyn Actor>,
     /// Of the platform that they are on.
     pub traits: Traits,
-    /// How often the cases that look for leaks go round: some hundred times in one
-    /// process, less where each call goes over a wire.
+    /// How often what is done many times is done: some hundred times in one process,
+    /// less where each call goes over a wire.
     pub rounds: usize,
 }
 

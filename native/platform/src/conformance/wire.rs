@@ -128,13 +128,30 @@ impl<T: Plain> Plain for Result<T, Error> {
     }
 }
 
+/// Bytes as they are.
+struct Bytes(Vec<u8>);
+
+impl Plain for Bytes {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.0.len().put(bytes);
+        bytes.extend_from_slice(&self.0);
+    }
+
+    fn take(bytes: &mut &[u8]) -> Bytes {
+        let length = usize::take(bytes);
+        let (own, rest) = bytes.split_at(length);
+        *bytes = rest;
+        Bytes(own.to_vec())
+    }
+}
+
 impl Plain for String {
     fn put(&self, bytes: &mut Vec<u8>) {
-        self.as_bytes().to_vec().put(bytes);
+        Bytes(self.as_bytes().to_vec()).put(bytes);
     }
 
     fn take(bytes: &mut &[u8]) -> String {
-        String::from_utf8(Vec::take(bytes)).expect("text")
+        String::from_utf8(Bytes::take(bytes).0).expect("text")
     }
 }
 
@@ -227,11 +244,11 @@ fn answer(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
         UNMAP => actor.unmap(Plain::take(request)),
         PEEK => {
             let (pages, offset, len) = Plain::take(request);
-            actor.peek(pages, offset, len).put(reply);
+            Bytes(actor.peek(pages, offset, len)).put(reply);
         }
         POKE => {
-            let (pages, offset, bytes) = <(_, _, Vec<u8>)>::take(request);
-            actor.poke(pages, offset, &bytes);
+            let (pages, offset, bytes) = <(_, _, Bytes)>::take(request);
+            actor.poke(pages, offset, &bytes.0);
         }
         UNBOUND => actor.unbound(Plain::take(request)).put(reply),
         BIND => {
@@ -332,11 +349,11 @@ impl Actor for Remote {
     }
 
     fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8> {
-        self.call(PEEK, &(pages, offset, len))
+        self.call::<Bytes>(PEEK, &(pages, offset, len)).0
     }
 
     fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]) {
-        self.call(POKE, &(pages, offset, bytes.to_vec()))
+        self.call(POKE, &(pages, offset, Bytes(bytes.to_vec())))
     }
 
     fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error> {
