@@ -16,16 +16,16 @@ defmodule Tube.Snapshot do
           native: map
         }
 
-  @doc "By role, peer and number. A tube that ends while this looks is not among them."
-  @spec take() :: [tube]
-  def take do
-    tubes =
-      for entry <- Connection.entries(), {:ok, native} <- [Native.info(entry.tube.id)] do
-        entry
-        |> Map.take([:role, :me, :peer, :tid, :service])
-        |> Map.merge(%{pid: entry.tube.pid, native: native})
-      end
+  @doc "By role, peer and number, `most` at most. A tube that ends while this looks is not among them."
+  @spec take(pos_integer | :all) :: [tube]
+  def take(most \\ :all) do
+    entries = Enum.sort_by(Connection.entries(), &{&1.role, &1.peer, &1.tid})
+    entries = if most == :all, do: entries, else: Enum.take(entries, most)
 
-    Enum.sort_by(tubes, &{&1.role, &1.peer, &1.tid})
+    for entry <- entries, {:ok, native} <- [Native.info(entry.tube.id)] do
+      entry
+      |> Map.take([:role, :me, :peer, :tid, :service])
+      |> Map.merge(%{pid: entry.tube.pid, native: native})
+    end
   end
 end

@@ -175,7 +175,7 @@ defmodule Tube.Stats do
       now() - :erlang.convert_time_unit(:erlang.system_info(:start_time), :native, :millisecond)
 
     lines =
-      for tube <- Enum.take(Snapshot.take(), @most), into: %{} do
+      for tube <- Snapshot.take(@most), into: %{} do
         {Paths.stats(tube.me, tube.role, tube.peer, tube.tid), Sample.encode(tube, time)}
       end
 
