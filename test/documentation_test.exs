@@ -20,17 +20,19 @@ defmodule Tube.DocumentationTest do
     :tube
   ]
 
-  test "these modules are public, and no others" do
+  test "these modules are public, and no others but tasks, which say what they do" do
     {:ok, modules} = :application.get_key(:tube, :modules)
 
-    public =
+    shown =
       for module <- modules,
           {:docs_v1, _, _, _, %{}, _, _} <- [Code.fetch_docs(module)],
           # test/support, and its stand-in for the library of this name
           module != :telemetry and not String.starts_with?(inspect(module), "Tube.Test."),
           do: module
 
+    {tasks, public} = Enum.split_with(shown, &String.starts_with?(inspect(&1), "Mix.Tasks."))
     assert Enum.sort(public) == @public
+    for task <- tasks, do: assert(Mix.Task.shortdoc(task), "#{inspect(task)} has no @shortdoc")
   end
 
   for module <- @public do
