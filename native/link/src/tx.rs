@@ -220,7 +220,9 @@ impl<P: Copy + PartialEq> Tx<P> {
         self.waiting.retain(|waiting| *waiting != sender);
         if self.current == Some(sender) {
             self.producer.abort();
-            after.ring |= self.producer.publish()?;
+            // Whether or not its mark is met: see `Producer::abort`.
+            after.ring = true;
+            _ = self.producer.publish()?;
             self.done(after);
         }
         Ok(())

@@ -4,9 +4,10 @@ mod pull;
 
 use crate::counters::Counters;
 use crate::layout::{
-    CONSUMER, CONSUMER_COUNTERS, INDEX, LIMIT, MARK, MESSAGE_MAX, PRODUCER, PRODUCER_COUNTERS,
-    RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE,
+    CONSUMER, CONSUMER_COUNTERS, HEADER, INDEX, LIMIT, MARK, MESSAGE_MAX, PRODUCER,
+    PRODUCER_COUNTERS, RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE,
 };
+use crate::record::padded;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::announce_then_look;
 use crate::wake::{Armed, Pending, nowhere_near, stride};
@@ -131,8 +132,7 @@ impl Consumer {
     pub fn arm(&mut self) -> Result<Armed, Violation> {
         self.sound()?;
         let index = self.note_released();
-        // Reached by any record: `index` is where the next one starts when there is none yet.
-        let mark = index.wrapping_add(RECORD_ALIGN as u32);
+        let mark = index.wrapping_add(self.wanted());
         let control = &self.control;
         let (theirs, state, seen) = announce_then_look(
             || {
@@ -158,6 +158,18 @@ impl Consumer {
         }
         let notify = self.compare(theirs)?;
         Ok(Armed { ready, notify })
+    }
+
+    /// How far from the index to sleep, which is where the next record starts.
+    fn wanted(&self) -> u32 {
+        match self.open {
+            // Reached by any record.
+            None => RECORD_ALIGN as u32,
+            // Half a message is of no use to anybody, so the reader stays behind its writer, who copies
+            // meanwhile: by the rest of the message or half the ring. A writer that stops for want of room
+            // has passed that, and one that gives up rings in any case.
+            Some(open) => (HEADER + padded(open.total - open.got)).min(self.size / 2),
+        }
     }
 
     /// Withdraws the mark of [`arm`](Self::arm): one bell less if it is still on its way.

@@ -180,6 +180,9 @@ impl World {
                 assert_eq!(begun, self.done.sent() > 0);
                 self.producer.abort();
                 if begun {
+                    // Rung in any case.
+                    self.publish();
+                    self.reader_sleeps = false;
                     self.next();
                 }
             }

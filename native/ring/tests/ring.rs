@@ -4,7 +4,6 @@
 mod support;
 
 use support::{NONCE, Pages, message, push};
-use tube_ring::wire::{CONSUMER, INDEX, MARK, PRODUCER};
 use tube_ring::{
     Armed, Counters, Direction, Fragment, Live, MESSAGE_MAX, ORDER_MAX, Progress, Pull, Push, Role,
     Sink,
@@ -287,124 +286,6 @@ fn a_refused_message_stays_and_can_be_had_later() {
         ) {}
         assert_eq!(sink.0.take().as_ref(), Some(sent));
     }
-}
-
-#[test]
-fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
-    for start in [0, u32::MAX - 39] {
-        let pages = Pages::new(0);
-        let (mut producer, mut consumer) = pages.ends(start, LIMIT);
-        let mut got = Vec::new();
-        assert_eq!(consumer.arm(), Ok(ASLEEP));
-        push(&mut producer, b"wake");
-        assert_eq!(producer.publish(), Ok(true));
-        push(&mut producer, b"awake already");
-        assert_eq!(producer.publish(), Ok(false));
-        assert_eq!(producer.publish(), Ok(false), "nothing new");
-        // Something came before the reader slept: it does not, and is not rung for what follows.
-        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(4)));
-        assert_eq!(consumer.arm(), Ok(AWAKE));
-        assert_eq!(
-            pages.get(CONSUMER + MARK),
-            pages.get(CONSUMER + INDEX).wrapping_add(1 << 31)
-        );
-        push(&mut producer, b"third");
-        assert_eq!(producer.publish(), Ok(false));
-        for length in [13, 5] {
-            assert_eq!(
-                consumer.pull(&mut got, usize::MAX),
-                Ok(Pull::Message(length))
-            );
-        }
-        assert_eq!(consumer.arm(), Ok(ASLEEP));
-        consumer.disarm();
-        push(&mut producer, b"unheard");
-        assert_eq!(producer.publish(), Ok(false));
-    }
-}
-
-#[test]
-fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
-    for start in [0, u32::MAX - 2047] {
-        let pages = Pages::new(0);
-        let (mut producer, mut consumer) = pages.ends(start, LIMIT);
-        let mut got = Vec::new();
-        for _ in 0..32 {
-            push(&mut producer, &[0; 120]);
-        }
-        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
-        assert_eq!(answer, Ok(Push::Full));
-        assert_eq!(producer.arm(), Ok(ASLEEP));
-        for taken in 1..=32 {
-            assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(120)));
-            assert_eq!(consumer.release(), Ok(taken == 16), "after {taken}");
-        }
-        push(&mut producer, &[0; 2000]);
-        push(&mut producer, &[0; 2032]);
-        push(&mut producer, &[0; 40]);
-        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
-        assert_eq!(answer, Ok(Push::Full));
-        let _ = producer.publish().unwrap();
-        assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(2000)));
-        assert_eq!(consumer.release(), Ok(false));
-        assert_eq!(producer.arm(), Ok(AWAKE));
-        assert_eq!(
-            pages.get(PRODUCER + MARK),
-            pages.get(PRODUCER + INDEX).wrapping_add(1 << 31)
-        );
-    }
-}
-
-#[test]
-fn what_a_reader_holds_back_never_starves_a_writer() {
-    let pages = Pages::new(0);
-    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
-    let (mut got, mut rung) = (Vec::new(), 0);
-    while producer
-        .push(&[0; 40], &mut Progress::default(), usize::MAX)
-        .unwrap()
-        == Push::Whole
-    {}
-    assert_eq!(producer.arm(), Ok(ASLEEP));
-    // The reader goes away after the last message, without a final release.
-    while consumer.pull(&mut got, usize::MAX).unwrap() != Pull::Empty {
-        rung += usize::from(consumer.release_batch().unwrap());
-    }
-    assert_eq!(rung, 1);
-    push(&mut producer, &[0; 2040]);
-}
-
-#[test]
-fn arming_publishes_and_releases() {
-    let pages = Pages::new(0);
-    let (mut producer, mut consumer) = pages.ends(0, LIMIT);
-    let mut got = Vec::new();
-    assert_eq!(consumer.arm(), Ok(ASLEEP));
-    let mut done = Progress::default();
-    assert_eq!(
-        producer.push(&[3; 8000], &mut done, usize::MAX),
-        Ok(Push::Full)
-    );
-    assert_eq!(
-        producer.arm(),
-        Ok(Armed {
-            ready: false,
-            notify: true
-        })
-    );
-    while matches!(
-        consumer.pull(&mut got, usize::MAX).unwrap(),
-        Pull::Partial(_)
-    ) {}
-    assert_eq!(
-        consumer.arm(),
-        Ok(Armed {
-            ready: false,
-            notify: true
-        })
-    );
-    assert_eq!(pages.get(PRODUCER + INDEX), pages.get(CONSUMER + INDEX));
-    assert_eq!(pages.get(CONSUMER + MARK), pages.get(CONSUMER + INDEX) + 8);
 }
 
 #[test]

@@ -181,7 +181,8 @@ impl Producer {
     }
 
     /// Ends the message in progress, if there is one, by an ABORT record: its sender gave up. There
-    /// is always room for that. To be published like any record.
+    /// is always room for that. To be published like any record; but ring the bell in any case, for a
+    /// reader in the midst of the message has asked for more of it.
     pub fn abort(&mut self) {
         if self.open.take().is_some() {
             self.data.store_header(self.index, header(Kind::Abort, 0));
