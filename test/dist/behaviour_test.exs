@@ -100,7 +100,7 @@ defmodule Tube.Dist.BehaviourTest do
         :stderr_to_stdout,
         args: ["-qec", shell, "/dev/null"],
         env: [
-          {'ERL_LIBS', libraries},
+          {~c"ERL_LIBS", libraries},
           {'TUBE_RUN_DIR', to_charlist(c.run_dir)},
           {'TERM', 'vt100'}
         ]
