@@ -8,6 +8,9 @@ defmodule Tube.Connection.Operation do
   alias Tube.Connection.{Rings, Server, State}
   alias Tube.{Door, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
 
+  # Milliseconds, at least.
+  @transaction 5_000
+
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
   def carry_out({:allocate, spec}, {state, events}) do
@@ -24,9 +27,11 @@ defmodule Tube.Connection.Operation do
     end
   end
 
-  # A transaction must be retried as a whole, so it is waited for; it has a limit of its own.
+  # A transaction must be retried as a whole, so it is waited for; it has a limit of its own. Who is
+  # patient with the peer is so with the store.
   def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
-    {state, [{:store, ref, transaction(state, {:transaction, requests}, [])} | events]}
+    limit = [timeout: max(state.options.timeout, @transaction)]
+    {state, [{:store, ref, transaction(state, {:transaction, requests}, limit)} | events]}
   end
 
   def carry_out({:store, ref, request}, {state, events}) do

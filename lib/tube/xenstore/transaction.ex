@@ -33,6 +33,10 @@ defmodule Tube.Xenstore.Transaction do
         Process.sleep(Operation.pause(nth))
         run(client, fun, nth + 1, tries, deadline)
 
+      # The client has ended it when its time was over, which the next step was told in these words.
+      {:error, :closed} ->
+        {:error, :timeout}
+
       result ->
         result
     end

@@ -200,7 +200,7 @@ defmodule Tube.Xenstore.TransactionTest do
       answer(store, :transaction_start, "4\0")
       assert answer(store, :transaction_end) == {4, "F\0"}
       send(task.pid, :go)
-      assert Task.await(task) == {:error, :closed}
+      assert Task.await(task) == {:error, :timeout}
       assert silent?(store)
     end
   end
