@@ -6,7 +6,7 @@ System.delete_env("TUBE_DOMID")
 
 # From 1.15 on Mix leaves out of the path what no dependency names.
 if function_exported?(Mix, :ensure_application!, 1),
-  do: for(app <- [:proper, :public_key], do: apply(Mix, :ensure_application!, [app]))
+  do: for(app <- [:mnesia, :proper, :public_key], do: apply(Mix, :ensure_application!, [app]))
 
 ExUnit.start(capture_log: true)
 ExUnit.after_suite(fn _result -> Tube.Test.RunDir.remove(run_dir) end)

@@ -101,8 +101,8 @@ defmodule Tube.Dist.BehaviourTest do
         args: ["-qec", shell, "/dev/null"],
         env: [
           {~c"ERL_LIBS", libraries},
-          {'TUBE_RUN_DIR', to_charlist(c.run_dir)},
-          {'TERM', 'vt100'}
+          {~c"TUBE_RUN_DIR", to_charlist(c.run_dir)},
+          {~c"TERM", ~c"vt100"}
         ]
       ])
 

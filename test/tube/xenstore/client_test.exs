@@ -19,6 +19,7 @@ defmodule Tube.Xenstore.ClientTest do
     defdelegate close(socket), to: Socket
     @impl true
     defdelegate max_payload(socket), to: Socket
+    @impl true
     defdelegate window(socket), to: Socket
 
     @impl true
