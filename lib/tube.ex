@@ -361,6 +361,7 @@ defmodule Tube do
 
   #{Options.docs(:send)}
   """
+  @doc group: :data
   @spec send_many(t, [iodata], timeout | :default | [timeout: timeout, nosuspend: boolean]) ::
           :ok | {:error, {reason, [iodata]}}
   def send_many(tube, messages, options \\ :default)
