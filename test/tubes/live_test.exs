@@ -129,7 +129,8 @@ defmodule Tube.TubesTest do
     # Not as domain 0: its own tubes, and a word on that.
     assert {own, 0} = tubes(run_dir, ["list"], domid: 7)
     assert own =~ ~r/^7 +5 +chat.v2 .* connected/m
-    assert own =~ "not as domain 0"
+    # Said on standard error, which the lab does not carry over.
+    unless @lab, do: assert(own =~ "not as domain 0")
   end
 
   test "rates of a tube that is busy, for as long as somebody looks", %{run_dir: run_dir} do
@@ -212,9 +213,13 @@ defmodule Tube.TubesTest do
     end
 
     defp destroy(vm) do
-      if @lab,
-        do: {_out, 0} = System.cmd(@lab, ~w(xl destroy dom#{vm.domid}), env: in_domain(0)),
-        else: :ok = VM.kill9(vm)
+      if @lab do
+        {_out, 0} = System.cmd(@lab, ~w(xl destroy dom#{vm.domid}), env: in_domain(0))
+        # Nobody is left there who would close the connection that the VM is driven by.
+        Process.exit(vm.peer, :kill)
+      else
+        :ok = VM.kill9(vm)
+      end
     end
   end
 end
