@@ -264,7 +264,8 @@ defmodule Tube.Test.VM.Actor do
     :logger.set_primary_config(:level, :none)
 
     for {app, _description, _version} <- :application.which_applications(),
-        app not in [:kernel, :stdlib],
+        # Elixir's logger would set the level back.
+        app not in [:kernel, :stdlib, :logger],
         do: :application.stop(app)
 
     :erlang.halt(0)

@@ -13,6 +13,26 @@ defmodule Tube.HandleTest do
     end)
   end
 
+  test "who has closed finds the tube nowhere, and its number free", %{vm: vm} do
+    VM.run(vm, fn ->
+      {:ok, _listener} = Tube.listen(service: "gone at once")
+
+      # Together, so that much else is going on when each asks.
+      1..4
+      |> Enum.map(fn tid ->
+        Task.async(fn ->
+          for _ <- 1..20 do
+            {:ok, tube} = Tube.open(5, service: "gone at once", tid: tid, linger: 0)
+            assert :ok = Tube.close(tube)
+            assert {:error, :closed} = Tube.peer(tube)
+            assert tube not in Tube.list()
+          end
+        end)
+      end)
+      |> Task.await_many(30_000)
+    end)
+  end
+
   test "getopts: what was asked for, in that order, as it is now", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(ring: 8192, linger: 700)

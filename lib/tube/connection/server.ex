@@ -360,6 +360,7 @@ defmodule Tube.Connection.Server do
     else
       state = state |> free() |> given_back()
       Commands.give_up(state.commands)
+      forget()
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
       reason = if state.closing in [nil, :suspend], do: state.failed || state.ended, else: :closed
       Owner.told(state.connected && state.owner, reason, state.closer)
@@ -374,6 +375,12 @@ defmodule Tube.Connection.Server do
     else
       state
     end
+  end
+
+  # Who is told of the end finds the tube nowhere, and its number free. The registry by itself would
+  # learn of it some time after this process has ended.
+  defp forget do
+    for key <- Registry.keys(Tube.Registry, self()), do: Registry.unregister(Tube.Registry, key)
   end
 
   defp answer(%{opener: nil} = state), do: state
