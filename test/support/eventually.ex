@@ -4,12 +4,19 @@ defmodule Tube.Test.Eventually do
   table entry or a descriptor count. Where a message, a monitor or a watch tells, await that.
   """
 
+  alias Tube.Test.Lab
+
   @step 10
 
-  @doc "Returns once `condition` holds; raises when it does not within `timeout` milliseconds."
+  @doc """
+  Returns once `condition` holds; raises when it does not within `timeout` milliseconds, of which the
+  lab has more (`Tube.Test.Lab.patience/1`).
+  """
   @spec true!((() -> as_boolean(term)), timeout) :: :ok
-  def true!(condition, timeout \\ 5_000) when is_function(condition, 0),
-    do: check(condition, System.monotonic_time(:millisecond) + timeout, timeout)
+  def true!(condition, timeout \\ 5_000) when is_function(condition, 0) do
+    timeout = Lab.patience(timeout)
+    check(condition, System.monotonic_time(:millisecond) + timeout, timeout)
+  end
 
   defp check(condition, deadline, timeout) do
     cond do

@@ -21,7 +21,8 @@ defmodule Tube.Test.VM do
   `TUBE_DOMID`, with its own standard input and output. `bin/test-xen` sets it.
   """
 
-  alias Tube.Test.VM.Actor
+  alias Tube.Test.Lab
+  alias Tube.Test.VM.{Actor, Spare}
 
   @enforce_keys [:peer, :os_pid, :domid]
   defstruct @enforce_keys
@@ -30,6 +31,7 @@ defmodule Tube.Test.VM do
 
   # Outer deadlines for what takes milliseconds when all is well: they turn a hang into a
   # failure and decide nothing else.
+  # The lab has more patience.
   @boot 30_000
   @call 30_000
   @death 10_000
@@ -68,7 +70,7 @@ defmodule Tube.Test.VM do
         exec: exec(program("erl")),
         args: code_path() ++ Enum.map(opts[:args] || [], &to_charlist/1),
         env: env,
-        wait_boot: @boot
+        wait_boot: Lab.patience(@boot)
       })
 
     vm = %__MODULE__{
@@ -85,17 +87,20 @@ defmodule Tube.Test.VM do
     vm
   end
 
-  @doc "`start/1` in an ExUnit test: the VM is stopped when the test is over."
+  @doc """
+  `start/1` in an ExUnit test: the VM is stopped when the test is over. In the lab it may be one that
+  an earlier test has had (`Tube.Test.VM.Spare`).
+  """
   @spec start!(keyword) :: t
   def start!(opts \\ []) do
-    vm = start(opts)
-    ExUnit.Callbacks.on_exit(fn -> stop(vm) end)
+    vm = Spare.take(opts) || start(opts)
+    ExUnit.Callbacks.on_exit(fn -> Spare.keep(vm, opts) end)
     vm
   end
 
   @doc "Calls a function there, in a process that lives for this call only."
   @spec call(t, module, atom, list, timeout) :: term
-  def call(%__MODULE__{peer: peer}, module, function, args, timeout \\ @call),
+  def call(%__MODULE__{peer: peer}, module, function, args, timeout \\ Lab.patience(@call)),
     do: :peer.call(peer, module, function, args, timeout)
 
   @doc """
@@ -107,7 +112,7 @@ defmodule Tube.Test.VM do
   """
   @spec run(t, (() -> result), keyword) :: result when result: term
   def run(%__MODULE__{} = vm, fun, opts \\ []) when is_function(fun, 0) do
-    timeout = Keyword.get(opts, :timeout, @call)
+    timeout = opts |> Keyword.get(:timeout, @call) |> Lab.patience()
     {:module, module} = Function.info(fun, :module)
     ship(vm, module)
 
@@ -125,6 +130,10 @@ defmodule Tube.Test.VM do
   @doc "Ends a process that `run/3` has started, with everything that it owned."
   @spec end_process(t, atom, term) :: :ok
   def end_process(vm, name, reason \\ :kill), do: call(vm, Actor, :stop, [name, reason])
+
+  @doc "Ends all of them."
+  @spec end_processes(t) :: :ok
+  def end_processes(vm), do: call(vm, Actor, :stop_all, [])
 
   @doc "The process id that the operating system knows the VM by."
   @spec os_pid(t) :: pos_integer
@@ -151,6 +160,13 @@ defmodule Tube.Test.VM do
   def stop(%__MODULE__{peer: peer} = vm),
     do: await_death(vm, fn -> :peer.cast(peer, Actor, :leave, []) end)
 
+  @doc "Lets go of a VM whose whole machine is gone, so that nobody will tell of its end."
+  @spec forget(t) :: :ok
+  def forget(%__MODULE__{peer: peer}) do
+    Process.exit(peer, :kill)
+    :ok
+  end
+
   @doc "Whether the VM still runs."
   @spec alive?(t) :: boolean
   def alive?(%__MODULE__{peer: peer}), do: Process.alive?(peer)
@@ -165,13 +181,13 @@ defmodule Tube.Test.VM do
     receive do
       {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
     after
-      @death ->
+      Lab.patience(@death) ->
         signal(vm, "KILL")
 
         receive do
           {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
         after
-          @death -> raise "VM #{vm.os_pid} did not die"
+          Lab.patience(@death) -> raise "VM #{vm.os_pid} did not die"
         end
     end
   end
@@ -187,7 +203,7 @@ defmodule Tube.Test.VM do
   defp exec({program, first}), do: {to_charlist(program), Enum.map(first, &to_charlist/1)}
 
   defp program(name) do
-    case System.get_env("TUBE_TEST_ENTER") do
+    case Lab.enter() do
       nil -> {System.find_executable(name), []}
       enter -> {enter, [name]}
     end
@@ -246,8 +262,21 @@ defmodule Tube.Test.VM.Actor do
   end
 
   @spec stop(atom, term) :: :ok
-  def stop(name, reason) do
-    case Process.whereis(registered(name)) do
+  def stop(name, reason), do: end_registered(registered(name), reason)
+
+  @spec stop_all() :: :ok
+  def stop_all do
+    prefix = Atom.to_string(registered(""))
+
+    for name <- Process.registered(),
+        String.starts_with?(Atom.to_string(name), prefix),
+        do: end_registered(name, :kill)
+
+    :ok
+  end
+
+  defp end_registered(registered, reason) do
+    case Process.whereis(registered) do
       nil ->
         :ok
 

@@ -113,6 +113,7 @@ defmodule Tube.TwoVMs.DeathTest do
     end
   end
 
+  @tag :hub
   test "the hub killed and restarted under open tubes", %{run_dir: run_dir, tip: tip, nock: nock} do
     {ours, theirs} = connect(tip, nock)
     end_hub(run_dir, "KILL")
@@ -131,6 +132,7 @@ defmodule Tube.TwoVMs.DeathTest do
     assert VM.run(nock, fn -> Tube.close(theirs) end) == :ok
   end
 
+  @tag :hub
   test "the peer killed while the hub is dead", %{run_dir: run_dir, tip: tip, nock: nock} do
     {_ours, theirs} = connect(tip, nock)
     # Whoever holds this lock is the hub: while we hold it there is none, and none can start.

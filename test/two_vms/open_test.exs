@@ -17,13 +17,13 @@ defmodule Tube.TwoVMs.OpenTest do
 
   test "accept first, then open", %{tip: tip, nock: nock} do
     VM.run(tip, fn ->
-      {:ok, listener} = Tube.listen(active: false)
+      {:ok, listener} = Tube.listen(active: false, timeout: 20_000)
       Process.put(:l, listener)
     end)
 
     accepting = VM.async(tip, fn -> Tube.accept(Process.get(:l), 10_000) end)
-    assert {:ok, theirs} = VM.run(nock, fn -> Tube.open(5, active: false) end)
-    assert {:ok, ours} = Task.await(accepting)
+    assert {:ok, theirs} = VM.run(nock, fn -> Tube.open(5, active: false, timeout: 20_000) end)
+    assert {:ok, ours} = Task.await(accepting, 30_000)
     assert_talk(tip, ours, nock, theirs)
   end
 
@@ -37,11 +37,11 @@ defmodule Tube.TwoVMs.OpenTest do
 
     {:ok, ours} =
       VM.run(tip, fn ->
-        {:ok, listener} = Tube.listen(active: false)
+        {:ok, listener} = Tube.listen(active: false, timeout: 20_000)
         Tube.accept(listener, 10_000)
       end)
 
-    assert {:ok, theirs} = Task.await(opening, 20_000)
+    assert {:ok, theirs} = Task.await(opening, 30_000)
     assert_talk(tip, ours, nock, theirs)
   end
 
@@ -52,7 +52,7 @@ defmodule Tube.TwoVMs.OpenTest do
 
     {:ok, ours} =
       VM.run(tip, fn ->
-        {:ok, listener} = Tube.listen(active: false)
+        {:ok, listener} = Tube.listen(active: false, timeout: 20_000)
         Tube.accept(listener, 10_000)
       end)
 
@@ -63,7 +63,7 @@ defmodule Tube.TwoVMs.OpenTest do
   test "both open to each other at once: two tubes", %{tip: five, nock: seven} do
     both = fn peer ->
       fn ->
-        {:ok, listener} = Tube.listen(active: false)
+        {:ok, listener} = Tube.listen(active: false, timeout: 20_000)
         opening = Task.async(fn -> give_back(Tube.open(peer, active: false, timeout: 15_000)) end)
         {:ok, accepted} = Tube.accept(listener, 15_000)
         {:ok, opened} = Task.await(opening, 20_000) |> take()
@@ -79,24 +79,29 @@ defmodule Tube.TwoVMs.OpenTest do
     assert {"from 7's peer", 2} = Task.await(b, 40_000)
   end
 
+  @tag timeout: 300_000
   test "a hundred tubes between one pair, all in use at once", %{tip: tip, nock: nock} do
     serving =
-      VM.async(tip, fn ->
-        {:ok, listener} = Tube.listen(active: false, ring: 4096)
+      VM.async(
+        tip,
+        fn ->
+          {:ok, listener} = Tube.listen(active: false, ring: 4096, timeout: 20_000)
 
-        tubes =
-          for _ <- 1..100 do
-            {:ok, tube} = Tube.accept(listener, 20_000)
-            tube
+          tubes =
+            for _ <- 1..100 do
+              {:ok, tube} = Tube.accept(listener, 20_000)
+              tube
+            end
+
+          for tube <- tubes do
+            {:ok, text} = Tube.recv(tube, 20_000)
+            :ok = Tube.send(tube, [text, " back"])
           end
 
-        for tube <- tubes do
-          {:ok, text} = Tube.recv(tube, 20_000)
-          :ok = Tube.send(tube, [text, " back"])
-        end
-
-        length(Tube.list())
-      end)
+          length(Tube.list())
+        end,
+        timeout: 100_000
+      )
 
     answers =
       VM.run(
@@ -111,23 +116,23 @@ defmodule Tube.TwoVMs.OpenTest do
           for {n, tube} <- tubes, do: :ok = Tube.send(tube, "#{n}")
           for {n, tube} <- tubes, do: {n, Tube.recv(tube, 20_000)}
         end,
-        timeout: 60_000
+        timeout: 100_000
       )
 
-    assert Task.await(serving, 60_000) == 100
+    assert Task.await(serving, 100_000) == 100
     for {n, answer} <- answers, do: assert(answer == {:ok, "#{n} back"})
   end
 
   test "tubes are numbered from 0, and a number in use is refused", %{tip: tip, nock: nock} do
-    VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false) end)
+    VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false, timeout: 20_000) end)
 
     VM.run(nock, fn ->
-      {:ok, first} = Tube.open(5)
-      {:ok, second} = Tube.open(5)
+      {:ok, first} = Tube.open(5, timeout: 20_000)
+      {:ok, second} = Tube.open(5, timeout: 20_000)
       assert {:ok, %{tid: 0, role: :nock, peer: 5}} = Tube.info(first)
       assert {:ok, %{tid: 1}} = Tube.info(second)
       assert {:error, :eexist} = Tube.open(5, tid: 1)
-      assert {:ok, ninth} = Tube.open(5, tid: 9)
+      assert {:ok, ninth} = Tube.open(5, tid: 9, timeout: 20_000)
       assert {:ok, %{tid: 9}} = Tube.info(ninth)
     end)
   end
@@ -147,8 +152,8 @@ defmodule Tube.TwoVMs.OpenTest do
   end
 
   test "the store shows the tube as the design says", %{run_dir: run_dir, tip: tip, nock: nock} do
-    VM.run(tip, fn -> {:ok, _} = Tube.listen(service: "echo") end)
-    VM.run(nock, fn -> {:ok, _} = Tube.open(5, service: "echo") end)
+    VM.run(tip, fn -> {:ok, _} = Tube.listen(service: "echo", timeout: 20_000) end)
+    VM.run(nock, fn -> {:ok, _} = Tube.open(5, service: "echo", timeout: 20_000) end)
     tree = tree(run_dir)
 
     for {path, perms} <- [

@@ -14,19 +14,22 @@ defmodule Tube.TwoVMs.TrafficTest do
 
     accepting =
       VM.async(tip, fn ->
-        {:ok, listener} = Tube.listen(active: false, ring: ring)
-        Tube.accept(listener, 15_000)
+        {:ok, listener} = Tube.listen(active: false, ring: ring, timeout: 30_000)
+        Tube.accept(listener, 30_000)
       end)
 
-    {:ok, theirs} = VM.run(nock, fn -> Tube.open(5, active: false, timeout: 15_000) end)
-    {:ok, ours} = Task.await(accepting, 20_000)
+    {:ok, theirs} = VM.run(nock, fn -> Tube.open(5, active: false, timeout: 30_000) end)
+    {:ok, ours} = Task.await(accepting, 40_000)
     %{tip: tip, nock: nock, ours: ours, theirs: theirs}
   end
 
   @mib 1_048_576
 
   # 1 GiB in all: the pieces below, both ways.
-  for {ring, mib, largest} <- [{4096, 32, 20_000}, {65_536, 160, 300_000}, {1_048_576, 320, @mib}] do
+  @amounts Tube.Test.Lab.amount([32, 160, 320], [1, 4, 16])
+
+  for {{ring, largest}, mib} <-
+        Enum.zip([{4096, 20_000}, {65_536, 300_000}, {1_048_576, @mib}], @amounts) do
     @tag ring: ring
     @tag timeout: 180_000
     test "random sizes both ways at once: #{mib} MiB each way through rings of #{ring} bytes",
@@ -115,7 +118,7 @@ defmodule Tube.TwoVMs.TrafficTest do
     receiving =
       VM.async(tip, fn ->
         Enum.reduce(1..5_000, %{}, fn _, last ->
-          {:ok, <<who::16, n::32, _pad::binary>>} = Tube.recv(ours, 20_000)
+          {:ok, <<who::16, n::32, _pad::binary>>} = Tube.recv(ours, 60_000)
           true = n == Map.get(last, who, 0) + 1
           Map.put(last, who, n)
         end)
@@ -131,12 +134,12 @@ defmodule Tube.TwoVMs.TrafficTest do
                 do: :ok = Tube.send(theirs, <<who::16, n::32, 0::size(2000)-unit(8)>>)
           end)
         end)
-        |> Task.await_many(30_000)
+        |> Task.await_many(60_000)
       end,
       timeout: 40_000
     )
 
-    assert Task.await(receiving, 30_000) == Map.new(1..50, &{&1, 100})
+    assert Task.await(receiving, 90_000) == Map.new(1..50, &{&1, 100})
   end
 
   test "active delivery: all, in order, and then the end", %{
@@ -173,7 +176,7 @@ defmodule Tube.TwoVMs.TrafficTest do
       timeout: 40_000
     )
 
-    assert Task.await(receiving, 30_000) == :closed
+    assert Task.await(receiving, 90_000) == :closed
   end
 
   test "counted delivery stops the sender", %{tip: tip, nock: nock, ours: ours, theirs: theirs} do

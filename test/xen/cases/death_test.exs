@@ -1,0 +1,168 @@
+defmodule Tube.Xen.DeathTest do
+  # Ends that only a hypervisor can bring about.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.{Eventually, Lab}
+
+  @moduletag :xen
+  @moduletag timeout: 300_000
+
+  setup :fresh_run_dir
+
+  # On a quiet machine it takes some hundredths of a second; one second is promised.
+  @told 3_000
+
+  for {whose, dies, lives} <- [{"tip", 5, 7}, {"nock", 7, 5}] do
+    test "the #{whose} is killed and its domain lives: the owner is told at once", c do
+      [dies, lives] = for domid <- [unquote(dies), unquote(lives)], do: start(c, domid)
+      listen(if unquote(dies) == 5, do: dies, else: lives)
+
+      {here, there} =
+        if unquote(dies) == 5, do: connect(dies, lives), else: connect(lives, dies) |> swap()
+
+      VM.run(lives, fn -> :ok = Tube.setopts(there, active: true) end)
+      # Not a task: it never returns.
+      spawn(fn -> VM.run(dies, fn -> kill_myself(here) end) end)
+
+      VM.run(lives, fn ->
+        assert_receive {:tube, ^there, "now"}, 30_000
+        began = System.monotonic_time(:millisecond)
+        assert_receive {:tube_error, ^there, :peer_down}, 30_000
+        assert System.monotonic_time(:millisecond) - began < @told
+        assert_receive {:tube_closed, ^there}, 30_000
+      end)
+
+      assert_clean(lives)
+    end
+  end
+
+  # In every state that a handshake can be in, and with tubes whose owner asks, is told, or does neither.
+  for {how, deed} <- [{"destroyed", :destroy}, {"made to panic", :crash}] do
+    test "the peer's domain is #{how}: owners are told, and nothing keeps it from going", c do
+      doomed = Lab.create!()
+      other = VM.start(run_dir: c.run_dir, domid: doomed)
+      me = start(c, 5)
+      for vm <- [me, other], do: listen(vm)
+
+      {as_tip, _} = connect(me, other, 5)
+      {_, as_nock} = connect(other, me, doomed)
+      {quiet_there, quiet} = connect(other, me, doomed)
+
+      VM.run(me, fn ->
+        for tube <- [as_tip, as_nock], do: :ok = Tube.setopts(tube, active: true)
+      end)
+
+      VM.run(other, fn -> :ok = Tube.send(quiet_there, "last words") end)
+      begin_handshakes(me, doomed)
+
+      apply(Lab, unquote(deed), [doomed])
+      VM.forget(other)
+
+      VM.run(me, fn ->
+        for tube <- [as_tip, as_nock],
+            do: assert_receive({:tube_error, ^tube, :peer_domain_gone}, 60_000)
+      end)
+
+      # Nobody has asked for `quiet` yet: what it holds is a copy.
+      Eventually.true!(fn -> for({"(null)", _} = dead <- Lab.domains(), do: dead) == [] end)
+      refute List.keymember?(Lab.domains(), doomed, 1)
+
+      VM.run(me, fn ->
+        assert Tube.recv(quiet, 5_000) == {:ok, "last words"}
+        assert Tube.recv(quiet, 5_000) == {:error, :peer_domain_gone}
+
+        # The one that had come as far as the listener's queue: who takes it hears of its end.
+        {:ok, waiting} = Tube.accept(Process.get(:listener), 0)
+        assert Tube.recv(waiting, 5_000) == {:error, :peer_domain_gone}
+
+        for _attempt <- 1..2 do
+          assert_receive {:opened, {:error, reason}}, 60_000
+          assert reason in [:timeout, :peer_down, :peer_domain_gone]
+        end
+      end)
+
+      assert_clean(me)
+      tree = Lab.sh(0, "xenstore-ls -f /local/domain/5/data")
+      refute tree =~ "/nock/#{doomed}" or tree =~ "/tip/#{doomed}"
+    end
+  end
+
+  # What shell commands in the doomed domain can do of a handshake, each stopped at another step.
+  defp begin_handshakes(me, doomed) do
+    Lab.sh(doomed, """
+    knock() {
+      k=data/nock/5/$1
+      xenstore-write $k/tip /local/domain/5/data/tip/#{doomed}/$1 $k/service default \\
+        $k/version 1 $k/nonce 0123456789abcd$1 $k/state 2
+    }
+    enter() { xenstore-write /local/domain/5/data/tip/#{doomed}/$1/nock /local/domain/#{doomed}/data/nock/5/$1; }
+    offered() { until [ "$(xenstore-read /local/domain/5/data/tip/#{doomed}/$1/state 2>/dev/null)" = 3 ]; do usleep 50000; done; }
+    knock 60
+    knock 61; enter 61; offered 61
+    knock 62; enter 62; offered 62; xenstore-write data/nock/5/62/state 4
+    xenstore-write data/tube/silent x data/tube/slow x
+    """)
+
+    VM.run(me, fn ->
+      owner = self()
+
+      for {service, tid} <- [{"silent", 70}, {"slow", 71}] do
+        spawn_link(fn ->
+          options = [service: service, tid: tid, timeout: 20_000]
+          send(owner, {:opened, Tube.open(doomed, options)})
+        end)
+      end
+    end)
+
+    Lab.sh(doomed, """
+    until nonce=$(xenstore-read /local/domain/5/data/nock/#{doomed}/71/nonce 2>/dev/null); do usleep 50000; done
+    xenstore-write data/tip/5/71/nonce $nonce data/tip/5/71/version 1 data/tip/5/71/state 1
+    """)
+  end
+
+  def kill_myself(tube) do
+    :ok = Tube.send(tube, "now")
+    System.cmd("kill", ["-9", System.pid()])
+  end
+
+  defp start(c, domid), do: VM.start!(run_dir: c.run_dir, domid: domid)
+  defp swap({a, b}), do: {b, a}
+
+  defp listen(vm) do
+    VM.run(vm, fn ->
+      {:ok, listener} = Tube.listen(active: false, timeout: 60_000)
+      Process.put(:listener, listener)
+    end)
+  end
+
+  # `tip` listens, and is the domain `domid`.
+  defp connect(tip, nock, domid \\ 5) do
+    accepting =
+      VM.async(tip, fn ->
+        {:ok, tube} = Tube.accept(Process.get(:listener), 60_000)
+        tube
+      end)
+
+    {:ok, theirs} =
+      VM.run(nock, fn -> Tube.open(domid, active: false, timeout: 60_000) end, timeout: 60_000)
+
+    {Task.await(accepting, 60_000), theirs}
+  end
+
+  defp assert_clean(vm) do
+    VM.run(
+      vm,
+      fn ->
+        Eventually.true!(fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end, 10_000)
+
+        Eventually.true!(
+          fn -> DynamicSupervisor.count_children(Tube.Connections).active == 0 end,
+          10_000
+        )
+      end,
+      as: :witness
+    )
+  end
+end

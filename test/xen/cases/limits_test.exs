@@ -1,0 +1,98 @@
+defmodule Tube.Xen.LimitsTest do
+  # A guest may share 1,024 pages (the module xen-gntalloc, by default).
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.Eventually
+
+  @moduletag :xen
+  @moduletag timeout: 400_000
+
+  @mib 1_048_576
+  @rounds 300
+
+  setup :fresh_run_dir
+
+  setup %{run_dir: run_dir} do
+    %{tip: VM.start!(run_dir: run_dir, domid: 5), nock: VM.start!(run_dir: run_dir, domid: 7)}
+  end
+
+  test "where pages are short rings are smaller, as info tells at both ends", c do
+    serve(c.tip, 5, ring: @mib)
+
+    sizes =
+      VM.run(
+        c.nock,
+        fn ->
+          for n <- 1..5 do
+            {:ok, tube} = Tube.open(5, active: false, timeout: 60_000)
+            {:ok, mine} = Tube.info(tube)
+            assert mine.tx.ring == mine.rx.ring
+            :ok = Tube.send(tube, "#{n}")
+            assert {:ok, theirs} = Tube.recv(tube, 60_000)
+            assert theirs == "#{n} #{mine.rx.ring} #{mine.tx.ring}"
+            mine.tx.ring
+          end
+        end,
+        timeout: 100_000
+      )
+
+    # Two control pages each, and then as much as is left of 1,024, halved until it fits.
+    assert sizes == for(kib <- [1024, 512, 256, 128, 64], do: kib * 1024)
+  end
+
+  test "#{@rounds} tubes opened and closed leave room for one of full size", c do
+    serve(c.tip, @rounds, service: "many")
+    serve(c.tip, 1, service: "full", ring: @mib)
+
+    VM.run(
+      c.nock,
+      fn ->
+        # A few at a time: most of an opening is waiting for the store.
+        1..@rounds
+        |> Task.async_stream(&come_and_go/1, max_concurrency: 6, timeout: :infinity)
+        |> Stream.run()
+
+        # The tip gives its pages back a moment after it has confirmed the end.
+        Eventually.true!(fn -> match?(%{links: 0}, Tube.Native.stats()) end)
+        {:ok, tube} = Tube.open(5, active: false, service: "full", timeout: 60_000)
+        assert {:ok, %{tx: %{ring: @mib}, rx: %{ring: @mib}}} = Tube.info(tube)
+      end,
+      timeout: 60_000
+    )
+  end
+
+  def come_and_go(n) do
+    {:ok, tube} = Tube.open(5, active: false, service: "many", timeout: 60_000)
+    :ok = Tube.send(tube, "#{n}")
+    {:ok, _sizes} = Tube.recv(tube, 60_000)
+    :ok = Tube.close(tube)
+  end
+
+  # Each tube is kept until its peer closes it.
+  defp serve(tip, count, options) do
+    VM.run(tip, fn ->
+      {:ok, listener} = Tube.listen([active: false, timeout: 60_000] ++ options)
+      spawn_link(fn -> for _ <- 1..count, do: answer(listener) end)
+    end)
+  end
+
+  def answer(listener) do
+    {:ok, tube} = Tube.accept(listener, 300_000)
+    server = spawn_link(fn -> serve_one() end)
+    :ok = Tube.controlling_process(tube, server)
+    send(server, tube)
+  end
+
+  defp serve_one do
+    receive do
+      %Tube{} = tube ->
+        with {:ok, text} <- Tube.recv(tube, 300_000) do
+          {:ok, info} = Tube.info(tube)
+          :ok = Tube.send(tube, "#{text} #{info.tx.ring} #{info.rx.ring}")
+          Tube.recv(tube, :infinity)
+        end
+    end
+  end
+end
