@@ -23,7 +23,7 @@ defmodule Tube.Door do
   @type reason :: Tube.Error.reason()
 
   # A store that does not answer must not hold the door up for long.
-  @limit [timeout: 2_000]
+  @limit [timeout: 5_000]
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
