@@ -40,7 +40,7 @@ defmodule Tube.Test.Properties do
   @doc "`bytes` cut at these lengths, the rest in one piece."
   @spec cut(binary(), [pos_integer()]) :: [binary()]
   def cut(bytes, [length | cuts]) when byte_size(bytes) > length do
-    <<piece::binary-size(length), rest::binary>> = bytes
+    {piece, rest} = :erlang.split_binary(bytes, length)
     [piece | cut(rest, cuts)]
   end
 

@@ -94,16 +94,13 @@ defmodule Tube.Xenstore.Codec do
        ) do
     with {:ok, type} <- type(number),
          :ok <- check_size(size) do
-      case more do
-        <<payload::binary-size(size), more::binary>> ->
-          packets(more, [{type, id, tx, payload} | done])
+      if byte_size(more) >= size do
+        {payload, more} = :erlang.split_binary(more, size)
+        packets(more, [{type, id, tx, payload} | done])
+      else
+        rest = <<number::32-native, id::32-native, tx::32-native, size::32-native, more::binary>>
 
-        incomplete ->
-          rest =
-            <<number::32-native, id::32-native, tx::32-native, size::32-native,
-              incomplete::binary>>
-
-          {:ok, Enum.reverse(done), rest}
+        {:ok, Enum.reverse(done), rest}
       end
     end
   end
