@@ -147,17 +147,22 @@ defmodule Tube.TubesTest do
       end
     )
 
-    assert {list, 0} = tubes(run_dir, ["list", "--stats"])
-    assert [header, line] = String.split(list, "\n", trim: true)
-    assert String.split(header) == ~w(NOCK TIP SERVICE TID STATE RING MSG/S BYTES/S AGE)
-
     assert ["7", "5", "chat.v2", _tid, "connected", "64K", messages, bytes, _age] =
-             String.split(line)
+             rates(run_dir, if(@lab, do: 5, else: 1))
 
     assert {messages, ""} = Float.parse(messages)
     assert messages > 1 and messages <= 150
     assert bytes =~ ~r/^\d/
     true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).watched end) == nil end)
+  end
+
+  # A VM on an emulated processor may take longer to answer than the program waits.
+  defp rates(run_dir, tries) do
+    assert {list, 0} = tubes(run_dir, ["list", "--stats"])
+    assert [header, line] = String.split(list, "\n", trim: true)
+    assert String.split(header) == ~w(NOCK TIP SERVICE TID STATE RING MSG/S BYTES/S AGE)
+    words = String.split(line)
+    if "-" in words and tries > 1, do: rates(run_dir, tries - 1), else: words
   end
 
   test "watched through an opening, a close and a kill", %{run_dir: run_dir} do

@@ -15,8 +15,9 @@ use crate::wishes::Wishes;
 const ELASTIC: usize = 2;
 const ELASTIC_MIN: usize = 8;
 
-/// A rate takes two lines of a VM, which writes one a second.
-const RATES: Duration = Duration::from_secs(3);
+/// A rate takes two lines of a VM, which writes one a second. One that writes none is waited for so
+/// long.
+const RATES: Duration = Duration::from_secs(5);
 
 /// Between two looks at what the VMs write.
 const STEP: Duration = Duration::from_millis(100);
