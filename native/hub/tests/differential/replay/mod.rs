@@ -159,7 +159,9 @@ impl<'a> Conversation<'a> {
             }
             Request::Events => {
                 self.fence(guest);
-                let events = self.events.remove(&guest).unwrap_or_default();
+                let mut events = self.events.remove(&guest).unwrap_or_default();
+                // Nobody promises which watch of several is told first.
+                events.sort_unstable();
                 if events.is_empty() {
                     "-".into()
                 } else {
