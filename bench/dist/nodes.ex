@@ -15,8 +15,6 @@ defmodule Tube.Bench.Dist.Nodes do
   @a :a@dom5
   @b :b@dom7
   @deadline 120_000
-  # Calibration goes on until a measurement takes this long, in nanoseconds.
-  @calibrated 30_000_000
   # :many has so many senders, and each has the same share.
   @senders 50
 
@@ -63,7 +61,8 @@ defmodule Tube.Bench.Dist.Nodes do
     link = %{name: name, settings: settings, count: 0}
 
     within(nodes, link, fn ->
-      %{link | count: calibrate(nodes, case, ms * 1_000_000, @senders)}
+      count = Stats.calibrate(ms * 1_000_000, @senders, &elem(run(nodes, case, &1), 0))
+      %{link | count: max(div(count, @senders), 1) * @senders}
     end)
   end
 
@@ -123,15 +122,6 @@ defmodule Tube.Bench.Dist.Nodes do
     {:ok, address} = VM.call(nodes.a, :net_kernel, :node_info, [@b, :address])
     {:net_address, _address, _host, protocol, _family} = address
     if protocol == :tube == (link.settings != false), do: link, else: protocol
-  end
-
-  # Doubling until it takes long enough to say something; this warms up both sides as well.
-  defp calibrate(nodes, case, wanted, count) do
-    {took, _samples} = run(nodes, case, count)
-
-    if took >= min(@calibrated, wanted),
-      do: max(div(round(count * wanted / took), @senders), 1) * @senders,
-      else: calibrate(nodes, case, wanted, count * 2)
   end
 
   defp run(nodes, %{kind: kind, size: size}, count),

@@ -11,8 +11,6 @@ defmodule Tube.Bench.Pair do
 
   # No measurement takes this long; one that does hangs.
   @deadline 120_000
-  # Calibration goes on until a measurement takes this long, in nanoseconds.
-  @calibrated 30_000_000
 
   # The domains of the founding document: 7 asks, 5 accepts.
   @spec start(Path.t(), [module]) :: t
@@ -49,7 +47,8 @@ defmodule Tube.Bench.Pair do
         Map.merge(link, %{near: near, far: Task.await(accepting, @deadline)})
       end
 
-    Map.put(link, :count, calibrate(pair, case, link, ms * 1_000_000, 64))
+    count = Stats.calibrate(ms * 1_000_000, 64, &elem(run(pair, case, link, &1), 0))
+    Map.put(link, :count, max(count, 64))
   end
 
   @spec disconnect(t, map) :: :ok
@@ -78,15 +77,6 @@ defmodule Tube.Bench.Pair do
       },
       Stats.latencies(samples)
     )
-  end
-
-  # Doubling until it takes long enough to say something; this warms up both sides as well.
-  defp calibrate(pair, case, link, wanted, count) do
-    {took, _samples} = run(pair, case, link, count)
-
-    if took >= min(@calibrated, wanted),
-      do: max(round(count * wanted / took), 64),
-      else: calibrate(pair, case, link, wanted, count * 2)
   end
 
   defp run(pair, %{kind: :rtt, size: size}, %{carrier: carrier} = link, count) do

@@ -19,6 +19,22 @@ defmodule Tube.Bench.Stats do
     Enum.at(sorted, max(ceil(length(sorted) * percent / 100) - 1, 0))
   end
 
+  # Calibration goes on until a measurement takes this long, in nanoseconds.
+  @calibrated 30_000_000
+
+  @doc """
+  How many messages fill `wanted` nanoseconds, where `run` says how long a number of them takes. Begins with
+  `count`, doubled until it takes long enough to say something; this warms up both sides as well.
+  """
+  @spec calibrate(pos_integer, pos_integer, (pos_integer -> pos_integer)) :: pos_integer
+  def calibrate(wanted, count, run) do
+    took = run.(count)
+
+    if took >= min(@calibrated, wanted),
+      do: max(round(count * wanted / took), 1),
+      else: calibrate(wanted, count * 2, run)
+  end
+
   @doc "Of round trips in nanoseconds: what a case may report, in microseconds."
   @spec latencies([pos_integer]) :: %{optional(:p50_us | :p99_us) => float}
   def latencies([]), do: %{}

@@ -11,6 +11,7 @@ defmodule Tube.Dist.BehaviourTest do
   @a :a@dom5
   @b :b@dom7
   @limit 30_000
+  @guide Path.expand("../../guides/distribution.md", __DIR__)
 
   setup :fresh_run_dir
 
@@ -86,12 +87,14 @@ defmodule Tube.Dist.BehaviourTest do
   end
 
   test "iex --remsh: a shell on the other node, over a terminal", c do
-    node!(c, @a)
+    Peer.start!(name: @a, run_dir: c.run_dir, cookie: "secret")
 
-    shell =
-      ~s(iex --sname c@dom9 --cookie tubes --remsh #{@a} --erl "-proto_dist tube -start_epmd false")
+    line =
+      ~s(ERL_LIBS=_build/dev/lib iex --erl "-proto_dist tube -start_epmd false" --sname c@dom9 --cookie secret --remsh a@dom5)
 
-    libraries = :tube |> :code.lib_dir() |> Path.dirname() |> to_charlist()
+    assert File.read!(@guide) =~ line
+    libraries = :tube |> :code.lib_dir() |> Path.dirname()
+    shell = String.replace(line, "_build/dev/lib", libraries)
 
     # A shell wants a terminal, which `script` gives it.
     port =
@@ -99,11 +102,7 @@ defmodule Tube.Dist.BehaviourTest do
         :binary,
         :stderr_to_stdout,
         args: ["-qec", shell, "/dev/null"],
-        env: [
-          {~c"ERL_LIBS", libraries},
-          {~c"TUBE_RUN_DIR", to_charlist(c.run_dir)},
-          {~c"TERM", ~c"vt100"}
-        ]
+        env: [{~c"TUBE_RUN_DIR", to_charlist(c.run_dir)}, {~c"TERM", ~c"vt100"}]
       ])
 
     # It does not end with its input, and takes the shell along when it is told to.

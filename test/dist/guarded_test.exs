@@ -33,6 +33,7 @@ defmodule Tube.Dist.GuardedTest do
           Tube.send(tube, "between two packets"),
           Tube.send(tube, "at once", nosuspend: true),
           Tube.send(tube, :binary.copy("x", @mib)),
+          Tube.send(tube, ["in", "parts"], timeout: 100),
           Tube.Connection.call(tube.pid, {:command, "by its process"}),
           Tube.recv(tube, 0),
           Tube.recv_many(tube, 10, 0),
@@ -44,8 +45,8 @@ defmodule Tube.Dist.GuardedTest do
         ]
       end)
 
-    assert Enum.take(tried, 4) == List.duplicate({:error, :distribution}, 4)
-    for answer <- Enum.drop(tried, 4), do: assert(answer in [error: :not_owner, error: :einval])
+    assert Enum.take(tried, 5) == List.duplicate({:error, :distribution}, 5)
+    for answer <- Enum.drop(tried, 5), do: assert(answer in [error: :not_owner, error: :einval])
 
     # As a port's owner would, from a process that is none: it is ended for it, as with a port.
     assert {:DOWN, :badsig} =

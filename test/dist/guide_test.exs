@@ -99,7 +99,7 @@ defmodule Tube.Dist.GuideTest do
       ~s(ERL_LIBS=_build/dev/lib elixir --erl "-proto_dist tube -start_epmd false" --sname b@dom7 --cookie secret ) <>
         ~s(-e 'IO.puts\("got:" <> inspect\(Node.connect\(:"a@dom5"\)\)\)')
 
-    Eventually.true!(fn -> sh(c, line) |> elem(0) =~ "got:true" end, 30_000) == :ok
+    Eventually.true!(fn -> sh(c, line) |> elem(0) =~ "got:true" end, 60_000) == :ok
   end
 
   defp stop(c, node) do

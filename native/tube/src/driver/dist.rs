@@ -16,7 +16,7 @@ pub const STRANGER: u32 = 64 << 10;
 
 /// Packets up to this size are copied out of the ring to one place, and the VM copies what it must keep;
 /// for larger ones a binary is made that the VM keeps as it is. Bytes.
-const SMALL: usize = 4 << 10;
+const SMALL: usize = 512;
 /// So many pieces of work (256 KiB each, as the link bounds them) are put into the ring in one callback.
 /// A reader that keeps up must not keep the port's scheduler here.
 const ROUNDS: usize = 4;
