@@ -3,12 +3,14 @@
 # As in bench/tube.exs the code is compiled here, and the two nodes get it from us.
 root = Path.expand("..", __DIR__)
 
-support = for name <- ~w(vm node loopback), do: "test/support/#{name}.ex"
+support = for name <- ~w(lab vm vm/spare node loopback), do: "test/support/#{name}.ex"
 bench = for name <- ~w(host stats report cli), do: "bench/lib/#{name}.ex"
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"
 
+built = for file <- support ++ bench ++ dist, module <- Code.compile_file(file, root), do: module
+
 modules =
-  for file <- support ++ bench ++ dist, {module, beam} <- Code.compile_file(file, root) do
+  for {module, beam} <- built do
     Tube.Test.VM.keep(module, beam)
     module
   end

@@ -4,11 +4,15 @@
 # code from us.
 root = Path.expand("..", __DIR__)
 
-support = ["test/support/vm.ex"]
-bench = ~w(host stats carrier work cases pair report cli) |> Enum.map(&"bench/lib/#{&1}.ex")
+support = for name <- ~w(lab vm vm/spare), do: "test/support/#{name}.ex"
+
+bench =
+  ~w(host stats carrier variants work cases pair report cli) |> Enum.map(&"bench/lib/#{&1}.ex")
+
+built = for file <- support ++ bench, module <- Code.compile_file(file, root), do: module
 
 modules =
-  for file <- support ++ bench, {module, beam} <- Code.compile_file(file, root) do
+  for {module, beam} <- built do
     Tube.Test.VM.keep(module, beam)
     module
   end

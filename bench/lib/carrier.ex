@@ -20,6 +20,8 @@ defmodule Tube.Bench.Carrier do
   @callback recv_many(link) :: {:ok, [binary, ...]} | {:error, :closed}
   @doc "How whoever wants speed takes messages of `size` bytes: in batches or as deliveries."
   @callback quickest(size :: pos_integer) :: :recv_many | :active
+  @doc "How whoever wants a quick answer waits for it."
+  @callback answer() :: :recv | :active
   @doc "`true`, `false`, or how many messages to deliver before `{passive, link}` comes."
   @callback active(link, boolean | pos_integer) :: :ok
   @callback close(link) :: :ok
@@ -87,6 +89,9 @@ defmodule Tube.Bench.Carrier.Tube do
   def quickest(_size), do: :recv_many
 
   @impl true
+  def answer, do: :active
+
+  @impl true
   def active(tube, active), do: Elixir.Tube.setopts(tube, active: active)
 
   # The other end may have been first.
@@ -143,6 +148,8 @@ defmodule Tube.Bench.Carrier.Socket do
       @impl true
       def quickest(size) when size > 65_536, do: :recv_many
       def quickest(_size), do: :active
+      @impl true
+      def answer, do: :active
       @impl true
       def active(socket, active), do: :inet.setopts(socket, active: active)
       @impl true

@@ -8,7 +8,7 @@ defmodule Tube.Bench.Cases do
 
   defstruct [:kind, :size, :carriers, :baselines, :metrics]
 
-  @type kind :: :pull | :active | :many | :rtt | :opens
+  @type kind :: :pull | :batch | :active | :many | :rtt | :opens
   @type metric :: {name :: String.t(), unit :: String.t(), value :: atom, carrier :: String.t()}
   @type t :: %__MODULE__{
           kind: kind,
@@ -31,6 +31,8 @@ defmodule Tube.Bench.Cases do
     [
       streamed(:pull, 64, [{"pull_64B", "messages_per_s", :messages_per_s, "tube"}]),
       streamed(:pull, 1024, [{"pull_1KiB", "messages_per_s", :messages_per_s, "tube"}]),
+      batches(64, "batch_64B"),
+      batches(1024, "batch_1KiB"),
       streamed(:pull, @kib64, [
         {"pull_64KiB", "bytes_per_s", :bytes_per_s, "tube"},
         {"cpu_per_gb_64KiB", "cpu_s_per_gb", :cpu_s_per_gb, "tube"}
@@ -43,11 +45,14 @@ defmodule Tube.Bench.Cases do
       %__MODULE__{
         kind: :rtt,
         size: 64,
-        carriers: @carriers,
+        carriers:
+          @carriers ++ [{"polling", Carrier.Polling}, {"polling_active", Carrier.PollingActive}],
         baselines: @both,
         metrics: [
           {"rtt_active_p50", "us", :p50_us, "tube"},
-          {"rtt_active_p99", "us", :p99_us, "tube"}
+          {"rtt_active_p99", "us", :p99_us, "tube"},
+          {"rtt_polling_p50", "us", :p50_us, "polling"},
+          {"rtt_polling_active_p50", "us", :p50_us, "polling_active"}
         ]
       },
       %__MODULE__{
@@ -59,6 +64,20 @@ defmodule Tube.Bench.Cases do
       }
     ]
   end
+
+  # Many messages in one call at both ends, by whatever each carrier has for that.
+  defp batches(size, name),
+    do: %__MODULE__{
+      kind: :batch,
+      size: size,
+      carriers: [
+        {"tube", Carrier.Batches},
+        {"gen_tcp_loopback", Carrier.FramedLoopback},
+        {"gen_tcp_unix", Carrier.FramedUnix}
+      ],
+      baselines: @both,
+      metrics: [{name, "messages_per_s", :messages_per_s, "tube"}]
+    }
 
   defp streamed(kind, size, metrics),
     do: %__MODULE__{

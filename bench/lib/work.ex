@@ -15,7 +15,7 @@ defmodule Tube.Bench.Work do
   @senders 50
 
   @doc "Sends `count` messages of `size` bytes. Nanoseconds until all are acknowledged."
-  @spec near(:pull | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
+  @spec near(:pull | :batch | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
           pos_integer
   def near(:many, carrier, link, size, count) do
     payload = payload(size)
@@ -35,12 +35,13 @@ defmodule Tube.Bench.Work do
   end
 
   @doc "Receives them."
-  @spec far(:pull | :active | :many, module, Carrier.link(), pos_integer, pos_integer) :: :ok
+  @spec far(:pull | :batch | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
+          :ok
   def far(kind, carrier, link, size, count) do
     :ok = carrier.send(link, @ready)
 
     case kind do
-      :pull -> pull(carrier, link, size, count)
+      one_sender when one_sender in [:pull, :batch] -> pull(carrier, link, size, count)
       :active -> deliveries(carrier, link, size, count)
       :many -> pull(carrier, link, size, div(count, @senders) * @senders)
     end
@@ -48,23 +49,31 @@ defmodule Tube.Bench.Work do
     :ok = carrier.send(link, @done)
   end
 
-  @doc "`count` round trips of `size` bytes in active mode: nanoseconds of each."
+  @doc "`count` round trips of `size` bytes: nanoseconds of each."
   @spec ping(module, Carrier.link(), pos_integer, pos_integer) :: [pos_integer]
   def ping(carrier, link, size, count) do
     {:ok, @ready} = carrier.recv(link)
-    :ok = carrier.active(link, true)
-    samples = pings(carrier, link, payload(size), count, [])
-    :ok = carrier.active(link, false)
-    samples
+
+    answering(carrier, link, fn ->
+      pings(carrier, carrier.answer(), link, payload(size), count, [])
+    end)
   end
 
   @doc "Answers them."
   @spec echo(module, Carrier.link(), pos_integer) :: :ok
   def echo(carrier, link, count) do
-    :ok = carrier.active(link, true)
-    :ok = carrier.send(link, @ready)
-    echoes(carrier, link, count)
-    :ok = carrier.active(link, false)
+    answering(carrier, link, fn ->
+      :ok = carrier.send(link, @ready)
+      echoes(carrier, carrier.answer(), link, count)
+    end)
+  end
+
+  defp answering(carrier, link, work) do
+    active? = carrier.answer() == :active
+    if active?, do: :ok = carrier.active(link, true)
+    result = work.()
+    if active?, do: :ok = carrier.active(link, false)
+    result
   end
 
   @doc "Opens, takes one message and closes, `count` times: nanoseconds of all."
@@ -148,27 +157,32 @@ defmodule Tube.Bench.Work do
     end
   end
 
-  defp pings(_carrier, _link, _payload, 0, samples), do: samples
+  defp pings(_carrier, _how, _link, _payload, 0, samples), do: samples
 
-  defp pings(carrier, link, payload, left, samples) do
+  defp pings(carrier, how, link, payload, left, samples) do
     began = now()
     :ok = carrier.send(link, payload)
-
-    receive do
-      {_data, ^link, data} when byte_size(data) == byte_size(payload) ->
-        pings(carrier, link, payload, left - 1, [now() - began | samples])
-    after
-      Carrier.limit() -> exit({:stalled, left})
-    end
+    data = answer(carrier, how, link, left)
+    took = now() - began
+    true = byte_size(data) == byte_size(payload)
+    pings(carrier, how, link, payload, left - 1, [took | samples])
   end
 
-  defp echoes(_carrier, _link, 0), do: :ok
+  defp echoes(_carrier, _how, _link, 0), do: :ok
 
-  defp echoes(carrier, link, left) do
+  defp echoes(carrier, how, link, left) do
+    :ok = carrier.send(link, answer(carrier, how, link, left))
+    echoes(carrier, how, link, left - 1)
+  end
+
+  defp answer(carrier, :recv, link, _left) do
+    {:ok, data} = carrier.recv(link)
+    data
+  end
+
+  defp answer(_carrier, :active, link, left) do
     receive do
-      {_data, ^link, data} ->
-        :ok = carrier.send(link, data)
-        echoes(carrier, link, left - 1)
+      {_data, ^link, data} -> data
     after
       Carrier.limit() -> exit({:stalled, left})
     end

@@ -13,7 +13,7 @@
 //! the end stays shut.
 //!
 //! # The loop of each end
-//! Sender: [`push`](Producer::push) some messages, [`publish`](Producer::publish), ring if told to.
+//! Sender: [`push`](Producer::push) some messages (short ones by [`put`](Producer::put), which is quicker), [`publish`](Producer::publish), ring if told to.
 //! On [`Push::Full`]: [`arm`](Producer::arm), ring if told to, try again if ready, else sleep.
 //! Receiver: [`pull`](Consumer::pull) records, [`release_batch`](Consumer::release_batch) now and
 //! then, and on [`Pull::Empty`]: [`arm`](Consumer::arm), ring if told to, go on if ready, else sleep.
