@@ -138,7 +138,6 @@ defmodule Tube.Native.LibraryTest do
 
     test "stays when the process that loaded the driver is gone", context do
       {tip, nock} = tube(context)
-      kill(spawn_link(fn -> :ok = Native.driver() && Process.sleep(:infinity) end))
       loader = helper()
       assert ask(loader, fn -> Native.driver() end) == :ok
       kill(loader)
