@@ -4,16 +4,22 @@
 
 root = Path.expand("..", __DIR__)
 
-support = for name <- ~w(vm eventually run_dir node loopback), do: "test/support/#{name}.ex"
+support =
+  for name <- ~w(lab vm vm/spare eventually run_dir node loopback), do: "test/support/#{name}.ex"
+
 helpers = for name <- ~w(screen witness handshake story nodes), do: "examples/demo/#{name}.ex"
 # The second act does what the benchmark does, for a shorter time.
 bench = ~w(lib/host lib/stats lib/report dist/work dist/nodes) |> Enum.map(&"bench/#{&1}.ex")
 
-modules =
-  for file <- support ++ bench ++ helpers, {module, beam} <- Code.compile_file(file, root) do
-    Tube.Test.VM.keep(module, beam)
-    module
-  end
+# All at once, since some know each other.
+main = self()
+files = for file <- support ++ bench ++ helpers, do: Path.join(root, file)
+tell = fn _file, module, beam -> send(main, {module, beam}) end
+{:ok, modules, _warnings} = Kernel.ParallelCompiler.compile(files, each_module: tell)
+
+for module <- modules do
+  receive do: ({^module, beam} -> Tube.Test.VM.keep(module, beam))
+end
 
 # bin/demo makes the directory, and removes it whatever happens here.
 run_dir = System.fetch_env!("TUBE_DEMO_DIR")
