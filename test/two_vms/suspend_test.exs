@@ -142,17 +142,18 @@ defmodule Tube.TwoVMs.SuspendTest do
 
     VM.run(tip, fn ->
       unless Process.get(service) do
-        {:ok, listener} = Tube.listen([service: service, active: false] ++ options)
+        patient = [service: service, active: false, timeout: 30_000]
+        {:ok, listener} = Tube.listen(patient ++ options)
         Process.put(service, listener)
       end
     end)
 
     {:ok, theirs} =
-      VM.run(nock, fn -> Tube.open(domid, service: service, active: false, timeout: 10_000) end)
+      VM.run(nock, fn -> Tube.open(domid, service: service, active: false, timeout: 30_000) end)
 
     {:ok, ours} =
       VM.run(tip, fn ->
-        {:ok, tube} = Tube.accept(Process.get(service), 10_000)
+        {:ok, tube} = Tube.accept(Process.get(service), 30_000)
         Process.put(:accepted, [tube | Process.get(:accepted, [])])
         {:ok, tube}
       end)
