@@ -8,7 +8,7 @@ defmodule Tube.Domain.Server do
   use GenServer
 
   alias Tube.Domain
-  alias Tube.Domain.{Attempt, Claim, Settings}
+  alias Tube.Domain.{Attempt, Claim, Settings, State}
   alias Tube.{Handshake, Native, Xenstore}
   alias Tube.Xenstore.{Client, Stream}
 
@@ -21,31 +21,6 @@ defmodule Tube.Domain.Server do
   # keeps them from coming back at the same moment too.
   @pause_ms 20
   @pause_max_ms 5_000
-
-  # `phase` is :idle (nobody needs it), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}.
-  # `wanted` are the settings to attach with; once attached, with the domid that it became.
-  # `platform` while not attached: the domain lives, only its store has to be connected to again.
-  # `claim`: on Xen, that no other VM of this domain has tubes; once taken, kept.
-  # `held`: nobody is let in; `back` are the settings to come back with. `given` is the domid that was asked for.
-  defmodule State do
-    @moduledoc false
-    defstruct phase: :idle,
-              lost: false,
-              wanted: nil,
-              domain: nil,
-              platform: nil,
-              life: nil,
-              claim: nil,
-              held: false,
-              back: nil,
-              given: nil,
-              stale: false,
-              since: nil,
-              failures: 0,
-              error: nil,
-              callers: [],
-              subscribers: %{}
-  end
 
   @impl true
   def init(_none) do
