@@ -3,20 +3,9 @@
 
 mod support;
 
-use support::{NONCE, Pages, message, push};
+use support::{ASLEEP, AWAKE, LIMIT, NONCE, Pages, message, push};
 use tube_ring::{
-    Armed, Counters, Direction, Fragment, Live, MESSAGE_MAX, ORDER_MAX, Progress, Pull, Push, Role,
-    Sink,
-};
-
-const LIMIT: u32 = MESSAGE_MAX;
-const AWAKE: Armed = Armed {
-    ready: true,
-    notify: false,
-};
-const ASLEEP: Armed = Armed {
-    ready: false,
-    notify: false,
+    Counters, Direction, Fragment, Live, MESSAGE_MAX, ORDER_MAX, Progress, Pull, Push, Role, Sink,
 };
 
 #[test]

@@ -3,19 +3,9 @@
 
 mod support;
 
-use support::{Pages, message, push};
+use support::{ASLEEP, AWAKE, LIMIT, Pages, message, push};
 use tube_ring::wire::{CONSUMER, INDEX, MARK, PRODUCER};
-use tube_ring::{Armed, MESSAGE_MAX, Producer, Progress, Pull, Push};
-
-const LIMIT: u32 = MESSAGE_MAX;
-const AWAKE: Armed = Armed {
-    ready: true,
-    notify: false,
-};
-const ASLEEP: Armed = Armed {
-    ready: false,
-    notify: false,
-};
+use tube_ring::{Armed, Producer, Progress, Pull, Push};
 
 #[test]
 fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {

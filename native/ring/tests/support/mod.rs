@@ -6,7 +6,22 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use tube_ring::wire::{CONSUMER, INDEX, Kind, MARK, PRODUCER, STATE, STATE_FIN, header};
-use tube_ring::{Consumer, ControlPage, DataArea, Direction, PAGE, Producer, Progress, Push};
+use tube_ring::{
+    Armed, Consumer, ControlPage, DataArea, Direction, MESSAGE_MAX, PAGE, Producer, Progress, Push,
+};
+
+/// As long as messages may be.
+pub const LIMIT: u32 = MESSAGE_MAX;
+/// What an end that asks for a wake-up is told when there is something to do, and when there is not; in
+/// either case nobody waits for it.
+pub const AWAKE: Armed = Armed {
+    ready: true,
+    notify: false,
+};
+pub const ASLEEP: Armed = Armed {
+    ready: false,
+    notify: false,
+};
 
 pub const NONCE: u64 = 0xfeed_beef_0000_0001;
 /// Bytes before, between and after the shared parts that nobody may touch.
