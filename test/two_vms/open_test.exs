@@ -46,7 +46,12 @@ defmodule Tube.TwoVMs.OpenTest do
   end
 
   test "open before the other domain even exists", %{run_dir: run_dir, nock: nock} do
-    opening = VM.async(nock, fn -> Tube.open(9, active: false, timeout: 25_000) end)
+    # A VM has to start in the meantime.
+    limit = Tube.Test.Lab.patience(25_000)
+
+    opening =
+      VM.async(nock, fn -> Tube.open(9, active: false, timeout: limit) end, timeout: 2 * limit)
+
     VM.run(nock, fn -> await_connection() end, as: :witness)
     tip = VM.start!(run_dir: run_dir, domid: 9)
 
@@ -56,7 +61,7 @@ defmodule Tube.TwoVMs.OpenTest do
         Tube.accept(listener, 10_000)
       end)
 
-    assert {:ok, theirs} = Task.await(opening, 30_000)
+    assert {:ok, theirs} = Task.await(opening, 2 * limit)
     assert_talk(tip, ours, nock, theirs)
   end
 
