@@ -664,10 +664,11 @@ defmodule Tube do
 
     * `:recv_cnt`, `:recv_oct`, `:recv_max` - messages and bytes that the owner has taken, and bytes of the
       largest message
-    * `:recv_pend` - bytes in the receive ring that it has not, headers included
+    * `:recv_pend` - bytes in the receive ring that it has not, headers included, as of its last look there
     * `:empty_waits` - times that the receiver found nothing
     * `:send_cnt`, `:send_oct`, `:send_max` - the same of what was put into the transmit ring
-    * `:send_pend` - bytes in it that the peer has not taken, headers included
+    * `:send_pend` - bytes in it that the peer has not taken, headers included, as of a sender's last look,
+      so it may be less by now
     * `:full_waits` - times that a sender found no room
     * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
 
