@@ -11,9 +11,10 @@ defmodule Tube.Xenstore.Pipeline do
   # C xenstored reads no more from a guest that has 20 unanswered requests, its kernel's included.
   @window 16
 
-  # Ten transactions may be open in a domain, its kernel's included. More at a time of our own
-  # would mostly make each other's commits fail.
-  @transactions 4
+  # One after the other. The store would take some (Xen's ten in a domain, its kernel's included), but those
+  # of one VM write below the same parents, so that each commit makes all others that are open fail; with
+  # a store that is slow to answer, as through a guest's device, some then use up their tries.
+  @transactions 1
 
   defstruct max_payload: nil,
             window: @window,
