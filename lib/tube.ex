@@ -68,7 +68,7 @@ defmodule Tube do
   """
 
   alias Tube.Connection.Rings
-  alias Tube.{Connection, Domain, Flow, Listener, Native, Options, Suspension}
+  alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options, Suspension}
 
   @enforce_keys [:pid, :port, :id]
   defstruct [:pid, :port, :id]
@@ -669,6 +669,7 @@ defmodule Tube do
     * `:send_cnt`, `:send_oct`, `:send_max` - the same of what was put into the transmit ring
     * `:send_pend` - bytes in it that the peer has not taken, headers included, as of a sender's last look,
       so it may be less by now
+    * `:send_dropped` - messages dropped for want of room: none, unless the option `:on_full` is `:drop`
     * `:full_waits` - times that a sender found no room
     * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
 
@@ -685,7 +686,8 @@ defmodule Tube do
   @doc group: :look
   @spec getstat(t) :: {:ok, [{atom, non_neg_integer}]} | {:error, reason}
   def getstat(tube) when is_here(tube) do
-    with {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
+    with {:ok, %{dropped: dropped}} <- Connection.look_up(tube.id),
+         {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
       {:ok,
        [
          recv_cnt: rx.messages,
@@ -697,6 +699,7 @@ defmodule Tube do
          send_oct: tx.bytes,
          send_max: tx.largest,
          send_pend: tx.backlog,
+         send_dropped: Commands.dropped(dropped),
          full_waits: tx.waits,
          bells: rx.bells + tx.bells,
          bells_spared: rx.bells_spared + tx.bells_spared

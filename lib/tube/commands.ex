@@ -2,20 +2,27 @@ defmodule Tube.Commands do
   @moduledoc false
   # Messages that a tube's process was told to send, as ports are told: `{owner, {:command, iodata}}`.
   #
-  # Nobody can be made to wait for a message, so what the ring has no room for waits here, in order.
+  # Nobody can be made to wait for a message, so what the ring has no room for waits here, in order, or is
+  # dropped and counted, as the option `:on_full` says.
 
   alias Tube.{Native, Telemetry}
 
-  # `asking` are those who want to know when the queue is empty.
-  defstruct queue: :queue.new(), cont: nil, asking: []
+  # `asking` are those who want to know when the queue is empty, `dropped` counts if anything may be.
+  defstruct queue: :queue.new(), cont: nil, asking: [], dropped: nil
 
   # What is counted as room for one message by who asks for room: a page, as in LING, and its header.
   @slot 4096 + 8
 
   @type t :: %__MODULE__{}
 
-  @spec new() :: t
-  def new, do: %__MODULE__{}
+  @spec new(:wait | :drop) :: t
+  def new(:wait), do: %__MODULE__{}
+  def new(:drop), do: %__MODULE__{dropped: :counters.new(1, [])}
+
+  @doc "How many messages were dropped, by the counter of `dropped`. For anyone."
+  @spec dropped(:counters.counters_ref() | nil) :: non_neg_integer
+  def dropped(nil), do: 0
+  def dropped(counter), do: :counters.get(counter, 1)
 
   @spec empty?(t) :: boolean
   def empty?(commands), do: :queue.is_empty(commands.queue)
@@ -24,9 +31,15 @@ defmodule Tube.Commands do
   @spec push(t, non_neg_integer, iodata) ::
           {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def push(commands, id, iodata) do
-    waited? = not empty?(commands)
-    commands = %{commands | queue: :queue.in(IO.iodata_to_binary(iodata), commands.queue)}
-    if waited?, do: {:ok, commands}, else: commands |> resume(id) |> notice(id)
+    message = IO.iodata_to_binary(iodata)
+    queued = %{commands | queue: :queue.in(message, commands.queue)}
+
+    cond do
+      empty?(commands) -> queued |> resume(id) |> notice(id)
+      # Behind one that is partly in the ring.
+      commands.dropped -> {:ok, drop(commands, id, message)}
+      true -> {:ok, queued}
+    end
   end
 
   @typedoc "Who asks for room: a caller of `GenServer`, or a process that gets `{:can_send, pid, n}`."
@@ -43,7 +56,7 @@ defmodule Tube.Commands do
   @spec give_up(t) :: t
   def give_up(commands) do
     for asker <- commands.asking, do: tell(asker, :closed)
-    new()
+    %{commands | queue: :queue.new(), cont: nil, asking: []}
   end
 
   defp answer(%{asking: []} = commands, _id), do: commands
@@ -53,7 +66,8 @@ defmodule Tube.Commands do
       case Native.info(id) do
         {:ok, %{gone: false, tx: %{finished: false} = tx}} ->
           # What the ring has no room for waits here, so one more can always be taken.
-          max(1, div(tx.ring - tx.backlog, @slot))
+          least = if commands.dropped, do: 0, else: 1
+          max(least, div(tx.ring - tx.backlog, @slot))
 
         _no_more ->
           :closed
@@ -91,6 +105,14 @@ defmodule Tube.Commands do
     do: resume(%{commands | queue: :queue.drop(commands.queue), cont: nil}, id)
 
   defp sent(commands, id, {:more, cont}), do: resume(%{commands | cont: cont}, id)
+
+  # Nothing of it is in the ring yet.
+  defp sent(%{dropped: counter} = commands, id, {:wait, 0}) when counter != nil do
+    :ok = Native.send_cancel(id, 0)
+    {{:value, message}, queue} = :queue.out(commands.queue)
+    %{commands | queue: queue, cont: nil} |> drop(id, message) |> resume(id)
+  end
+
   defp sent(commands, _id, {:wait, cont}), do: {:ok, %{commands | cont: cont}}
 
   # This one can never be sent; those behind it can.
@@ -102,4 +124,10 @@ defmodule Tube.Commands do
   end
 
   defp sent(_commands, _id, {:error, _} = error), do: error
+
+  defp drop(commands, id, message) do
+    Telemetry.full(id, byte_size(message))
+    :counters.add(commands.dropped, 1, 1)
+    commands
+  end
 end

@@ -27,9 +27,9 @@ defmodule :tube do
   ## Different
 
     * A tube is a pid: `is_port/1` is false of it, `erlang:port_info/1` does not know it.
-    * No packet is dropped. What does not fit into the ring waits: `port_command/2` makes its caller
-      wait, and a `command` message waits in the tube's process. Who asks `can_send/1` first keeps the
-      waiting short.
+    * No packet is dropped, unless that is asked for (see below). What does not fit into the ring waits:
+      `port_command/2` makes its caller wait, and a `command` message waits in the tube's process. Who
+      asks `can_send/1` first keeps the waiting short.
     * Packets may have from 0 to 64 MiB, not 1 to 4096 bytes. `can_send/1` counts packets of 4096 bytes.
     * `close/1` works, and delivers what was sent before.
     * Any number of processes may wait in `can_send/1` at a time.
@@ -45,7 +45,8 @@ defmodule :tube do
   LING has no services; its tubes are to the service `"default"`, so a LING program and
   `Tube.open(5)` understand each other. Options of `Tube.listen/1` for `accept/0` come from the application
   environment, such as the peers that domain 0 has to name: `config :tube, ling: [peers: [5, 7]]`.
-  A `:service` there counts for `open/1` too.
+  `:service` and `:on_full` there count for `open/1` too. With `on_full: :drop` a packet for which there is no room is
+  dropped, as LING did, but counted: `Tube.getstat/1` of the tubes in `Tube.list/0` has it as `:send_dropped`.
   """
 
   alias Tube.{Connection, Listener, Options}
@@ -74,7 +75,7 @@ defmodule :tube do
   """
   @spec open(Tube.domid(), 0..0xFFFFFFFF) :: {:ok, tube} | {:error, atom}
   def open(domid, tid) when is_integer(domid) and is_integer(tid) do
-    options = @form ++ [tid: tid] ++ Keyword.take(settings(), [:service])
+    options = @form ++ [tid: tid] ++ Keyword.take(settings(), [:service, :on_full])
     domid |> Tube.open(options) |> answer()
   rescue
     ArgumentError -> {:error, :badarg}
@@ -96,12 +97,12 @@ defmodule :tube do
 
   @doc """
   Waits until nothing waits to be sent, then says for how many packets of 4096 bytes there is room: 1 at
-  least, since one packet may always wait. For anyone. Errors: `:closed`.
+  least, since one packet may always wait (but 0 where packets may be dropped). For anyone. Errors: `:closed`.
 
       {:ok, n} = :tube.can_send(tube)
       for _ <- 1..n, do: send(tube, {self(), {:command, packet}})
   """
-  @spec can_send(tube) :: {:ok, pos_integer} | {:error, :closed}
+  @spec can_send(tube) :: {:ok, non_neg_integer} | {:error, :closed}
   def can_send(tube) when is_pid(tube), do: Connection.call(tube, {:room, :reply})
 
   @doc """

@@ -36,6 +36,8 @@ defmodule Tube.Options do
      "milliseconds that closing waits for the peer's confirmation"},
     {:send_timeout, :timeout, :infinity, [:open, :listen, :setopts, :getopts],
      "milliseconds that a send may wait for space in the ring, or `:infinity`"},
+    {:on_full, {:one_of, [:wait, :drop]}, :wait, [:open, :listen, :getopts],
+     "what becomes of a port's `{:command, data}` for which the ring has no room: it waits in the tube's process, or is dropped and counted as `:send_dropped`"},
     {:poll, :poll, :off, [:open, :listen, :setopts, :getopts],
      "`{:adaptive, microseconds}` to look for messages for up to so long (1 to 10000) before sleeping, or `:off`: see \"Polling\" in `Tube`"},
     {:timeout, :timeout, nil, [:send],

@@ -115,6 +115,37 @@ defmodule Tube.HandleTest do
     end)
   end
 
+  test "on_full: a port's commands that find no room are dropped where that was asked for", %{
+    vm: vm
+  } do
+    VM.run(vm, fn ->
+      {nock, tip} = pair(mode: :port, on_full: :drop, ring: 4096)
+      command = fn data -> send(nock.pid, {self(), {:command, data}}) end
+      for n <- 1..50, do: command.([n, :binary.copy("x", 999)])
+      # Answered after them.
+      assert {:ok, [on_full: :drop]} = Tube.getopts(nock, [:on_full])
+      {:ok, %{send_dropped: dropped, send_cnt: kept}} = stat(nock)
+      assert dropped > 40 and kept > 1 and kept + dropped == 50
+      assert {:ok, 0} = :tube.can_send(nock.pid)
+      {:ok, received} = Tube.recv_many(tip)
+      assert for(<<n, _::binary>> <- received, do: n) == Enum.to_list(1..kept)
+
+      # One that has begun goes on; what comes behind it meanwhile does not wait.
+      long = :binary.copy("long", 5_000)
+      command.(long)
+      command.("behind")
+      assert {:ok, ^long} = Tube.recv(tip, 1_000)
+      assert {:ok, %{send_dropped: now}} = stat(nock)
+      assert now == dropped + 1
+      command.("after")
+      assert {:ok, "after"} = Tube.recv(tip, 1_000)
+      :ok = end_both(nock, tip)
+    end)
+  end
+
+  @doc false
+  def stat(tube), do: with({:ok, counted} <- Tube.getstat(tube), do: {:ok, Map.new(counted)})
+
   test "a send that will not wait is told that there is no room", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(ring: 4096)

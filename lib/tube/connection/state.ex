@@ -41,7 +41,7 @@ defmodule Tube.Connection.State do
     span: nil,
     # the process that looks for data, see `Tube.Poller`
     poller: nil,
-    commands: Commands.new(),
+    commands: Commands.new(:wait),
     timers: %{},
     store_up: true,
     state: 1
@@ -53,6 +53,7 @@ defmodule Tube.Connection.State do
   @type entry :: %{
           tube: Tube.t(),
           send_timeout: timeout,
+          dropped: :counters.counters_ref() | nil,
           role: :nock | :tip,
           me: Tube.domid(),
           peer: Tube.domid(),
@@ -90,6 +91,7 @@ defmodule Tube.Connection.State do
         peer: peer,
         tid: tid,
         options: options,
+        commands: Commands.new(options.on_full),
         owner: Owner.new(opener, options.mode)
       }
 
@@ -118,6 +120,7 @@ defmodule Tube.Connection.State do
       peer: knock.peer,
       tid: knock.tid,
       options: options,
+      commands: Commands.new(options.on_full),
       listener: listener,
       owner: Owner.new(listener, options.mode)
     }
@@ -173,6 +176,7 @@ defmodule Tube.Connection.State do
     %{
       tube: state.tube,
       send_timeout: state.options.send_timeout,
+      dropped: state.commands.dropped,
       role: state.role,
       me: state.domain.domid,
       peer: state.peer,
