@@ -482,7 +482,8 @@ defmodule Tube do
 
   A number for `:active` adds to what is left of the last; any other mode replaces it.
 
-  Errors: `:not_owner`, `:closed`.
+  Errors: `:not_owner`, `:closed`. An owner that is passive when the peer closes, perhaps because its count is used up, hears of
+  it by its next call: by `:closed` from here, if it had everything, and then no `{:tube_closed, tube}` follows.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "setopts", active: false)

@@ -269,6 +269,23 @@ defmodule Tube.HandlerTest do
     end
   end
 
+  test "a tube that closes while its count is used up is closed for the handler too", %{vm: vm} do
+    VM.run(vm, fn ->
+      serve(active: 1)
+      tube = open()
+      assert_receive {:connected, pid, _}, 2_000
+      [its_tube] = Tube.list() -- [tube]
+      monitor = Process.monitor(its_tube.pid)
+      :ok = Tube.send(tube, "hold")
+      assert_receive {:holding, ^pid}, 1_000
+      :ok = Tube.close(tube)
+      # Nobody is left there who could send the end.
+      assert_receive {:DOWN, ^monitor, :process, _pid, :normal}, 2_000
+      send(pid, :go)
+      assert_receive {:close, _tube, ^pid}, 1_000
+    end)
+  end
+
   test "without callbacks of its own a handler takes all and says nothing", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, supervisor} = Tube.Handler.Supervisor.start_link(handler: Default, service: "default")

@@ -105,8 +105,10 @@ defmodule Tube.Handler.Connection do
   defp listen_again(result), do: result
 
   defp listen(connection) do
-    # An error is told by a message of its own.
-    Tube.setopts(connection.tube, active: connection.settings.active)
+    # An orderly end that came while the tube was passive is told by nothing else.
+    with {:error, :closed} <- Tube.setopts(connection.tube, active: connection.settings.active),
+         do: send(self(), {:tube_closed, connection.tube})
+
     connection
   end
 
