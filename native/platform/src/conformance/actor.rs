@@ -236,14 +236,25 @@ impl Actor for Member {
     fn footprint(&self) -> Footprint {
         let maps = fs::read_to_string("/proc/self/maps").expect("/proc");
         let ours = |line: &&str| {
-            let access = line.split(' ').nth(1).unwrap_or_default();
-            access.ends_with('s') || access == "---p"
+            let mut words = line.split(' ');
+            let range = words.next().unwrap_or_default();
+            let access = words.next().unwrap_or_default();
+            // A single page without access is the guard of a thread's stack, which the C library keeps for
+            // the next thread.
+            access.ends_with('s') || access == "---p" && bytes(range) > PAGE
         };
         Footprint {
             descriptors: fs::read_dir("/proc/self/fd").expect("/proc").count(),
             mappings: maps.lines().filter(ours).count(),
         }
     }
+}
+
+/// The length of a range as `/proc/self/maps` has it.
+fn bytes(range: &str) -> usize {
+    let address = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+    let (first, end) = range.split_once('-').unwrap_or_default();
+    address(end).saturating_sub(address(first))
 }
 
 fn readable(fd: PollFd<'_>, limit: Duration) -> bool {
