@@ -128,10 +128,7 @@ defmodule Tube.Handshake.TestStore do
       (may?(perms, domid, :r) or may?(nearest(store, up(path)), domid, :r))
   end
 
-  defp above?(above, path) do
-    size = byte_size(above)
-    match?(<<^above::binary-size(size), ?/, _::binary>>, path)
-  end
+  defp above?(above, path), do: String.starts_with?(path, above <> "/")
 
   defp get(store, domid, path, want) do
     case store do
@@ -172,7 +169,9 @@ defmodule Tube.Handshake.TestStore do
     prefix = path <> "/"
     size = byte_size(prefix)
 
-    for {<<^prefix::binary-size(size), name::binary>>, _} <- store,
+    for {child, _} <- store,
+        String.starts_with?(child, prefix),
+        name = binary_part(child, size, byte_size(child) - size),
         not String.contains?(name, "/"),
         do: name
   end
