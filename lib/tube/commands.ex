@@ -106,9 +106,9 @@ defmodule Tube.Commands do
 
   defp sent(commands, id, {:more, cont}), do: resume(%{commands | cont: cont}, id)
 
-  # Nothing of it is in the ring yet.
+  # Nothing of it is in the ring yet. That the link has ended meanwhile the next call will tell.
   defp sent(%{dropped: counter} = commands, id, {:wait, 0}) when counter != nil do
-    :ok = Native.send_cancel(id, 0)
+    _ok_or_closed = Native.send_cancel(id, 0)
     {{:value, message}, queue} = :queue.out(commands.queue)
     %{commands | queue: queue, cont: nil} |> drop(id, message) |> resume(id)
   end
