@@ -12,6 +12,8 @@ defmodule Tube.Domain do
   #     {:tube_domain, :lost}              the store has gone, and what was published in it
   #     {:tube_domain, :attached, domain}  a new store, with none of it: publish again
   #
+  # They are also told {:tube_domain, :released} when some domain has ended, where the store tells us.
+  #
   # Without subscribers it waits for the next call. While it tries, calls fail at once.
   #
   # So they do from `hold/1` to `resume/1`, between which the machine may be suspended or moved.

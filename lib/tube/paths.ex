@@ -41,6 +41,10 @@ defmodule Tube.Paths do
   @spec domains() :: t
   def domains, do: @domains
 
+  @doc "Not a node: watched, it tells that some domain has ended, to whom domain 0 permits it."
+  @spec released() :: t
+  def released, do: "@releaseDomain"
+
   @doc "The part of a domain's tree that belongs to the domain itself."
   @spec data(domid) :: t
   def data(domid) when domid in 0..@max_domid, do: "#{@domains}/#{domid}/data"

@@ -229,6 +229,29 @@ defmodule Tube.TwoVMs.DeathTest do
     end)
   end
 
+  # Here by the hub; in the lab domain 0 would have to permit it for good, and test/xen/cases has it.
+  @tag :hub
+  test "where domain 0 permits it, the end of any domain makes a tube look at its peer", c do
+    {_ours, theirs} = connect(c.tip, c.nock)
+    env = store_env(c.run_dir)
+    {"", 0} = System.cmd("xenstore-chmod", ["@releaseDomain", "n0", "r7"], env: env)
+    VM.run(c.nock, fn -> :erlang.trace(theirs.pid, true, [:receive]) end)
+    third = VM.start!(run_dir: c.run_dir, domid: 9)
+    assert VM.run(third, fn -> Tube.domid() end) == {:ok, 9}
+    VM.kill9(third)
+
+    VM.run(c.nock, fn ->
+      pid = theirs.pid
+      assert_receive {:trace, ^pid, :receive, {:tube_domain, :released}}, 5_000
+      # Both answers of the store to its question.
+      assert_receive {:trace, ^pid, :receive, {:xenstore, _, {:ok, "4"}}}, 5_000
+      assert_receive {:trace, ^pid, :receive, {:xenstore, _, {:ok, _nonce}}}, 5_000
+      :ok = Tube.send(theirs, "still here")
+    end)
+
+    assert VM.run(c.tip, fn -> Tube.recv(accepted(), 5_000) end) == {:ok, "still here"}
+  end
+
   test "the owner's death closes the tube", %{tip: tip, nock: nock} do
     {ours, _theirs} = connect(tip, nock)
     VM.end_process(nock, :main)

@@ -143,6 +143,9 @@ defmodule Tube.Connection.Server do
   def handle_info({:xenstore_lost, _client}, state), do: store_lost(state)
   def handle_info({:tube_domain, :lost}, state), do: store_lost(state)
 
+  # Some domain has ended: is it the peer's?
+  def handle_info({:tube_domain, :released}, state), do: tell(state, {:watch, :peer})
+
   def handle_info({:tube_domain, :attached, domain}, state) do
     # What was lost between our start and our subscription nobody told us.
     state = if state.store_up, do: event(state, :store_lost), else: state

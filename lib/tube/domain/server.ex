@@ -9,7 +9,7 @@ defmodule Tube.Domain.Server do
 
   alias Tube.Domain
   alias Tube.Domain.{Attempt, Claim, Settings, State}
-  alias Tube.{Handshake, Native, Xenstore}
+  alias Tube.{Handshake, Native, Paths, Xenstore}
   alias Tube.Xenstore.{Client, Stream}
 
   require Logger
@@ -126,6 +126,13 @@ defmodule Tube.Domain.Server do
 
   def handle_info({:timeout, timer, :pause}, %{phase: {:pause, timer}} = state),
     do: {:noreply, attempt(state)}
+
+  # It does not say which domain: everybody looks at the own peer.
+  def handle_info({:xenstore_watch, :released, _path}, %{phase: :attached} = state) do
+    Xenstore.ack(state.domain.store, :released)
+    tell(state, {:tube_domain, :released})
+    {:noreply, state}
+  end
 
   def handle_info({:EXIT, life, _reason}, %{life: life} = state) do
     state = drop_platform(state)
@@ -246,6 +253,7 @@ defmodule Tube.Domain.Server do
         }
 
         if first?, do: sweep(domain)
+        watch_released(client)
 
         if state.lost do
           Logger.notice("tube: #{described(domain)} is back")
@@ -286,6 +294,13 @@ defmodule Tube.Domain.Server do
   # failure is no harm: what is there is then replaced piece by piece, by who needs its place.
   defp sweep(%{store: store, domid: domid}) do
     for request <- Handshake.sweep(domid), do: Xenstore.perform(store, request, timeout: 2_000)
+  end
+
+  # One for all tubes. Nobody waits for the answer: a store that refuses it, or has no right for us, costs
+  # no more than the moment until the peer's nodes are seen to vanish.
+  defp watch_released(client) do
+    path = Paths.released()
+    Xenstore.request(client, :released, {:watch, path, path, :released})
   end
 
   # In domain 0 it may be a socket; what fits the device fits that too.
