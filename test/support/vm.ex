@@ -25,9 +25,15 @@ defmodule Tube.Test.VM do
   alias Tube.Test.VM.{Actor, Spare}
 
   @enforce_keys [:peer, :os_pid, :domid]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [shared: false]
 
-  @type t :: %__MODULE__{peer: pid, os_pid: pos_integer, domid: non_neg_integer | nil}
+  @typedoc "`shared`: in the lab other tests have had it, or will (`Tube.Test.VM.Spare`)."
+  @type t :: %__MODULE__{
+          peer: pid,
+          os_pid: pos_integer,
+          domid: non_neg_integer | nil,
+          shared: boolean
+        }
 
   # Outer deadlines for what takes milliseconds when all is well: they turn a hang into a
   # failure and decide nothing else.
@@ -93,7 +99,7 @@ defmodule Tube.Test.VM do
   """
   @spec start!(keyword) :: t
   def start!(opts \\ []) do
-    vm = Spare.take(opts) || start(opts)
+    vm = Spare.take(opts) || %{start(opts) | shared: Spare.shared?(opts)}
     ExUnit.Callbacks.on_exit(fn -> Spare.keep(vm, opts) end)
     vm
   end
@@ -146,7 +152,10 @@ defmodule Tube.Test.VM do
 
   @doc "Ends the VM by SIGKILL; returns when the operating system has taken everything from it."
   @spec kill9(t) :: :ok
-  def kill9(vm), do: await_death(vm, fn -> signal(vm, "KILL") end)
+  def kill9(vm) do
+    await_death(vm, fn -> signal(vm, "KILL") end)
+    Spare.replace(vm)
+  end
 
   @doc "Sends a signal, such as \"STOP\" or \"CONT\"."
   @spec signal(t, String.t()) :: :ok

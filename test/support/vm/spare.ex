@@ -1,20 +1,38 @@
 defmodule Tube.Test.VM.Spare do
   @moduledoc """
-  VMs that one test of the lab has no more use for, kept for the next one.
+  VMs that one test of the lab has no more use for, kept for the next one, and VMs that are started before
+  a test asks for them.
 
   A VM in a guest takes many seconds to start, because every instruction there is emulated. So one
   that a test leaves alive is emptied, not ended: its processes of `Tube.Test.VM.run/3` are killed and
   the library is stopped, by which the domain is nobody's again. To the next test it is a new VM, but
-  for the code that is loaded.
+  for the code that is loaded. And for one that a test kills another is started while that test goes on.
   """
 
   alias Tube.Test.{Eventually, Lab, VM}
 
-  @doc "A VM that was kept, with the library started, or nil."
+  # Each is a process that has a VM, or is starting it, and gives it to who asks first.
+  @limit 120_000
+
+  @doc "Starts a VM for each of these domains, at once, if this is the lab; does not wait for them."
+  @spec prepare([non_neg_integer]) :: :ok
+  def prepare(domids) do
+    if Lab.here?() do
+      for domid <- domids do
+        start = fn -> %{VM.start(domid: domid, applications: []) | shared: true} end
+        put(domid, spawn(fn -> start.() |> hand_over() end))
+      end
+    end
+
+    :ok
+  end
+
+  @doc "A VM of that kind, with the library started, or nil: then there is none."
   @spec take(keyword) :: VM.t() | nil
   def take(opts) do
-    with true <- plain?(opts),
-         %VM{} = vm <- Agent.get_and_update(agent(), &Map.pop(&1, opts[:domid])) do
+    with true <- shared?(opts),
+         keeper when keeper != nil <- pop(opts[:domid]),
+         %VM{} = vm <- ask(keeper) do
       {:ok, _started} = VM.call(vm, :application, :ensure_all_started, [:tube])
       vm
     else
@@ -25,22 +43,21 @@ defmodule Tube.Test.VM.Spare do
   @doc "Keeps the VM that was started with `opts`, if it can be of use; otherwise stops it."
   @spec keep(VM.t(), keyword) :: :ok
   def keep(vm, opts) do
-    if plain?(opts) and VM.alive?(vm) and emptied?(vm) do
-      # A test may have had two of a domain, one after the other.
-      case Agent.get_and_update(
-             agent(),
-             &Map.get_and_update(&1, vm.domid, fn old -> {old, vm} end)
-           ) do
-        nil -> :ok
-        old -> VM.stop(old)
-      end
+    if shared?(opts) and VM.alive?(vm) and emptied?(vm) do
+      put(vm.domid, spawn(fn -> hand_over(vm) end))
     else
       VM.stop(vm)
     end
   end
 
+  @doc "A VM was killed: starts another one for the tests to come, if it was one that they share."
+  @spec replace(VM.t()) :: :ok
+  def replace(vm), do: if(vm.shared, do: prepare([vm.domid]), else: :ok)
+
   # Whatever else was asked for, another VM need not have.
-  defp plain?(opts), do: Lab.here?() and Keyword.keys(opts) -- [:run_dir, :domid] == []
+  @doc "Whether tests share VMs that are started with these options."
+  @spec shared?(keyword) :: boolean
+  def shared?(opts), do: Lab.here?() and Keyword.keys(opts) -- [:run_dir, :domid] == []
 
   defp emptied?(vm) do
     :ok = VM.end_processes(vm)
@@ -49,6 +66,45 @@ defmodule Tube.Test.VM.Spare do
     true
   catch
     _kind, _unwell -> false
+  end
+
+  ## The keepers
+
+  defp hand_over(vm) do
+    receive do
+      {:take, pid, ref} -> send(pid, {ref, vm})
+    end
+  end
+
+  # One that could not start its VM has said why on the console.
+  defp ask(keeper) do
+    ref = Process.monitor(keeper)
+    send(keeper, {:take, self(), ref})
+
+    receive do
+      {^ref, vm} ->
+        Process.demonitor(ref, [:flush])
+        vm
+
+      {:DOWN, ^ref, :process, ^keeper, _reason} ->
+        nil
+    after
+      @limit -> nil
+    end
+  end
+
+  # A test may have two of a domain, one after the other.
+  defp put(domid, keeper) do
+    Agent.update(agent(), &Map.update(&1, domid, [keeper], fn others -> [keeper | others] end))
+  end
+
+  defp pop(domid) do
+    Agent.get_and_update(agent(), fn kept ->
+      case kept do
+        %{^domid => [keeper | others]} -> {keeper, %{kept | domid => others}}
+        _none -> {nil, kept}
+      end
+    end)
   end
 
   # Of no process of a test's: they come and go.

@@ -1,0 +1,82 @@
+defmodule Tube.Xen.QuotaTest do
+  # xenstored gives a guest so many nodes and watches. Who has none left hears why no tube can be had, and
+  # nothing stays behind.
+  use ExUnit.Case, async: false
+  use Tube.Test.VM
+
+  import Tube.Test.RunDir
+  alias Tube.Test.{Eventually, Lab}
+  alias Tube.Xenstore
+
+  @moduletag :xen
+  @moduletag timeout: 120_000
+
+  # More than either daemon gives a guest, with its default settings.
+  @many 1_100
+  @filling "/local/domain/7/data/filling"
+
+  setup :fresh_run_dir
+
+  setup %{run_dir: run_dir} do
+    [tip, nock] = for domid <- [5, 7], do: VM.start!(run_dir: run_dir, domid: domid)
+    VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false, timeout: 30_000) end)
+    # Whatever becomes of the test, the next one has the guest as it was.
+    on_exit(fn -> Lab.sh(0, "xenstore-rm #{@filling}") end)
+    %{tip: tip, nock: nock}
+  end
+
+  # oxenstored allows 10,000, unless a file says less, and Debian has none.
+  if System.get_env("TUBE_TEST_STORE") != "oxenstored" do
+    test "no node left: the asker is told so, and has a tube when there is room again", c do
+      VM.run(
+        c.nock,
+        fn ->
+          {:ok, store} = Tube.Domain.store()
+          :ok = Xenstore.mkdir(store, @filling)
+          # Few to a parent: the list of its children is limited too.
+          make = &Xenstore.write(store, "#{@filling}/#{div(&1, 100)}/#{&1}", "")
+          assert {:error, :enospc} = fill(make)
+          assert Tube.open(5, timeout: 10_000) == {:error, :enospc}
+          assert_nothing_left()
+          :ok = Xenstore.rm(store, @filling)
+          assert {:ok, _tube} = Tube.open(5, timeout: 30_000)
+        end,
+        timeout: 90_000
+      )
+    end
+  end
+
+  test "no watch left: the same", c do
+    VM.run(
+      c.nock,
+      fn ->
+        {:ok, store} = Tube.Domain.store()
+        watch = &Xenstore.watch(store, "#{@filling}/#{&1}", "#{@filling}/#{&1}", {:filling, &1})
+        assert {:error, reason} = fill(watch)
+
+        # E2BIG says xenstored; oxenstored says EQUOTA, of which Linux knows nothing and makes EINVAL.
+        assert reason in [:e2big, :einval]
+        assert Tube.open(5, timeout: 10_000) == {:error, reason}
+        assert_nothing_left()
+        # As many as a tube needs, and no more.
+        for n <- 1..2, do: :ok = Xenstore.unwatch(store, {:filling, n})
+        Eventually.true!(fn -> match?({:ok, _tube}, Tube.open(5, timeout: 30_000)) end, 60_000)
+      end,
+      timeout: 90_000
+    )
+  end
+
+  def fill(make, n \\ 1) do
+    case make.(n) do
+      :ok when n < @many -> fill(make, n + 1)
+      answer -> answer
+    end
+  end
+
+  def assert_nothing_left do
+    Eventually.true!(fn -> DynamicSupervisor.count_children(Tube.Connections).active == 0 end)
+    assert %{links: 0, pages: 0} = Tube.Native.stats()
+    {:ok, store} = Tube.Domain.store()
+    assert {:error, :enoent} = Xenstore.directory(store, "/local/domain/7/data/nock")
+  end
+end
