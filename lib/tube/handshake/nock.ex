@@ -172,7 +172,8 @@ defmodule Tube.Handshake.Nock do
     ])
   end
 
-  # Steps 1 to 3. What the tip is to know of us stands there when it sees the state.
+  # Steps 1 to 3. What the tip is to know of us stands there when it sees the state. Our directory takes
+  # over the list of its parent, and the keys that of the directory.
   defp knock(m, state, first) do
     dir = ours(m)
     values = [tip: theirs(m), service: Paths.escape(m.service), version: @version, nonce: m.nonce]
@@ -182,7 +183,7 @@ defmodule Tube.Handshake.Nock do
      Handshake.home(m.me) ++
        for({path, perms} <- parents, do: {:ensure, path, perms}) ++
        first ++
-       [{:ensure, dir, readable(m)}] ++
+       [{:mkdir, dir}] ++
        for({key, value} <- values, do: {:write, "#{dir}/#{key}", value}) ++
        [write_state(m, state)]}
   end
