@@ -24,6 +24,8 @@ defmodule Tube.Bench.Cases do
     {"gen_tcp_unix", Carrier.Unix}
   ]
   @both ["gen_tcp_loopback", "gen_tcp_unix"]
+  # Where one receives by asking, which is all that it can.
+  @asked {"socket_unix", Carrier.SocketUnix}
   @kib64 65_536
 
   @spec all() :: [t]
@@ -46,8 +48,9 @@ defmodule Tube.Bench.Cases do
         kind: :rtt,
         size: 64,
         carriers:
-          @carriers ++ [{"polling", Carrier.Polling}, {"polling_active", Carrier.PollingActive}],
-        baselines: @both,
+          @carriers ++
+            [@asked, {"polling", Carrier.Polling}, {"polling_active", Carrier.PollingActive}],
+        baselines: @both ++ ["socket_unix"],
         metrics: [
           {"rtt_active_p50", "us", :p50_us, "tube"},
           {"rtt_active_p99", "us", :p99_us, "tube"},
@@ -79,12 +82,18 @@ defmodule Tube.Bench.Cases do
       metrics: [{name, "messages_per_s", :messages_per_s, "tube"}]
     }
 
-  defp streamed(kind, size, metrics),
-    do: %__MODULE__{
+  defp streamed(kind, size, metrics) do
+    {carriers, baselines} =
+      if kind == :active,
+        do: {@carriers, @both},
+        else: {@carriers ++ [@asked], @both ++ ["socket_unix"]}
+
+    %__MODULE__{
       kind: kind,
       size: size,
-      carriers: @carriers,
-      baselines: @both,
+      carriers: carriers,
+      baselines: baselines,
       metrics: metrics
     }
+  end
 end

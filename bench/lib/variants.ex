@@ -89,9 +89,9 @@ defmodule Tube.Bench.Carrier.Framed do
       @impl true
       defdelegate push(socket, payload, left), to: Framed
       @impl true
-      defdelegate recv(socket), to: Framed
+      def recv(socket), do: Framed.recv(socket, &Framed.read/1)
       @impl true
-      defdelegate recv_many(socket), to: Framed
+      def recv_many(socket), do: Framed.recv_many(socket, &Framed.read/1)
     end
   end
 
@@ -110,37 +110,56 @@ defmodule Tube.Bench.Carrier.Framed do
     push(socket, payload, left - count)
   end
 
-  def recv(socket) do
-    with {:ok, [message | others]} <- recv_many(socket) do
+  @doc "One message. `read` takes what the socket has."
+  def recv(socket, read) do
+    with {:ok, [message | others]} <- recv_many(socket, read) do
       Process.put({__MODULE__, socket, :messages}, others)
       {:ok, message}
     end
   end
 
-  def recv_many(socket) do
+  @doc "The messages that are there, one at least."
+  def recv_many(socket, read) do
     case Process.put({__MODULE__, socket, :messages}, []) do
-      none when none in [nil, []] -> more(socket)
+      none when none in [nil, []] -> more(socket, read)
       messages -> {:ok, messages}
     end
   end
 
-  defp more(socket) do
-    with {:ok, bytes} <- :gen_tcp.recv(socket, 0, Carrier.limit()) do
-      rest = Process.get({__MODULE__, socket, :rest}, [])
-      bytes = if rest == [], do: bytes, else: IO.iodata_to_binary([rest, bytes])
-      split(bytes, [], socket)
+  def read(socket), do: :gen_tcp.recv(socket, 0, Carrier.limit())
+
+  # The pieces of a long message are put together once, when all of it is there.
+  defp more(socket, read) do
+    with {:ok, bytes} <- read.(socket) do
+      case Process.get({__MODULE__, socket, :rest}, {[], 0, 0}) do
+        {pieces, have, want} when have + byte_size(bytes) < want ->
+          rest = {[bytes | pieces], have + byte_size(bytes), want}
+          Process.put({__MODULE__, socket, :rest}, rest)
+          more(socket, read)
+
+        {[], 0, 0} ->
+          split(bytes, [], socket, read)
+
+        {pieces, _have, _want} ->
+          [bytes | pieces] |> Enum.reverse() |> IO.iodata_to_binary() |> split([], socket, read)
+      end
     end
   end
 
-  defp split(<<size::32, message::binary-size(size), others::binary>>, messages, socket),
-    do: split(others, [message | messages], socket)
+  defp split(<<size::32, message::binary-size(size), others::binary>>, messages, socket, read),
+    do: split(others, [message | messages], socket, read)
 
-  defp split(rest, messages, socket) do
-    Process.put({__MODULE__, socket, :rest}, if(rest == "", do: [], else: rest))
-    if messages == [], do: more(socket), else: {:ok, Enum.reverse(messages)}
+  defp split(rest, messages, socket, read) do
+    Process.put({__MODULE__, socket, :rest}, rest(rest))
+    if messages == [], do: more(socket, read), else: {:ok, Enum.reverse(messages)}
   end
 
-  defp framed(data), do: [<<byte_size(data)::32>>, data]
+  defp rest(""), do: {[], 0, 0}
+  defp rest(<<size::32, _::binary>> = bytes), do: {[bytes], byte_size(bytes), size + 4}
+  defp rest(bytes), do: {[bytes], byte_size(bytes), 4}
+
+  @doc "A message with its header."
+  def framed(data), do: [<<byte_size(data)::32>>, data]
 end
 
 defmodule Tube.Bench.Carrier.FramedLoopback do

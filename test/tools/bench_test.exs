@@ -57,14 +57,18 @@ defmodule Tube.BenchTest do
     {out, status} = System.cmd("sh", ["-c", script, Path.join(@root, "bin/bench") | args])
     assert status == 0
 
-    assert [pull_loopback, pull_unix, rtt_loopback, rtt_unix] =
-             String.split(out, "\n", trim: true)
+    expected =
+      for case <- ~w(pull_64KiB rtt_active_p50),
+          baseline <- ~w(gen_tcp_loopback gen_tcp_unix socket_unix),
+          do: {case, baseline}
 
-    for line <- [pull_loopback, rtt_loopback],
-        do: assert(line =~ ~s("baseline":"gen_tcp_loopback"))
+    lines = String.split(out, "\n", trim: true)
+    assert length(lines) == length(expected)
 
-    for line <- [pull_unix, rtt_unix], do: assert(line =~ ~s("baseline":"gen_tcp_unix"))
-    for line <- [pull_loopback, pull_unix], do: assert(line =~ ~s("case":"pull_64KiB"))
+    for {line, {case, baseline}} <- Enum.zip(lines, expected) do
+      assert line =~ ~s("case":"#{case}")
+      assert line =~ ~s("baseline":"#{baseline}")
+    end
   end
 
   test "bin/bench dist measures the same nodes over both carriers" do
