@@ -172,8 +172,9 @@ defmodule Tube.Handshake.Nock do
     ])
   end
 
-  # Steps 1 to 3. What the tip is to know of us stands there when it sees the state. Our directory takes
-  # over the list of its parent, and the keys that of the directory.
+  # Steps 1 to 3. What the tip is to know of us stands there when it sees the state. Our directory gets its
+  # list in so many words, though its parent's reads the same: an entry there for a peer that has ended and
+  # come back under its number is void, shown all the same, and handed on.
   defp knock(m, state, first) do
     dir = ours(m)
     values = [tip: theirs(m), service: Paths.escape(m.service), version: @version, nonce: m.nonce]
@@ -183,7 +184,7 @@ defmodule Tube.Handshake.Nock do
      Handshake.home(m.me) ++
        for({path, perms} <- parents, do: {:ensure, path, perms}) ++
        first ++
-       [{:mkdir, dir}] ++
+       [{:ensure, dir, readable(m)}] ++
        for({key, value} <- values, do: {:write, "#{dir}/#{key}", value}) ++
        [write_state(m, state)]}
   end

@@ -22,8 +22,7 @@ defmodule Tube.Handshake.StepsTest do
     {nock, ops} = Nock.handle(nock, {:watch, :door})
     {nock, ops} = answer(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
     assert [{:store, _, {:transaction, knock}}] = ops
-    assert {:ensure, Path.dirname(@knock), n: 7, r: 5} in knock
-    assert {:mkdir, @knock} in knock
+    assert {:ensure, @knock, n: 7, r: 5} in knock
 
     assert writes(knock, @knock) == [
              tip: @entry,
