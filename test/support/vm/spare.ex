@@ -14,6 +14,7 @@ defmodule Tube.Test.VM.Spare do
   @spec take(keyword) :: VM.t() | nil
   def take(opts) do
     with true <- plain?(opts),
+         :ok <- Tube.Test.Node.Spare.make_way(opts[:domid]),
          %VM{} = vm <- Agent.get_and_update(agent(), &Map.pop(&1, opts[:domid])) do
       {:ok, _started} = VM.call(vm, :application, :ensure_all_started, [:tube])
       vm
