@@ -40,8 +40,16 @@ defmodule Tube.Dist do
   end
 
   defp listen_as(service, settings) do
-    with {:ok, options} <- options([service: service, peers: settings.peers], :listen, settings),
-         do: explained(Listener.open(options))
+    own = [service: service, peers: settings.peers, timeout: setup_ms()]
+    with {:ok, options} <- options(own, :listen, settings), do: explained(Listener.open(options))
+  end
+
+  # As long as OTP gives a connection to come about; who connects is told by its caller.
+  defp setup_ms do
+    case :application.get_env(:kernel, :net_setuptime) do
+      {:ok, seconds} when is_number(seconds) and seconds > 0 -> round(min(seconds, 120) * 1000)
+      _unset -> 7_000
+    end
   end
 
   # Those of the public door, and `mode: :dist`, which is not for others.
