@@ -40,8 +40,16 @@ defmodule Tube.Dist do
   end
 
   defp listen_as(service, settings) do
-    with {:ok, options} <- options([service: service, peers: settings.peers], :listen, settings),
-         do: explained(Listener.open(options))
+    own = [service: service, peers: settings.peers, timeout: setup_ms()]
+    with {:ok, options} <- options(own, :listen, settings), do: explained(Listener.open(options))
+  end
+
+  # As long as OTP gives a connection to come about; who connects is told by its caller.
+  defp setup_ms do
+    case :application.get_env(:kernel, :net_setuptime) do
+      {:ok, seconds} when is_number(seconds) and seconds > 0 -> round(min(seconds, 120) * 1000)
+      _unset -> 7_000
+    end
   end
 
   # Those of the public door, and `mode: :dist`, which is not for others.
@@ -110,7 +118,10 @@ defmodule Tube.Dist do
     end
   end
 
-  @doc "Opens a tube to a node, within `ms`. Says in the log why not."
+  @doc """
+  Opens a tube to a node, for a connection that must have come about within `ms`. Says in the log why not,
+  for which it leaves itself time: then its caller is killed.
+  """
   @spec connect(node, pos_integer) :: {:ok, Tube.t()} | {:error, term}
   def connect(node, ms) do
     with {:ok, name, domid} <- parse(node),
@@ -143,8 +154,16 @@ defmodule Tube.Dist do
   end
 
   defp open(domid, service, settings, ms) do
-    with {:ok, options} <- options([service: service, timeout: ms], :open, settings),
-         do: explained(Connection.open(domid, options))
+    with {:ok, options} <- options([service: service, timeout: div(ms * 9, 10)], :open, settings) do
+      case Connection.open(domid, options) do
+        {:error, :timeout} ->
+          {:error,
+           ~c"domain #{domid} does not answer: it is stopped, or takes no tubes of this domain"}
+
+        opened ->
+          explained(opened)
+      end
+    end
   end
 
   # A tube is waited for; a node is there or not, as with other carriers.

@@ -5,23 +5,28 @@ defmodule Tube.Dist.BehaviourTest do
   use Tube.Test.VM
 
   import Tube.Test.RunDir
-  alias Tube.Test.Eventually
+  alias Tube.Test.{Eventually, Lab}
   alias Tube.Test.Node, as: Peer
+  alias Tube.Test.Node.Spare
 
   @a :a@dom5
   @b :b@dom7
-  @limit 30_000
+  @limit Lab.patience(30_000)
   @guide Path.expand("../../guides/distribution.md", __DIR__)
 
   setup :fresh_run_dir
 
-  defp node!(c, name, kernel \\ []),
-    do: Peer.start!(name: name, run_dir: c.run_dir, kernel: kernel, modules: [__MODULE__])
+  defp nodes!(c, names, kernel \\ []) do
+    Peer.start_all!(
+      for name <- names,
+          do: [name: name, run_dir: c.run_dir, kernel: kernel, modules: [__MODULE__]]
+    )
+  end
 
   test "a :global name that was taken on both sides of a partition is one process after it", c do
     # The only connections are those that the test makes.
     kernel = ~w(-kernel dist_auto_connect never -kernel prevent_overlapping_partitions false)
-    [a, b] = for name <- [@a, @b], do: node!(c, name, kernel)
+    [a, b] = nodes!(c, [@a, @b], kernel)
     here = fn vm -> VM.call(vm, :global, :whereis_name, [:one]) end
 
     register = fn ->
@@ -44,10 +49,11 @@ defmodule Tube.Dist.BehaviourTest do
     assert VM.run(loser, fn -> receive do: ({:global_name_conflict, name} -> name) end) == :one
   end
 
-  @records 100
+  # Both have it in memory, of which a guest has little; emulated it takes a minute and more.
+  @records Lab.amount(100, 20)
   @mib 1_048_576
-  test "a Mnesia table of 100 MiB is copied", c do
-    [a, b] = for name <- [@a, @b], do: node!(c, name)
+  test "a Mnesia table of #{@records} MiB is copied", c do
+    [a, b] = nodes!(c, [@a, @b])
 
     for vm <- [a, b] do
       # Nothing of it on a disc.
@@ -96,18 +102,7 @@ defmodule Tube.Dist.BehaviourTest do
     libraries = :tube |> :code.lib_dir() |> Path.dirname()
     shell = String.replace(line, "_build/dev/lib", libraries)
 
-    # A shell wants a terminal, which `script` gives it.
-    port =
-      Port.open({:spawn_executable, System.find_executable("script")}, [
-        :binary,
-        :stderr_to_stdout,
-        args: ["-qec", shell, "/dev/null"],
-        env: [{~c"TUBE_RUN_DIR", to_charlist(c.run_dir)}, {~c"TERM", ~c"vt100"}]
-      ])
-
-    # It does not end with its input, and takes the shell along when it is told to.
-    {:os_pid, terminal} = Port.info(port, :os_pid)
-    on_exit(fn -> System.cmd("kill", ["#{terminal}"], stderr_to_stdout: true) end)
+    port = terminal(shell, 9, [{"TUBE_RUN_DIR", c.run_dir}, {"TERM", "vt100"}])
     said = until(port, "", "iex(#{@a})1>")
     Port.command(port, ~s|IO.puts("six times seven on \#{node\(\)} is \#{6 * 7}"\)\n|)
     said = until(port, said, "six times seven on a@dom5 is 42")
@@ -118,11 +113,11 @@ defmodule Tube.Dist.BehaviourTest do
   test "Node.start and Node.stop at run time: a tube of the application goes on", c do
     args = ~w(-proto_dist tube -start_epmd false -setcookie tubes)
     a = VM.start!(run_dir: c.run_dir, domid: 5, args: args)
-    b = node!(c, @b)
+    [b] = nodes!(c, [@b])
     VM.run(b, fn -> {:ok, _} = Tube.listen(service: "other", active: false) end)
 
     VM.run(a, fn ->
-      {:ok, tube} = Tube.open(7, service: "other", active: false)
+      {:ok, tube} = Tube.open(7, service: "other", active: false, timeout: @limit)
       Process.put(:tube, tube)
     end)
 
@@ -130,7 +125,8 @@ defmodule Tube.Dist.BehaviourTest do
       assert {:ok, _pid} = VM.run(a, fn -> Node.start(@a, :shortnames) end)
       assert Peer.connect(a, @b)
       assert VM.call(b, :erlang, :nodes, []) == [@a]
-      assert VM.run(a, fn -> length(Tube.list()) end) == 2
+      # One that has just ended, or that came of both asking at once, may be there for a moment.
+      Eventually.true!(fn -> VM.run(a, fn -> length(Tube.list()) end) == 2 end)
       assert VM.run(a, fn -> Node.stop() end) == :ok
       Eventually.true!(fn -> VM.call(b, :erlang, :nodes, []) == [] end)
       Eventually.true!(fn -> VM.run(a, fn -> Tube.list() == [Process.get(:tube)] end) end)
@@ -148,6 +144,36 @@ defmodule Tube.Dist.BehaviourTest do
   end
 
   ## Here
+
+  # A shell wants a terminal, which `script` gives it. That does not end with its input, and takes the
+  # shell along when it is told to.
+  defp terminal(shell, domid, env) do
+    words = ["script", "-qec", shell, "/dev/null"]
+
+    {program, args, env} =
+      if Lab.here?(),
+        do: {Lab.enter(), ["env", "TERM=vt100" | words], [{"TUBE_DOMID", "#{domid}"}]},
+        else: {System.find_executable("script"), tl(words), env}
+
+    Spare.make_way(domid)
+    env = for {name, value} <- env, do: {to_charlist(name), to_charlist(value)}
+    options = [:binary, :stderr_to_stdout, args: args, env: env]
+    port = Port.open({:spawn_executable, program}, options)
+    {:os_pid, pid} = Port.info(port, :os_pid)
+
+    on_exit(fn ->
+      if Lab.here?(),
+        # Until its domain is nobody's.
+        do:
+          Lab.sh(
+            domid,
+            "pkill script; while grep -q @tube/ /proc/net/unix; do usleep 50000; done"
+          ),
+        else: System.cmd("kill", ["#{pid}"], stderr_to_stdout: true)
+    end)
+
+    port
+  end
 
   defp until(port, said, wanted) do
     if said =~ wanted do

@@ -8,6 +8,9 @@ defmodule Tube.Dist.CarriersTest do
   alias Tube.Test.{Eventually, Loopback}
   alias Tube.Test.Node, as: Peer
 
+  # They are given an epmd and a table of names of this machine.
+  @moduletag :hub
+
   @a :a@dom5
   @b :b@dom7
   # Knows nothing of tubes, as if on another machine.

@@ -13,7 +13,11 @@ defmodule Tube.Dist.ClusterTest do
   setup :fresh_run_dir
 
   defp nodes(run_dir, names) do
-    vms = for name <- names, do: Peer.start!(name: name, run_dir: run_dir, modules: [__MODULE__])
+    vms =
+      Peer.start_all!(
+        for name <- names, do: [name: name, run_dir: run_dir, modules: [__MODULE__]]
+      )
+
     [first | others] = vms
     for {_vm, name} <- Enum.zip(others, tl(names)), do: assert(Peer.connect(first, name) == true)
     vms
@@ -114,14 +118,16 @@ defmodule Tube.Dist.ClusterTest do
   end
 
   test "a hidden node, a long name", c do
-    a = Peer.start!(name: @a, run_dir: c.run_dir)
-    hidden = Peer.start!(name: @b, run_dir: c.run_dir, kernel: ["-hidden"])
+    [a, hidden, long] =
+      Peer.start_all!(
+        for own <- [[name: @a], [name: @b, kernel: ["-hidden"]], [name: @c, long: true]],
+            do: [run_dir: c.run_dir] ++ own
+      )
+
     assert Peer.connect(hidden, @a) == true
     assert VM.call(a, :erlang, :nodes, []) == []
     assert VM.call(a, :erlang, :nodes, [:hidden]) == [@b]
 
-    args = ~w(-proto_dist tube -start_epmd false -name c@dom9 -setcookie tubes)
-    long = VM.start!(run_dir: c.run_dir, args: args, applications: [])
     assert VM.call(long, :erlang, :node, []) == @c
   end
 

@@ -4,7 +4,7 @@ defmodule Tube.Dist.FaultTest do
   use Tube.Test.VM
 
   import Tube.Test.RunDir
-  alias Tube.Test.Eventually
+  alias Tube.Test.{Eventually, Lab}
   alias Tube.Test.Node, as: Peer
 
   @a :a@dom5
@@ -13,8 +13,8 @@ defmodule Tube.Dist.FaultTest do
   setup :fresh_run_dir
 
   defp start(context, options \\ []) do
-    a = Peer.start!([name: @a, run_dir: context.run_dir] ++ options)
-    b = Peer.start!([name: @b, run_dir: context.run_dir] ++ options)
+    common = [run_dir: context.run_dir] ++ options
+    [a, b] = Peer.start_all!([[name: @a] ++ common, [name: @b] ++ common])
     {a, b}
   end
 
@@ -29,6 +29,7 @@ defmodule Tube.Dist.FaultTest do
     end)
   end
 
+  # In the lab the kill itself takes a while: test/xen/cases/dist_test.exs measures there.
   test "a killed peer is down within 500 ms", c do
     {a, b} = start(c)
     assert Peer.connect(a, @b)
@@ -36,13 +37,17 @@ defmodule Tube.Dist.FaultTest do
     before = VM.run(a, fn -> System.monotonic_time(:millisecond) end)
     VM.kill9(b)
     {@b, at} = await(a, :nodedown)
-    assert at - before < 500
+    assert at - before < Lab.amount(500, 30_000)
     assert VM.call(a, :erlang, :nodes, []) == []
     clean(a)
   end
 
+  # An emulated processor does not always find the time for a tick each half second.
+  @ticktime Lab.amount(2, 12)
+  @ticks ["-kernel", "net_ticktime", "#{@ticktime}"]
+
   test "a stopped peer is found by net_ticktime", c do
-    {a, b} = start(c, kernel: ["-kernel", "net_ticktime", "2"])
+    {a, b} = start(c, kernel: @ticks)
     assert Peer.connect(a, @b)
     watch(a)
     :ok = VM.signal(b, "STOP")
@@ -52,7 +57,7 @@ defmodule Tube.Dist.FaultTest do
   end
 
   test "an idle connection stays: ticks go both ways", c do
-    {a, b} = start(c, kernel: ["-kernel", "net_ticktime", "2"])
+    {a, b} = start(c, kernel: @ticks)
     assert Peer.connect(a, @b)
     watch(a)
     watch(b)
@@ -61,21 +66,21 @@ defmodule Tube.Dist.FaultTest do
       receive do
         {:nodedown, node} -> node
       after
-        4_000 -> :up
+        2_000 * @ticktime -> :up
       end
     end
 
     both = for vm <- [a, b], do: VM.async(vm, hears)
-    assert Task.await_many(both, 10_000) == [:up, :up]
+    assert Task.await_many(both, 30_000) == [:up, :up]
   end
 
   test "both connecting at once, over and over, makes one connection", c do
     # Else :global connects what the test has just disconnected.
     {a, b} = start(c, kernel: ["-connect_all", "false"])
 
-    for _ <- 1..30 do
+    for _ <- 1..Lab.amount(30, 3) do
       both = for {vm, node} <- [{a, @b}, {b, @a}], do: Task.async(Peer, :connect, [vm, node])
-      assert Task.await_many(both) == [true, true]
+      assert Task.await_many(both, 80_000) == [true, true]
       assert VM.call(a, :erlang, :nodes, []) == [@b]
       assert VM.call(b, :erlang, :nodes, []) == [@a]
       assert VM.call(a, :erlang, :disconnect_node, [@b])
@@ -85,12 +90,13 @@ defmodule Tube.Dist.FaultTest do
     for vm <- [a, b], do: clean(vm)
   end
 
-  test "a hundred reconnections leave nothing behind", c do
+  @reconnections Lab.amount(100, 5)
+  test "#{@reconnections} reconnections leave nothing behind", c do
     {a, b} = start(c, kernel: ["-connect_all", "false"])
     assert Peer.connect(a, @b)
     counts = for vm <- [a, b], do: {vm, stable(vm), VM.fd_count(vm)}
 
-    for _ <- 1..100 do
+    for _ <- 1..@reconnections do
       assert VM.call(a, :erlang, :disconnect_node, [@b])
       assert Peer.connect(a, @b)
     end
@@ -118,7 +124,7 @@ defmodule Tube.Dist.FaultTest do
 
     # Kept there: outside of that VM the handle would be that of a node's process, by the node's name.
     VM.run(a, fn ->
-      {:ok, tube} = Tube.open(7, service: "other", active: false)
+      {:ok, tube} = Tube.open(7, service: "other", active: false, timeout: 30_000)
       Process.put(:tube, tube)
       :ok
     end)
@@ -135,21 +141,29 @@ defmodule Tube.Dist.FaultTest do
   end
 
   test "another cookie is refused, and nothing stays of the attempt", c do
-    a = Peer.start!(name: @a, run_dir: c.run_dir)
-    b = Peer.start!(name: @b, run_dir: c.run_dir, cookie: "another")
+    common = [run_dir: c.run_dir]
+    [a, b] = Peer.start_all!([[name: @a] ++ common, [name: @b, cookie: "another"] ++ common])
     assert Peer.connect(a, @b) == false
     assert Peer.connect(b, @a) == false
     for vm <- [a, b], do: clean(vm)
   end
 
   test "a domain that is not listed never gets as far as the cookie", c do
-    peers = ["-kernel", "tube_dist", "[{peers,[9]}]", "-kernel", "net_setuptime", "1"]
-    {a, _b} = start(c, kernel: peers)
+    [a, _b, listed] =
+      Peer.start_all!(
+        for own <- [
+              [name: @a, kernel: ~w(-kernel net_setuptime 1)],
+              [name: @b, kernel: ~w(-kernel tube_dist [{peers,[9]}])],
+              [name: :c@dom9]
+            ],
+            do: [run_dir: c.run_dir] ++ own
+      )
+
     assert Peer.connect(a, @b) == false
-    listed = Peer.start!(name: :c@dom9, run_dir: c.run_dir)
     assert Peer.connect(listed, @b) == true
   end
 
+  @tag :hub
   test "the hub's restart does not break a connection, and new ones are made after it", c do
     {a, _b} = start(c)
     assert Peer.connect(a, @b)
@@ -162,6 +176,7 @@ defmodule Tube.Dist.FaultTest do
     refute {:nodedown, @b} in messages
   end
 
+  @tag :hub
   test "a name that is no domain's, and an order of carriers that cannot work, are explained",
        c do
     for args <- [

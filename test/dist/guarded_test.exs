@@ -5,6 +5,7 @@ defmodule Tube.Dist.GuardedTest do
   use Tube.Test.VM
 
   import Tube.Test.RunDir
+  alias Tube.Test.Eventually
   alias Tube.Test.Node, as: Peer
 
   @a :a@dom5
@@ -14,7 +15,7 @@ defmodule Tube.Dist.GuardedTest do
   setup :fresh_run_dir
 
   test "it is in the list, marked, and whatever is tried with it the stream stays whole", c do
-    [a, b] = for name <- [@a, @b], do: Peer.start!(name: name, run_dir: c.run_dir)
+    [a, b] = Peer.start_all!(for name <- [@a, @b], do: [name: name, run_dir: c.run_dir])
     assert Peer.connect(a, @b)
 
     for vm <- [a, b] do
@@ -69,6 +70,35 @@ defmodule Tube.Dist.GuardedTest do
     end
 
     assert VM.call(a, :erlang, :nodes, []) == [@b]
+  end
+
+  # The listener's own limit would be five seconds.
+  test "a knock that goes no further is given up after net_setuptime", c do
+    b = Peer.start!(name: @b, run_dir: c.run_dir, kernel: ~w(-kernel net_setuptime 1))
+    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+
+    VM.run(stranger, fn ->
+      {:ok, store} = Tube.Domain.store()
+
+      for directory <- ~w(nock nock/7) do
+        :ok = Tube.Xenstore.mkdir(store, "/local/domain/9/data/#{directory}")
+        perms = [n: 9, r: 7]
+        :ok = Tube.Xenstore.set_perms(store, "/local/domain/9/data/#{directory}", perms)
+      end
+
+      for {key, value} <- [
+            tip: "/local/domain/7/data/tip/9/60",
+            service: "dist-b",
+            version: "1",
+            nonce: "0123456789abcdef",
+            state: "2"
+          ],
+          do: :ok = Tube.Xenstore.write(store, "/local/domain/9/data/nock/7/60/#{key}", value)
+    end)
+
+    count = fn -> VM.call(b, DynamicSupervisor, :count_children, [Tube.Connections]).active end
+    Eventually.true!(fn -> count.() == 1 end)
+    Eventually.true!(fn -> count.() == 0 end, 3_500)
   end
 
   test "before the cookie a peer cannot make a node take a large message", c do

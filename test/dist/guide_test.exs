@@ -8,6 +8,8 @@ defmodule Tube.Dist.GuideTest do
   @root Path.expand("../..", __DIR__)
   @guide File.read!(Path.join(@root, "guides/distribution.md"))
   @moduletag timeout: 300_000
+  # A project that is compiled, which no guest has the means to.
+  @moduletag :hub
 
   setup :fresh_run_dir
 

@@ -5,6 +5,7 @@ defmodule Tube.Dist.TrafficTest do
   use Tube.Test.VM
 
   import Tube.Test.RunDir
+  alias Tube.Test.{Eventually, Lab}
   alias Tube.Test.Node, as: Peer
 
   @a :a@dom5
@@ -14,15 +15,15 @@ defmodule Tube.Dist.TrafficTest do
   setup :fresh_run_dir
 
   setup c do
-    vms = for name <- [@a, @b], do: node!(name, c.run_dir, c[:kernel] || [])
-    assert Peer.connect(hd(vms), @b)
-    [a, b] = vms
+    common = [run_dir: c.run_dir, kernel: c[:kernel] || [], modules: [__MODULE__]]
+    [a, b] = Peer.start_all!(for name <- [@a, @b], do: [name: name] ++ common)
+    assert Peer.connect(a, @b)
     %{a: a, b: b}
   end
 
-  defp node!(name, run_dir, kernel) do
-    Peer.start!(name: name, run_dir: run_dir, kernel: kernel, modules: [__MODULE__])
-  end
+  # A guest has no memory for so large a message, nor an emulated processor the time for so many.
+  @count Lab.amount(5_000, 500)
+  @large Lab.amount(256, 32)
 
   @fragments_off ["-kernel", "tube_dist", "[{fragments,false}]"]
   @small_rings ["-kernel", "tube_dist", "[{ring,8192}]"]
@@ -36,28 +37,28 @@ defmodule Tube.Dist.TrafficTest do
       ] do
     @tag kernel: kernel
     @tag timeout: 180_000
-    test "5,000 messages of random sizes both ways at once, with checksums: #{name}", c do
+    test "#{@count} messages of random sizes both ways at once, with checksums: #{name}", c do
       [a, b] = for vm <- [c.a, c.b], do: VM.run(vm, fn -> self() end)
       seed = System.unique_integer()
 
       both =
         for {vm, to} <- [{c.a, b}, {c.b, a}] do
-          VM.async(vm, fn -> exchange(to, 5_000, seed) end, timeout: 170_000)
+          VM.async(vm, fn -> exchange(to, @count, seed) end, timeout: 170_000)
         end
 
-      assert Task.await_many(both, 175_000) == [5_000, 5_000]
+      assert Task.await_many(both, 175_000) == [@count, @count]
     end
   end
 
   for {name, kernel} <- [{"fragments", []}, {"no fragments", @fragments_off}] do
     @tag kernel: kernel
     @tag timeout: 120_000
-    test "a message of 256 MiB, and small ones of others meanwhile: #{name}", c do
+    test "a message of #{@large} MiB, and small ones of others meanwhile: #{name}", c do
       {bytes, digest, pings} =
         VM.run(
           c.a,
           fn ->
-            data = :binary.copy("0123456789abcdef", 16 * @mib)
+            data = :binary.copy("0123456789abcdef", div(@large, 16) * @mib)
             call = Task.async(:erpc, :call, [@b, __MODULE__, :digest, [data], 100_000])
             pings = Enum.count(1..100, fn _ -> :pong == :net_adm.ping(@b) end)
             {bytes, digest} = Task.await(call, 100_000)
@@ -66,7 +67,7 @@ defmodule Tube.Dist.TrafficTest do
           timeout: 110_000
         )
 
-      assert {bytes, digest, pings} == {256 * @mib, :same, 100}
+      assert {bytes, digest, pings} == {@large * @mib, :same, 100}
     end
   end
 
@@ -105,7 +106,7 @@ defmodule Tube.Dist.TrafficTest do
       :erlang.disconnect_node(@b)
     end)
 
-    Tube.Test.Eventually.true!(fn ->
+    Eventually.true!(fn ->
       VM.run(c.b, fn ->
         send(sink, {:total, self()})
         receive do: ({:total, total} -> total == 100_000)

@@ -63,6 +63,7 @@ defmodule Tube.Test.VM do
   @spec start(keyword) :: t
   def start(opts \\ []) do
     domid = opts[:domid]
+    :ok = Tube.Test.Node.Spare.make_way(domid)
 
     env =
       for {name, value} <-

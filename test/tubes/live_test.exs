@@ -5,6 +5,7 @@ defmodule Tube.TubesTest do
 
   import Tube.Test.Eventually, only: [true!: 1]
   import Tube.Test.RunDir
+  alias Tube.Test.Lab
 
   @root Path.expand("../..", __DIR__)
   @program Path.join(@root, "bin/tubes")
@@ -12,7 +13,7 @@ defmodule Tube.TubesTest do
   setup :fresh_run_dir
 
   # In the lab (bin/test-xen) the program runs in its domain 0, to which it is carried.
-  @lab System.get_env("TUBE_TEST_ENTER")
+  @lab Lab.enter()
   @there "/run/tubes"
   @moduletag timeout: 300_000
   @patience if @lab, do: 60_000, else: 15_000
@@ -186,45 +187,43 @@ defmodule Tube.TubesTest do
     assert {"NOCK" <> _, 0} = tubes(run_dir, ["list"])
   end
 
-  # A domain that ends takes its nodes with it, and a VM that is stopped keeps its own. Here a VM is a
-  # domain. In the lab that costs domain 9, which no later test has then: TUBE_XEN_DESTROY=1 allows it.
-  if @lab == nil or System.get_env("TUBE_XEN_DESTROY") do
-    test "what a dead domain leaves at a stopped VM is seen, and reaped", %{run_dir: run_dir} do
-      victim = if @lab, do: 9, else: 5
-      {tip, nock} = pair(run_dir, victim)
-      :ok = open(nock, victim)
-      port = watch(run_dir)
-      await(port, "present", [])
-      :ok = VM.signal(nock, "STOP")
-      destroy(tip)
-      assert await(port, "stale", []) =~ "does not exist"
+  # A domain that ends takes its nodes with it, and a VM that is stopped keeps its own. Locally a VM is a
+  # domain.
+  test "what a dead domain leaves at a stopped VM is seen, and reaped", %{run_dir: run_dir} do
+    victim = if @lab, do: Lab.create!(), else: 5
+    {tip, nock} = pair(run_dir, victim)
+    :ok = open(nock, victim)
+    port = watch(run_dir)
+    await(port, "present", [])
+    :ok = VM.signal(nock, "STOP")
+    destroy(tip)
+    assert await(port, "stale", []) =~ "does not exist"
 
-      assert {list, 0} = tubes(run_dir, ["list"])
-      assert list =~ "stale!"
-      assert {dry, 0} = tubes(run_dir, ["reap"])
-      assert dry =~ "would remove /local/domain/7/data/nock/#{victim}/"
-      assert {list, 0} = tubes(run_dir, ["list"])
-      assert list =~ "stale!"
+    assert {list, 0} = tubes(run_dir, ["list"])
+    assert list =~ "stale!"
+    assert {dry, 0} = tubes(run_dir, ["reap"])
+    assert dry =~ "would remove /local/domain/7/data/nock/#{victim}/"
+    assert {list, 0} = tubes(run_dir, ["list"])
+    assert list =~ "stale!"
 
-      assert {doctor, _status} = tubes(run_dir, ["doctor"])
-      assert doctor =~ "left over by the dead"
+    assert {doctor, _status} = tubes(run_dir, ["doctor"])
+    assert doctor =~ "left over by the dead"
 
-      assert {out, 0} = tubes(run_dir, ["reap", "--yes", "--settle", "0.1"])
-      assert out =~ "removed /local/domain/7/data/nock/#{victim}/"
-      assert await(port, "closed", []) =~ "domain #{victim} is gone"
-      assert {out, 0} = tubes(run_dir, ["reap"])
-      assert out =~ "nothing is left over"
-      :ok = VM.signal(nock, "CONT")
-    end
+    assert {out, 0} = tubes(run_dir, ["reap", "--yes", "--settle", "0.1"])
+    assert out =~ "removed /local/domain/7/data/nock/#{victim}/"
+    assert await(port, "closed", []) =~ "domain #{victim} is gone"
+    assert {out, 0} = tubes(run_dir, ["reap"])
+    assert out =~ "nothing is left over"
+    :ok = VM.signal(nock, "CONT")
+  end
 
-    defp destroy(vm) do
-      if @lab do
-        {_out, 0} = System.cmd(@lab, ~w(xl destroy dom#{vm.domid}), env: in_domain(0))
-        # Nobody is left there who would close the connection that the VM is driven by.
-        Process.exit(vm.peer, :kill)
-      else
-        :ok = VM.kill9(vm)
-      end
+  defp destroy(tip) do
+    if @lab do
+      Lab.destroy(tip.domid)
+      # Nobody is left there who would close the connection that the VM is driven by.
+      VM.forget(tip)
+    else
+      VM.kill9(tip)
     end
   end
 end

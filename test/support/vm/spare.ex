@@ -31,6 +31,7 @@ defmodule Tube.Test.VM.Spare do
   @spec take(keyword) :: VM.t() | nil
   def take(opts) do
     with true <- shared?(opts),
+         :ok <- Tube.Test.Node.Spare.make_way(opts[:domid]),
          keeper when keeper != nil <- pop(opts[:domid]),
          %VM{} = vm <- ask(keeper) do
       {:ok, _started} = VM.call(vm, :application, :ensure_all_started, [:tube])
