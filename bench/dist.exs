@@ -5,8 +5,11 @@ root = Path.expand("..", __DIR__)
 # One file after another, in whatever order: some name what is only compiled later.
 Code.put_compiler_option(:no_warn_undefined, :all)
 
-support = for name <- ~w(eventually lab vm vm/spare node loopback), do: "test/support/#{name}.ex"
-bench = for name <- ~w(host stats report cli), do: "bench/lib/#{name}.ex"
+support =
+  for name <- ~w(eventually lab vm vm/spare node node/spare loopback),
+      do: "test/support/#{name}.ex"
+
+bench = for name <- ~w(host stats carrier rings report cli), do: "bench/lib/#{name}.ex"
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"
 
 built = for file <- support ++ bench ++ dist, module <- Code.compile_file(file, root), do: module

@@ -6,10 +6,10 @@ root = Path.expand("..", __DIR__)
 # One file after another, in whatever order: some name what is only compiled later.
 Code.put_compiler_option(:no_warn_undefined, :all)
 
-support = for name <- ~w(eventually lab vm vm/spare), do: "test/support/#{name}.ex"
+support = for name <- ~w(eventually lab vm vm/spare node/spare), do: "test/support/#{name}.ex"
 
 bench =
-  ~w(host stats carrier variants socket work cases pair report cli)
+  ~w(host stats carrier rings variants socket work cases pair report cli)
   |> Enum.map(&"bench/lib/#{&1}.ex")
 
 built = for file <- support ++ bench, module <- Code.compile_file(file, root), do: module

@@ -19,20 +19,19 @@ defmodule Tube.Bench.Stats do
     Enum.at(sorted, max(ceil(length(sorted) * percent / 100) - 1, 0))
   end
 
-  # Calibration goes on until a measurement takes this long, in nanoseconds.
-  @calibrated 30_000_000
-
   @doc """
   How many messages fill `wanted` nanoseconds, where `run` says how long a number of them takes. Begins with
-  `count`, doubled until it takes long enough to say something; this warms up both sides as well.
+  `count`, and more of them until they take a quarter of that: a few only tell how long it takes to begin and
+  to end, which between guests is long. This warms up both sides as well.
   """
   @spec calibrate(pos_integer, pos_integer, (pos_integer -> pos_integer)) :: pos_integer
   def calibrate(wanted, count, run) do
-    took = run.(count)
+    # Of a clock that stood still.
+    took = max(run.(count), 1)
 
-    if took >= min(@calibrated, wanted),
+    if took >= wanted / 4,
       do: max(round(count * wanted / took), 1),
-      else: calibrate(wanted, count * 2, run)
+      else: calibrate(wanted, count * min(max(div(wanted, 3 * took), 2), 16), run)
   end
 
   @doc "Of round trips in nanoseconds: what a case may report, in microseconds."
