@@ -7,13 +7,17 @@
 //!
 //! The device also wants no more than one message in a write, and drops what follows
 //! it. So it gets them one by one, however they come.
+//!
+//! And what the kernel refuses by itself, a watch above all, is the result of the write,
+//! not a reply. Here it becomes the reply that xenstored would give, so that a domain
+//! without a watch left to it keeps its connection.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::store::{HEADER, PAYLOAD_MAX};
+use super::store::{ERROR, HEADER, PAYLOAD_MAX};
 use crate::Error;
 
 /// Takes a device, and gives a non-blocking socket in its place. Each ends with the
@@ -63,7 +67,11 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
                 count => requests.extend_from_slice(&buffer[..count]),
             }
             while let Some(length) = whole(&requests)? {
-                write_all(device, &requests[..length])?;
+                let request = &requests[..length];
+                if let Err(errno) = write_all(device, request) {
+                    let word = word(errno).ok_or(errno)?;
+                    write_all(socket, &refusal(request, word))?;
+                }
                 requests.drain(..length);
             }
         }
@@ -82,6 +90,33 @@ fn whole(bytes: &[u8]) -> Result<Option<usize>, Errno> {
     }
     let length = HEADER + payload;
     Ok((bytes.len() >= length).then_some(length))
+}
+
+/// What xenstored calls an error, if it is one of a request and not of the connection.
+fn word(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::INVAL => "EINVAL",
+        Errno::ACCESS => "EACCES",
+        Errno::EXIST => "EEXIST",
+        Errno::NOENT => "ENOENT",
+        Errno::NOMEM => "ENOMEM",
+        Errno::NOSPC => "ENOSPC",
+        Errno::TOOBIG => "E2BIG",
+        Errno::AGAIN => "EAGAIN",
+        Errno::BUSY => "EBUSY",
+        Errno::PERM => "EPERM",
+        _ => return None,
+    })
+}
+
+/// The reply to a request that was not even sent: its req_id and tx_id, and the word.
+fn refusal(request: &[u8], word: &str) -> Vec<u8> {
+    let mut reply = ERROR.to_ne_bytes().to_vec();
+    reply.extend_from_slice(&request[4..12]);
+    reply.extend_from_slice(&(word.len() as u32 + 1).to_ne_bytes());
+    reply.extend_from_slice(word.as_bytes());
+    reply.push(0);
+    reply
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
@@ -152,6 +187,27 @@ mod tests {
         let mut got = vec![0; answer.len()];
         (&client).read_exact(&mut got).unwrap();
         assert_eq!(got, answer);
+    }
+
+    /// An eventfd takes no eight bytes that are all ones (EINVAL), which a type and a
+    /// number can be.
+    #[test]
+    fn what_the_device_refuses_is_answered_and_the_connection_lives() {
+        use rustix::event::{EventfdFlags, eventfd};
+        let device = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let mut client = UnixStream::from(relay(device).unwrap());
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(LIMIT).unwrap();
+        let words = [u32::MAX, u32::MAX, 9, 3].map(u32::to_ne_bytes);
+        let request = [words.as_flattened(), b"/a\0"].concat();
+        let answer = [16, u32::MAX, 9, 7].map(u32::to_ne_bytes);
+        let answer = [answer.as_flattened(), b"EINVAL\0"].concat();
+        for _ in 0..2 {
+            client.write_all(&request).unwrap();
+            let mut got = vec![0; answer.len()];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(got, answer);
+        }
     }
 
     /// A device whose write takes its time is a full datagram queue here.

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// XS_READ and XS_ERROR in xen/include/public/io/xs_wire.h.
 const READ: u32 = 2;
-const ERROR: u32 = 16;
+pub(super) const ERROR: u32 = 16;
 /// `struct xsd_sockmsg`: type, req_id, tx_id, len.
 pub(super) const HEADER: usize = 16;
 /// XENSTORE_PAYLOAD_MAX.
