@@ -16,17 +16,18 @@ defmodule Tube.Dist.BehaviourTest do
 
   setup :fresh_run_dir
 
-  defp nodes!(c, names, kernel \\ []) do
+  defp nodes!(c, names) do
     Peer.start_all!(
-      for name <- names,
-          do: [name: name, run_dir: c.run_dir, kernel: kernel, modules: [__MODULE__]]
+      for name <- names, do: [name: name, run_dir: c.run_dir, modules: [__MODULE__]]
     )
   end
 
   test "a :global name that was taken on both sides of a partition is one process after it", c do
+    [a, b] = nodes!(c, [@a, @b])
     # The only connections are those that the test makes.
-    kernel = ~w(-kernel dist_auto_connect never -kernel prevent_overlapping_partitions false)
-    [a, b] = nodes!(c, [@a, @b], kernel)
+    for vm <- [a, b],
+        do: VM.call(vm, :application, :set_env, [:kernel, :dist_auto_connect, :never])
+
     here = fn vm -> VM.call(vm, :global, :whereis_name, [:one]) end
 
     register = fn ->
@@ -50,7 +51,7 @@ defmodule Tube.Dist.BehaviourTest do
   end
 
   # Both have it in memory, of which a guest has little; emulated it takes a minute and more.
-  @records Lab.amount(100, 20)
+  @records Lab.amount(100, 10)
   @mib 1_048_576
   test "a Mnesia table of #{@records} MiB is copied", c do
     [a, b] = nodes!(c, [@a, @b])
@@ -110,6 +111,7 @@ defmodule Tube.Dist.BehaviourTest do
     until(port, said, "[:c@dom9]")
   end
 
+  @tag :apart
   test "Node.start and Node.stop at run time: a tube of the application goes on", c do
     args = ~w(-proto_dist tube -start_epmd false -setcookie tubes)
     a = VM.start!(run_dir: c.run_dir, domid: 5, args: args)
@@ -150,25 +152,29 @@ defmodule Tube.Dist.BehaviourTest do
   defp terminal(shell, domid, env) do
     words = ["script", "-qec", shell, "/dev/null"]
 
+    # Its connection has to come about, which has the same patience there as that of other nodes.
+    there = ["env", "TERM=vt100", "ELIXIR_ERL_OPTIONS=-kernel net_setuptime 60"]
+
     {program, args, env} =
       if Lab.here?(),
-        do: {Lab.enter(), ["env", "TERM=vt100" | words], [{"TUBE_DOMID", "#{domid}"}]},
+        do: {Lab.enter(), there ++ words, [{"TUBE_DOMID", "#{domid}"}]},
         else: {System.find_executable("script"), tl(words), env}
 
     Spare.make_way(domid)
     env = for {name, value} <- env, do: {to_charlist(name), to_charlist(value)}
-    options = [:binary, :stderr_to_stdout, args: args, env: env]
+    options = [:binary, :exit_status, :stderr_to_stdout, args: args, env: env]
     port = Port.open({:spawn_executable, program}, options)
     {:os_pid, pid} = Port.info(port, :os_pid)
 
+    # In the lab until its domain is nobody's.
+    ended = """
+    kill -9 $(pidof script)
+    while grep -q @tube/ /proc/net/unix; do usleep 50000; done
+    """
+
     on_exit(fn ->
       if Lab.here?(),
-        # Until its domain is nobody's.
-        do:
-          Lab.sh(
-            domid,
-            "pkill script; while grep -q @tube/ /proc/net/unix; do usleep 50000; done"
-          ),
+        do: Lab.sh(domid, ended),
         else: System.cmd("kill", ["#{pid}"], stderr_to_stdout: true)
     end)
 
@@ -181,6 +187,7 @@ defmodule Tube.Dist.BehaviourTest do
     else
       receive do
         {^port, {:data, more}} -> until(port, said <> more, wanted)
+        {^port, {:exit_status, _}} -> flunk("it ended, having said #{inspect(said)}")
       after
         @limit -> flunk("no #{inspect(wanted)} in #{inspect(said)}")
       end

@@ -48,6 +48,7 @@ defmodule Tube.Dist.ClusterTest do
     assert VM.call(a, :net_adm, :ping, [@b]) == :pong
   end
 
+  @tag :apart
   test "the tree that the application watches over is begun anew when it ends", c do
     [a, _b] = nodes(c.run_dir, [@a, @b])
     {:ok, _} = VM.call(a, :application, :ensure_all_started, [:tube])
@@ -117,6 +118,7 @@ defmodule Tube.Dist.ClusterTest do
     for vm <- [b, third], do: assert(VM.run(vm, fn -> receive do: ({:news, n} -> n) end) == @a)
   end
 
+  @tag :apart
   test "a hidden node, a long name", c do
     [a, hidden, long] =
       Peer.start_all!(

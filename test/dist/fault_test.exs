@@ -10,6 +10,9 @@ defmodule Tube.Dist.FaultTest do
   @a :a@dom5
   @b :b@dom7
 
+  # In the lab most of these want nodes of their own.
+  @moduletag :apart
+
   setup :fresh_run_dir
 
   defp start(context, options \\ []) do

@@ -12,6 +12,8 @@ defmodule Tube.Dist.GuardedTest do
   @b :b@dom7
   @mib 1_048_576
 
+  @moduletag :apart
+
   setup :fresh_run_dir
 
   test "it is in the list, marked, and whatever is tried with it the stream stays whole", c do
@@ -109,7 +111,12 @@ defmodule Tube.Dist.GuardedTest do
     assert {:error, reason} =
              VM.run(stranger, fn ->
                {:ok, tube} =
-                 Tube.open(7, service: "dist-b", active: false, max_message: 256 * @mib)
+                 Tube.open(7,
+                   service: "dist-b",
+                   active: false,
+                   max_message: 256 * @mib,
+                   timeout: 30_000
+                 )
 
                Tube.send(tube, :binary.copy("x", 64 * @mib))
              end)
@@ -118,7 +125,7 @@ defmodule Tube.Dist.GuardedTest do
 
     # What a handshake may be long is taken, and then found to be none.
     assert VM.run(stranger, fn ->
-             {:ok, tube} = Tube.open(7, service: "dist-b", active: false)
+             {:ok, tube} = Tube.open(7, service: "dist-b", active: false, timeout: 30_000)
              :ok = Tube.send(tube, :binary.copy("x", 65_536))
              Tube.recv(tube)
            end) == {:error, :closed}

@@ -10,6 +10,8 @@ defmodule Tube.Dist.PollTest do
   @a :a@dom5
   @b :b@dom7
 
+  @moduletag :apart
+
   setup :fresh_run_dir
 
   test "a connection has a poller, does not outlive it, and the next has its own", c do

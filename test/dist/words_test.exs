@@ -9,6 +9,8 @@ defmodule Tube.Dist.WordsTest do
 
   @a :a@dom5
 
+  @moduletag :apart
+
   setup :fresh_run_dir
 
   # Its log, each text once as a message to the test's process there.

@@ -6,6 +6,7 @@ defmodule Tube.TubesTest do
   import Tube.Test.Eventually, only: [true!: 1]
   import Tube.Test.RunDir
   alias Tube.Test.Lab
+  alias Tube.Test.Node.Spare
 
   @root Path.expand("../..", __DIR__)
   @program Path.join(@root, "bin/tubes")
@@ -23,6 +24,18 @@ defmodule Tube.TubesTest do
     {out, status} = System.cmd(@program, ["--version"], stderr_to_stdout: true)
     assert {status, out =~ "handshake version 1"} == {0, true}, out
     if @lab, do: for(domid <- [0, 7], do: carry(domid))
+    :ok
+  end
+
+  # A VM that another test has killed in a guest has left its nodes there. They stay until the next VM of
+  # the guest.
+  setup do
+    if @lab do
+      for domid <- [5, 7, 9], do: Spare.make_way(domid)
+      nodes = for domid <- [5, 7, 9], name <- ~w(nock tip tube), do: "#{domid}/data/#{name}"
+      Lab.sh(0, "for n in #{Enum.join(nodes, " ")}; do xenstore-rm /local/domain/$n; done; true")
+    end
+
     :ok
   end
 
@@ -80,7 +93,7 @@ defmodule Tube.TubesTest do
     nock = VM.start!(run_dir: run_dir, domid: 7)
 
     VM.run(tip, fn ->
-      {:ok, listener} = Tube.listen(service: "chat.v2", active: false)
+      {:ok, listener} = Tube.listen(service: "chat.v2", active: false, timeout: @patience)
       spawn_link(fn -> accept(listener) end)
     end)
 
@@ -134,6 +147,7 @@ defmodule Tube.TubesTest do
     unless @lab, do: assert(own =~ "not as domain 0")
   end
 
+  @tag :apart
   test "rates of a tube that is busy, for as long as somebody looks", %{run_dir: run_dir} do
     {_tip, nock} = pair(run_dir)
     :ok = open(nock)
@@ -152,7 +166,9 @@ defmodule Tube.TubesTest do
              rates(run_dir, if(@lab, do: 5, else: 1))
 
     assert {messages, ""} = Float.parse(messages)
-    assert messages > 1 and messages <= 150
+    # In a guest timers stand still and then make up for it.
+    assert messages > 1
+    assert messages <= Lab.amount(150, 1_000)
     assert bytes =~ ~r/^\d/
     true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).watched end) == nil end)
   end

@@ -11,7 +11,7 @@ defmodule Tube.Test.Node.Spare do
   alias Tube.Test.Node, as: Peer
 
   # What this one was at its start. Whatever is not among that goes.
-  @names {__MODULE__, :registered}
+  @start {__MODULE__, :start}
   # Of no account to who comes next.
   @own [:run_dir, :modules]
 
@@ -53,7 +53,8 @@ defmodule Tube.Test.Node.Spare do
   @spec mark(VM.t()) :: VM.t()
   def mark(vm) do
     names = VM.call(vm, :erlang, :registered, [])
-    :ok = VM.call(vm, :persistent_term, :put, [@names, names])
+    settings = VM.call(vm, :application, :get_all_env, [:kernel])
+    :ok = VM.call(vm, :persistent_term, :put, [@start, {names, settings}])
     vm
   end
 
@@ -72,9 +73,15 @@ defmodule Tube.Test.Node.Spare do
         app not in [:kernel, :stdlib],
         do: VM.call(vm, :application, :stop, [app])
 
-    ours = VM.call(vm, :persistent_term, :get, [@names])
+    {names, settings} = VM.call(vm, :persistent_term, :get, [@start])
 
-    for name <- VM.call(vm, :erlang, :registered, []) -- ours,
+    for {key, _value} <- VM.call(vm, :application, :get_all_env, [:kernel]) -- settings,
+        do: VM.call(vm, :application, :unset_env, [:kernel, key])
+
+    for {key, value} <- settings,
+        do: VM.call(vm, :application, :set_env, [:kernel, key, value])
+
+    for name <- VM.call(vm, :erlang, :registered, []) -- names,
         pid when is_pid(pid) <- [VM.call(vm, :erlang, :whereis, [name])],
         do: VM.call(vm, :erlang, :exit, [pid, :kill])
 

@@ -59,7 +59,6 @@ defmodule Tube.Xen.DistTest do
 
   defp soon?(tries, deed) do
     took = Task.await(deed.(), 60_000)
-    IO.inspect(took, label: "ms")
     took < @told or soon?(tries - 1, deed)
   end
 
