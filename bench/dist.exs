@@ -4,7 +4,7 @@
 root = Path.expand("..", __DIR__)
 
 support = for name <- ~w(lab vm vm/spare node loopback), do: "test/support/#{name}.ex"
-bench = for name <- ~w(host stats report cli), do: "bench/lib/#{name}.ex"
+bench = for name <- ~w(host stats carrier rings report cli), do: "bench/lib/#{name}.ex"
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"
 
 built = for file <- support ++ bench ++ dist, module <- Code.compile_file(file, root), do: module

@@ -7,7 +7,8 @@ root = Path.expand("..", __DIR__)
 support = for name <- ~w(lab vm vm/spare), do: "test/support/#{name}.ex"
 
 bench =
-  ~w(host stats carrier variants work cases pair report cli) |> Enum.map(&"bench/lib/#{&1}.ex")
+  ~w(host stats carrier rings variants work cases pair report cli)
+  |> Enum.map(&"bench/lib/#{&1}.ex")
 
 built = for file <- support ++ bench, module <- Code.compile_file(file, root), do: module
 

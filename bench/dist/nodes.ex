@@ -5,12 +5,12 @@ defmodule Tube.Bench.Dist.Nodes do
   # since two nodes have one at a time.
 
   alias Tube.Bench.Dist.Work
-  alias Tube.Bench.{Host, Stats}
+  alias Tube.Bench.{Host, Rings, Stats}
   alias Tube.Test.{Loopback, Node, VM}
 
   defstruct [:a, :b, :loopback]
 
-  @type t :: %__MODULE__{a: VM.t(), b: VM.t(), loopback: Loopback.t()}
+  @type t :: %__MODULE__{a: VM.t(), b: VM.t(), loopback: Loopback.t() | nil}
 
   @a :a@dom5
   @b :b@dom7
@@ -27,32 +27,44 @@ defmodule Tube.Bench.Dist.Nodes do
 
     # As a good user would set the baseline: OTP's own buffers are 1460 bytes for what is read.
     buffers = for key <- [:sndbuf, :recbuf, :buffer], do: {key, 1_048_576}
-    options = :io_lib.format(~c"~w", [[nodelay: true] ++ buffers]) |> to_string()
+    nodes = start_both(modules, buffers, run_dir: run_dir, env: loopback.env)
+    %{nodes | loopback: loopback}
+  end
+
+  @doc """
+  Both nodes. `sockets` are options of theirs, `opts` further ones of `Tube.Test.Node.start/1`; `:flags` of
+  those are for `erl`.
+  """
+  @spec start_both([module], keyword, keyword) :: t
+  def start_both(modules, sockets, opts) do
+    options = :io_lib.format(~c"~w", [[nodelay: true] ++ sockets]) |> to_string()
+    {flags, opts} = Keyword.pop(opts, :flags, [])
 
     [a, b] =
-      for name <- [@a, @b] do
+      for {name, domid} <- [{@a, 5}, {@b, 7}] do
         Node.start(
-          name: name,
-          run_dir: run_dir,
-          modules: modules,
-          carriers: ["inet_tcp", "tube"],
-          env: loopback.env,
-          # Nobody else connects what the bench has disconnected.
-          kernel:
-            ~w(-connect_all false -kernel dist_auto_connect never) ++
-              ~w(-kernel inet_dist_connect_options #{options}) ++
-              ~w(-kernel inet_dist_listen_options #{options})
+          [
+            name: name,
+            domid: domid,
+            modules: modules,
+            carriers: ["inet_tcp", "tube"],
+            # Nobody else connects what the bench has disconnected.
+            kernel:
+              ~w(-connect_all false -kernel dist_auto_connect never) ++
+                ~w(-kernel inet_dist_connect_options #{options}) ++
+                ~w(-kernel inet_dist_listen_options #{options}) ++ flags
+          ] ++ opts
         )
       end
 
-    %__MODULE__{a: a, b: b, loopback: loopback}
+    %__MODULE__{a: a, b: b}
   end
 
   @spec stop(t) :: :ok
   def stop(nodes) do
     :ok = VM.stop(nodes.a)
     :ok = VM.stop(nodes.b)
-    Loopback.stop(nodes.loopback)
+    if nodes.loopback, do: Loopback.stop(nodes.loopback), else: :ok
   end
 
   @doc "Finds out how many messages fill `ms` over one carrier."
@@ -72,7 +84,7 @@ defmodule Tube.Bench.Dist.Nodes do
     within(nodes, link, fn ->
       # Buffers and schedulers as they are some time after a connection is made.
       run(nodes, case, max(div(link.count, 10), @senders))
-      before = cpu(nodes)
+      before = Host.vm_seconds([nodes.a, nodes.b])
       {nanoseconds, samples} = run(nodes, case, link.count)
       bytes = link.count * case.size
 
@@ -80,7 +92,8 @@ defmodule Tube.Bench.Dist.Nodes do
         %{
           messages_per_s: link.count / nanoseconds * 1.0e9,
           bytes_per_s: bytes / nanoseconds * 1.0e9,
-          cpu_s_per_gb: (cpu(nodes) - before) / max(bytes / 1.0e9, 1.0e-9)
+          cpu_s_per_gb:
+            (Host.vm_seconds([nodes.a, nodes.b]) - before) / max(bytes / 1.0e9, 1.0e-9)
         },
         Stats.latencies(samples)
       )
@@ -100,7 +113,7 @@ defmodule Tube.Bench.Dist.Nodes do
     for vm <- [nodes.a, nodes.b],
         do: :ok = VM.call(vm, :application, :set_env, [:kernel, :tube_dist, settings])
 
-    true = Node.connect(nodes.a, @b)
+    true = connected?(nodes, 3)
     ^link = check_carrier(nodes, link)
     result = measure.()
 
@@ -117,16 +130,24 @@ defmodule Tube.Bench.Dist.Nodes do
     result
   end
 
+  # Where the machine is busy with something else an attempt between guests may run out of time.
+  defp connected?(_nodes, 0), do: false
+
+  defp connected?(nodes, attempts),
+    do: Node.connect(nodes.a, @b) == true or connected?(nodes, attempts - 1)
+
   # A figure must be of the carrier that it is said to be of.
   defp check_carrier(nodes, link) do
     {:ok, address} = VM.call(nodes.a, :net_kernel, :node_info, [@b, :address])
     {:net_address, _address, _host, protocol, _family} = address
+
+    for vm <- [nodes.a, nodes.b],
+        tube <- VM.call(vm, Tube, :list, []),
+        do: :ok = Rings.check!(vm, tube)
+
     if protocol == :tube == (link.settings != false), do: link, else: protocol
   end
 
   defp run(nodes, %{kind: kind, size: size}, count),
     do: VM.run(nodes.a, fn -> Work.run(kind, @b, size, count) end, timeout: @deadline)
-
-  defp cpu(nodes),
-    do: Host.cpu_seconds(VM.os_pid(nodes.a)) + Host.cpu_seconds(VM.os_pid(nodes.b))
 end

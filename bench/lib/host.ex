@@ -2,6 +2,8 @@ defmodule Tube.Bench.Host do
   @moduledoc false
   # What the kernel tells about the machine and its processes, from /proc.
 
+  alias Tube.Test.{Lab, VM}
+
   @idle_window 200
 
   @doc "How many processors were idle, as a mean over the last moments (which it waits for)."
@@ -28,6 +30,14 @@ defmodule Tube.Bench.Host do
       fields |> String.split() |> Enum.slice(11, 2) |> Enum.map(&String.to_integer/1)
 
     (utime + stime) / ticks_per_second()
+  end
+
+  @doc "The same of VMs together. Those in guests of the lab are no processes of this machine: 0."
+  @spec vm_seconds([VM.t()]) :: float
+  def vm_seconds(vms) do
+    if Lab.here?(),
+      do: 0.0,
+      else: vms |> Enum.map(&cpu_seconds(VM.os_pid(&1))) |> Enum.sum()
   end
 
   @doc "Model, count and kernel, for the head of a report."

@@ -2,7 +2,7 @@ defmodule Tube.Bench.Pair do
   @moduledoc false
   # Two VMs, and one link between them for each carrier of a case.
 
-  alias Tube.Bench.{Host, Stats, Work}
+  alias Tube.Bench.{Host, Rings, Stats, Work}
   alias Tube.Test.VM
 
   defstruct [:near, :far, :dir]
@@ -44,7 +44,12 @@ defmodule Tube.Bench.Pair do
       else
         accepting = VM.async(pair.far, fn -> carrier.accept(listener) end, as: as)
         near = VM.run(pair.near, fn -> carrier.open(address) end, as: as)
-        Map.merge(link, %{near: near, far: Task.await(accepting, @deadline)})
+        far = Task.await(accepting, @deadline)
+
+        for {vm, %Tube{} = tube} <- [{pair.near, near}, {pair.far, far}],
+            do: :ok = Rings.check!(vm, tube)
+
+        Map.merge(link, %{near: near, far: far})
       end
 
     count = Stats.calibrate(ms * 1_000_000, 64, &elem(run(pair, case, link, &1), 0))
@@ -64,9 +69,9 @@ defmodule Tube.Bench.Pair do
   @doc "One measurement: every value that a case may report."
   @spec measure(t, Tube.Bench.Cases.t(), map) :: %{atom => float}
   def measure(pair, case, link) do
-    before = cpu(pair)
+    before = Host.vm_seconds([pair.near, pair.far])
     {nanoseconds, samples} = run(pair, case, link, link.count)
-    spent = cpu(pair) - before
+    spent = Host.vm_seconds([pair.near, pair.far]) - before
     seconds = nanoseconds / 1.0e9
 
     Map.merge(
@@ -122,7 +127,4 @@ defmodule Tube.Bench.Pair do
     :ok = Task.await(answering, @deadline)
     result
   end
-
-  defp cpu(%__MODULE__{near: near, far: far}),
-    do: Host.cpu_seconds(VM.os_pid(near)) + Host.cpu_seconds(VM.os_pid(far))
 end

@@ -30,6 +30,16 @@ defmodule Tube.BenchTest do
     assert Stats.percentile([7], 99) == 7
   end
 
+  test "so many messages that they fill the time, however long it takes to begin" do
+    # 5 ms before the first message, then 1 us each.
+    for wanted <- [1_000_000, 100_000_000, 2_000_000_000] do
+      count = Stats.calibrate(wanted, 64, &(5_000_000 + &1 * 1_000))
+      assert_in_delta 5_000_000 + count * 1_000, wanted, max(wanted / 4, 5_000_000)
+    end
+
+    assert Stats.calibrate(1_000, 1, fn count -> max(count - 1_000, 0) end) > 1_000
+  end
+
   test "a line is JSON with the keys in order" do
     line = %{
       bench: "tube",
@@ -82,7 +92,9 @@ defmodule Tube.BenchTest do
     for {args, text} <- [
           {~w(tubes), ~r/there are: .*tube/},
           {~w(tube --case pull_1B), "there are: pull_64B"},
-          {~w(tube --fast), "--fast"}
+          {~w(tube --fast), "--fast"},
+          # Before anything is booted.
+          {~w(xen --case pull_64B), "there are: rtt_p50"}
         ] do
       {out, status} = System.cmd(Path.join(@root, "bin/bench"), args, stderr_to_stdout: true)
       assert {status, out =~ text} == {2, true}, out

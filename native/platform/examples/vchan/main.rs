@@ -1,0 +1,165 @@
+//! One end of a libxenvchan channel, for `bin/bench xen` to compare tubes with: the two halves of what
+//! bench/lib/work.ex does, in the same steps.
+//!
+//!     vchan offer PEER PATH BYTES     has rings of so many bytes made
+//!     vchan open PEER PATH            in the other domain, once the first has said its line
+//!
+//! Says `rings RECEIVE TRANSMIT`, then does what its standard input says, a line each:
+//!
+//!     send SIZE COUNT      messages, to an end that is told `take`; says `took NANOSECONDS`
+//!     take SIZE COUNT      says `done`
+//!     ask SIZE COUNT       round trips, with an end that is told `answer`; says the nanoseconds of each
+//!     answer SIZE COUNT    says `done`
+//!     end                  closes
+//!
+//! Should standard input end before, whatever it waits for, it ends too.
+
+mod channel;
+
+use std::fmt::Write as _;
+use std::io::{Error, Result, Write, stdin, stdout};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use channel::Channel;
+
+const MARK: u8 = 0xA5;
+/// What the receiving side says when it is ready, and when it has everything.
+const WORD: [u8; 4] = *b"word";
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut channel = match words[..] {
+        ["offer", peer, path, bytes] => Channel::offer(number(peer)?, path, number(bytes)?)?,
+        ["open", peer, path] => Channel::open(number(peer)?, path)?,
+        _ => {
+            return Err(Error::other(
+                "vchan offer PEER PATH BYTES | vchan open PEER PATH",
+            ));
+        }
+    };
+    let (receive, transmit) = channel.rings();
+    say(&format!("rings {receive} {transmit}"))?;
+    for line in lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let said = match words[..] {
+            ["end"] => return Ok(()),
+            [verb, size, count] => obey(&mut channel, verb, number(size)?, number(count)?)?,
+            _ => return Err(Error::other(format!("what is {line:?}?"))),
+        };
+        say(&said)?;
+    }
+    Ok(())
+}
+
+fn obey(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
+    if size == 0 {
+        return Err(Error::other("a message has a byte or more"));
+    }
+    match verb {
+        "send" => send(channel, size, count),
+        "take" => take(channel, size, count),
+        "ask" => ask(channel, size, count),
+        "answer" => answer(channel, size, count),
+        _ => Err(Error::other(format!("what is {verb:?}?"))),
+    }
+}
+
+fn send(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
+    let message = vec![MARK; size];
+    hear(channel)?;
+    let began = Instant::now();
+    for _ in 0..count {
+        channel.send(&message)?;
+    }
+    hear(channel)?;
+    Ok(format!("took {}", began.elapsed().as_nanos()))
+}
+
+/// One call for each message is quicker than to take what is there and to split it, at every size.
+fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
+    let mut message = vec![0; size];
+    channel.send(&WORD)?;
+    for _ in 0..count {
+        channel.recv(&mut message)?;
+        touch(&message)?;
+    }
+    channel.send(&WORD)?;
+    Ok("done".into())
+}
+
+/// The clock is read once for each round trip: under emulation that takes long.
+fn ask(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
+    let message = vec![MARK; size];
+    let mut answer = vec![0; size];
+    let mut samples = Vec::with_capacity(count);
+    hear(channel)?;
+    let mut began = Instant::now();
+    for _ in 0..count {
+        channel.send(&message)?;
+        channel.recv(&mut answer)?;
+        let now = Instant::now();
+        samples.push((now - began).as_nanos());
+        began = now;
+    }
+    touch(&answer)?;
+    let mut said = String::from("samples");
+    for sample in samples {
+        write!(said, " {sample}").map_err(Error::other)?;
+    }
+    Ok(said)
+}
+
+fn answer(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
+    let mut message = vec![0; size];
+    channel.send(&WORD)?;
+    for _ in 0..count {
+        channel.recv(&mut message)?;
+        channel.send(&message)?;
+    }
+    Ok("done".into())
+}
+
+fn hear(channel: &mut Channel) -> Result<()> {
+    let mut word = WORD;
+    channel.recv(&mut word)?;
+    if word == WORD {
+        Ok(())
+    } else {
+        Err(Error::other("a word out of place"))
+    }
+}
+
+/// Right at both ends, which lie in different pages if it is large.
+fn touch(message: &[u8]) -> Result<()> {
+    match message {
+        [MARK] | [MARK, .., MARK] => Ok(()),
+        _ => Err(Error::other("a message that is not what was sent")),
+    }
+}
+
+/// Those of standard input. A channel's calls wait without a limit, so its end ends everything.
+fn lines() -> mpsc::Receiver<String> {
+    let (to, from) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stdin().lines().map_while(Result::ok) {
+            if to.send(line).is_err() {
+                return;
+            }
+        }
+        std::process::exit(1);
+    });
+    from
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Result<T> {
+    word.parse()
+        .map_err(|_wrong| Error::other(format!("{word:?} is no number")))
+}
