@@ -3,7 +3,6 @@
 # As in bench/tube.exs the code is compiled here, and the two nodes get it from us. bin/bench has
 # booted the lab before.
 root = Path.expand("..", __DIR__)
-
 # One file after another, in whatever order: some name what is only compiled later.
 Code.put_compiler_option(:no_warn_undefined, :all)
 
@@ -12,7 +11,7 @@ support =
       do: "test/support/#{name}.ex"
 
 bench =
-  for name <- ~w(host stats report cli carrier rings variants work cases pair),
+  for name <- ~w(host stats report cli carrier rings variants socket work cases pair),
       do: "bench/lib/#{name}.ex"
 
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"

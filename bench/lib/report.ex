@@ -49,7 +49,7 @@ defmodule Tube.Bench.Report do
   defp encode(value) when is_float(value), do: :io_lib.format("~.4g", [value]) |> to_string()
 
   defp row(a, b, c, d, e, f) do
-    [{a, -19}, {b, -15}, {c, 8}, {d, -17}, {e, 10}, {f, 7}]
+    [{a, -22}, {b, -15}, {c, 8}, {d, -17}, {e, 10}, {f, 7}]
     |> Enum.map_join(" ", fn {text, width} ->
       if width < 0,
         do: String.pad_trailing(text, -width),

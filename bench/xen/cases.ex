@@ -24,9 +24,12 @@ defmodule Tube.Bench.Xen.Cases do
       plain(:pull, 64, [{"stream_64B", "bytes_per_s", :bytes_per_s, "tube"}]),
       plain(:pull, 1024, [{"stream_1KiB", "bytes_per_s", :bytes_per_s, "tube"}]),
       plain(:pull, @kib64, [{"stream_64KiB", "bytes_per_s", :bytes_per_s, "tube"}]),
-      dist(:ping, 0, {"dist_ping_p50", "us", :p50_us, "tube"}),
-      dist(:send, 64, {"dist_send_64B", "messages_per_s", :messages_per_s, "tube"}),
-      dist(:send, @kib64, {"dist_send_64KiB", "bytes_per_s", :bytes_per_s, "tube"})
+      dist(:ping, 0, [{"dist_ping_p50", "us", :p50_us, "tube"}]),
+      dist(:send, 64, [{"dist_send_64B", "messages_per_s", :messages_per_s, "tube"}]),
+      dist(:send, @kib64, [
+        {"dist_send_64KiB", "bytes_per_s", :bytes_per_s, "tube"},
+        {"dist_send_64KiB_nofrag", "bytes_per_s", :bytes_per_s, "tube_nofrag"}
+      ])
     ]
   end
 
@@ -39,12 +42,12 @@ defmodule Tube.Bench.Xen.Cases do
       metrics: metrics
     }
 
-  defp dist(kind, size, metric),
+  defp dist(kind, size, metrics),
     do: %Dist.Cases{
       kind: kind,
       size: size,
-      carriers: [{"tube", []}, {@tcp, false}],
+      carriers: [{"tube", []}, {"tube_nofrag", [fragments: false]}, {@tcp, false}],
       baselines: [@tcp],
-      metrics: [metric]
+      metrics: metrics
     }
 end
