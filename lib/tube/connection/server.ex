@@ -40,7 +40,7 @@ defmodule Tube.Connection.Server do
 
   # Asked once, by who opens. The answer is held back until there is one.
   @impl true
-  def handle_call(:await, from, state), do: settle(answer(%{state | opener: from}))
+  def handle_call(:await, from, state), do: settle(%{state | opener: from, unasked: false})
 
   def handle_call(:info, _from, state), do: {:reply, State.info(state), state}
 
@@ -358,7 +358,7 @@ defmodule Tube.Connection.Server do
   defp settle(state) do
     state = state |> answer() |> given_back()
 
-    if state.ended == nil or State.owner_unaware?(state) do
+    if state.ended == nil or State.owner_unaware?(state) or State.unasked?(state) do
       {:noreply, state}
     else
       state = state |> free() |> given_back()

@@ -25,6 +25,8 @@ defmodule Tube.Connection.State do
     :ended,
     # why there is no tube, or none any more
     failed: nil,
+    # at the nock: whoever opens has not come yet for the answer
+    unasked: false,
     connected: false,
     listening: false,
     drained: false,
@@ -85,6 +87,7 @@ defmodule Tube.Connection.State do
 
       state = %__MODULE__{
         role: :nock,
+        unasked: true,
         module: Handshake.Nock,
         machine: machine,
         domain: domain,
@@ -165,6 +168,10 @@ defmodule Tube.Connection.State do
   # A port's owner is told by its exit.
   def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
   def owner_unaware?(%{told: told}), do: not told
+
+  @doc "Is somebody about to ask how the opening went? It may have failed sooner than that."
+  @spec unasked?(t) :: boolean
+  def unasked?(state), do: state.unasked and state.owner != nil
 
   @doc "Is all given back that is shared with the peer, in memory and in the store?"
   @spec gone?(t) :: boolean

@@ -126,7 +126,8 @@ defmodule Tube.Xen.DeathTest do
 
       for {service, tid} <- [{"silent", 70}, {"slow", 71}] do
         spawn_link(fn ->
-          options = [service: service, tid: tid, timeout: 20_000]
+          # Longer than the domain lives, and no longer.
+          options = [service: service, tid: tid, timeout: 10_000]
           send(owner, {:opened, Tube.open(doomed, options)})
         end)
       end
@@ -152,7 +153,8 @@ defmodule Tube.Xen.DeathTest do
 
   # The store has two seconds for it, which may be too little right after a guest has come up.
   def listener do
-    case Tube.listen(active: false, timeout: 60_000) do
+    # As long as a knock may go on whose nock never enters, after its domain has gone.
+    case Tube.listen(active: false, timeout: 10_000) do
       {:ok, listener} -> listener
       {:error, :timeout} -> listener()
     end
