@@ -4,20 +4,22 @@
 //!     domain actor local RUN DOMID     the same, as a virtual domain
 //!     domain store DEVICE              passes a store's messages on: /dev/xen/xenbus
 //!
-//! It knows Xen's device only as far as that takes one message in each write, and answers some by the
-//! result of the write: those come back as the store's own errors would.
+//! It knows Xen's device only as far as that takes one message in each write, no second before the first
+//! is answered, and answers some by the result of the write: those come back as the store's own errors would.
 
 use std::env::args;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write, stdin, stdout};
 use std::path::Path;
+use std::sync::mpsc::channel;
 
 use tube_platform::Errno;
 use tube_platform::conformance::{Member, serve};
 use tube_platform::local::Local;
 use tube_platform::xen::Xen;
 
-/// XS_ERROR, and bytes of a header, in xen/include/public/io/xs_wire.h.
+/// XS_WATCH_EVENT, XS_ERROR, and bytes of a header, in xen/include/public/io/xs_wire.h.
+const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 const HEADER: usize = 16;
 
@@ -46,10 +48,17 @@ fn act(mut member: Member) -> Result<()> {
 /// Until standard input ends.
 fn pass_on(device: &File) -> Result<()> {
     let mut answers = device.try_clone()?;
+    let (answered, answer) = channel();
     std::thread::spawn(move || {
-        let mut bytes = [0; HEADER + 4096];
-        while let Ok(count @ 1..) = answers.read(&mut bytes) {
-            say(&bytes[..count]);
+        let (mut some, mut bytes) = ([0; HEADER + 4096], Vec::new());
+        while let Ok(count @ 1..) = answers.read(&mut some) {
+            say(&some[..count]);
+            bytes.extend_from_slice(&some[..count]);
+            while let Some(kind) = take(&mut bytes) {
+                if kind != WATCH_EVENT && answered.send(()).is_err() {
+                    return;
+                }
+            }
         }
     });
     let mut requests = stdin().lock();
@@ -65,12 +74,29 @@ fn pass_on(device: &File) -> Result<()> {
         if let Err(error) = (&*device).write_all(&message) {
             let mut name = name(&error)?.as_bytes().to_vec();
             name.push(0);
-            let mut answer = ERROR.to_ne_bytes().to_vec();
-            answer.extend_from_slice(&message[4..12]);
-            answer.extend_from_slice(&(name.len() as u32).to_ne_bytes());
-            say(&[answer, name].concat());
+            let mut refusal = ERROR.to_ne_bytes().to_vec();
+            refusal.extend_from_slice(&message[4..12]);
+            refusal.extend_from_slice(&(name.len() as u32).to_ne_bytes());
+            say(&[refusal, name].concat());
+        } else {
+            // An end of the channel is one of the device.
+            answer.recv().map_err(Error::other)?;
         }
     }
+}
+
+/// Takes the first message off, if all of it is there; its type.
+fn take(bytes: &mut Vec<u8>) -> Option<u32> {
+    let word = |at: usize| {
+        bytes
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+    };
+    let (kind, length) = (word(0)?, HEADER + word(12)? as usize);
+    (bytes.len() >= length).then(|| bytes.drain(..length))?;
+    Some(kind)
 }
 
 /// All of it, before anybody else says something.
