@@ -9,7 +9,7 @@ if function_exported?(Mix, :ensure_application!, 1),
   do: for(app <- [:mnesia, :proper, :public_key], do: apply(Mix, :ensure_application!, [app]))
 
 # Those that most tests ask for. Others are there by the time that a test needs them.
-Tube.Test.VM.Spare.prepare([5, 7])
+Tube.Test.VM.Spare.prepare([5, 7, 9])
 
 # Some tests need a hypervisor, and some the hub in its place.
 elsewhere = if Tube.Test.Lab.here?(), do: :hub, else: :xen

@@ -36,6 +36,7 @@ defmodule Tube.Dist.ClusterTest do
              VM.call(a, :net_kernel, :node_info, [@b, :address]) |> elem(1)
   end
 
+  @tag :apart
   test "the application finds its processes running, and leaves them so", c do
     [a, _b] = nodes(c.run_dir, [@a, @b])
     tree = VM.call(a, :erlang, :whereis, [Tube.Supervisor])

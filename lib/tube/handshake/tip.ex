@@ -43,7 +43,8 @@ defmodule Tube.Handshake.Tip do
     do: Machine.watch(m, :peer, Paths.knocks(m.peer, m.me), theirs(m) <> "/state")
 
   @impl true
-  def heeds(:await), do: [:entry]
+  # Its peer's knock is watched from the entry on; before, some domain's end is a reason to look at it.
+  def heeds(:await), do: [:entry, :peer]
   def heeds(phase) when phase in [:offered, :refusing], do: [:peer]
   def heeds(_phase), do: []
 

@@ -169,6 +169,20 @@ defmodule Tube.Handshake.StepsTest do
     end
   end
 
+  test "a tip that waits for its peer to enter looks at the knock when some domain has ended" do
+    {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
+    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, ops} = Tip.handle(tip, {:watch, :peer})
+    assert [@knock <> "/state", @knock <> "/nonce"] == for({:store, _, {:read, p}} <- ops, do: p)
+    # Another domain's end.
+    {tip, ops} = answer(tip, Tip, ops, [{:ok, "2"}, {:ok, @nonce}])
+    refute List.keymember?(ops, :failed, 0)
+    # The peer's.
+    {tip, ops} = Tip.handle(tip, {:watch, :peer})
+    {_tip, ops} = answer(tip, Tip, ops, [{:error, :eacces}, {:error, :eacces}])
+    assert {:failed, :peer_down} in ops
+  end
+
   describe "the door" do
     setup do: {:ok, store: TestStore.new([5, 7, 9])}
 

@@ -127,7 +127,7 @@ defmodule Tube.Xen.DeathTest do
       for {service, tid} <- [{"silent", 70}, {"slow", 71}] do
         spawn_link(fn ->
           # Longer than the domain lives, and no longer.
-          options = [service: service, tid: tid, timeout: 10_000]
+          options = [service: service, tid: tid, timeout: 5_000]
           send(owner, {:opened, Tube.open(doomed, options)})
         end)
       end
