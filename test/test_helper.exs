@@ -8,8 +8,8 @@ System.delete_env("TUBE_DOMID")
 if function_exported?(Mix, :ensure_application!, 1),
   do: for(app <- [:mnesia, :proper, :public_key], do: apply(Mix, :ensure_application!, [app]))
 
-# Those that most tests ask for. Others are there by the time that a test needs them.
-Tube.Test.VM.Spare.prepare([5, 7, 9])
+# Those that most tests ask for, and what takes their place when a test kills them.
+Tube.Test.VM.Spare.prepare([5, 7, 9, 5, 7])
 
 # Some tests need a hypervisor, and some the hub in its place.
 elsewhere = if Tube.Test.Lab.here?(), do: :hub, else: :xen

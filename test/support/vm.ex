@@ -64,6 +64,7 @@ defmodule Tube.Test.VM do
   def start(opts \\ []) do
     domid = opts[:domid]
     :ok = Tube.Test.Node.Spare.make_way(domid)
+    :ok = Spare.settle(domid)
 
     env =
       for {name, value} <-

@@ -20,7 +20,7 @@ defmodule Tube.Test.VM.Spare do
     if Lab.here?() do
       for domid <- domids do
         start = fn -> %{VM.start(domid: domid, applications: []) | shared: true} end
-        put(domid, spawn(fn -> start.() |> hand_over() end))
+        put(domid, :started, spawn(fn -> start.() |> hand_over() end))
       end
     end
 
@@ -32,8 +32,9 @@ defmodule Tube.Test.VM.Spare do
   def take(opts) do
     with true <- shared?(opts),
          :ok <- Tube.Test.Node.Spare.make_way(opts[:domid]),
+         :ok <- settle(opts[:domid]),
          keeper when keeper != nil <- pop(opts[:domid]),
-         %VM{} = vm <- ask(keeper) do
+         %VM{} = vm <- ask(keeper, :take) do
       {:ok, _started} = VM.call(vm, :application, :ensure_all_started, [:tube])
       vm
     else
@@ -41,14 +42,31 @@ defmodule Tube.Test.VM.Spare do
     end
   end
 
-  @doc "Keeps the VM that was started with `opts`, if it can be of use; otherwise stops it."
+  @doc """
+  Keeps the VM that was started with `opts`, if it can be of use; otherwise stops it. It is emptied while
+  others go on: see `settle/1`.
+  """
   @spec keep(VM.t(), keyword) :: :ok
   def keep(vm, opts) do
-    if shared?(opts) and VM.alive?(vm) and emptied?(vm) do
-      put(vm.domid, spawn(fn -> hand_over(vm) end))
-    else
-      VM.stop(vm)
+    if shared?(opts) and VM.alive?(vm),
+      do:
+        put(
+          vm.domid,
+          :kept,
+          spawn(fn -> if emptied?(vm), do: hand_over(vm), else: VM.stop(vm) end)
+        ),
+      else: VM.stop(vm)
+  end
+
+  @doc "Waits until no VM that is kept has the domain any more."
+  @spec settle(non_neg_integer | nil) :: :ok
+  def settle(domid) do
+    if Lab.here?() do
+      kept = for {:kept, keeper} <- Agent.get(agent(), &Map.get(&1, domid, [])), do: keeper
+      for keeper <- kept, do: ask(keeper, :settled)
     end
+
+    :ok
   end
 
   @doc "A VM was killed: starts another one for the tests to come, if it was one that they share."
@@ -73,19 +91,24 @@ defmodule Tube.Test.VM.Spare do
 
   defp hand_over(vm) do
     receive do
-      {:take, pid, ref} -> send(pid, {ref, vm})
+      {:take, pid, ref} ->
+        send(pid, {ref, vm})
+
+      {:settled, pid, ref} ->
+        send(pid, {ref, :ok})
+        hand_over(vm)
     end
   end
 
   # One that could not start its VM has said why on the console.
-  defp ask(keeper) do
+  defp ask(keeper, what) do
     ref = Process.monitor(keeper)
-    send(keeper, {:take, self(), ref})
+    send(keeper, {what, self(), ref})
 
     receive do
-      {^ref, vm} ->
+      {^ref, answer} ->
         Process.demonitor(ref, [:flush])
-        vm
+        answer
 
       {:DOWN, ^ref, :process, ^keeper, _reason} ->
         nil
@@ -94,15 +117,16 @@ defmodule Tube.Test.VM.Spare do
     end
   end
 
-  # A test may have two of a domain, one after the other.
-  defp put(domid, keeper) do
-    Agent.update(agent(), &Map.update(&1, domid, [keeper], fn others -> [keeper | others] end))
+  # A test may have two of a domain, one after the other. One that is there is better than one to come.
+  defp put(domid, kind, keeper) do
+    add = fn others -> Enum.sort_by([{kind, keeper} | others], &(elem(&1, 0) == :started)) end
+    Agent.update(agent(), &Map.update(&1, domid, [{kind, keeper}], add))
   end
 
   defp pop(domid) do
     Agent.get_and_update(agent(), fn kept ->
       case kept do
-        %{^domid => [keeper | others]} -> {keeper, %{kept | domid => others}}
+        %{^domid => [{_kind, keeper} | others]} -> {keeper, %{kept | domid => others}}
         _none -> {nil, kept}
       end
     end)
