@@ -84,6 +84,8 @@ defmodule Tube.TwoVMs.OpenTest do
     assert {"from 7's peer", 2} = Task.await(b, 40_000)
   end
 
+  # With oxenstored all of an entry's nodes belong to the tip, whose thousand hold some 87 tubes.
+  @many if System.get_env("TUBE_TEST_STORE") == "oxenstored", do: 80, else: 100
   @tag timeout: 300_000
   test "a hundred tubes between one pair, all in use at once", %{tip: tip, nock: nock} do
     serving =
@@ -93,7 +95,7 @@ defmodule Tube.TwoVMs.OpenTest do
           {:ok, listener} = Tube.listen(active: false, ring: 4096, timeout: 20_000)
 
           tubes =
-            for _ <- 1..100 do
+            for _ <- 1..@many do
               {:ok, tube} = Tube.accept(listener, 20_000)
               tube
             end
@@ -113,7 +115,7 @@ defmodule Tube.TwoVMs.OpenTest do
         nock,
         fn ->
           tubes =
-            for n <- 1..100 do
+            for n <- 1..@many do
               {:ok, tube} = Tube.open(5, active: false, ring: 4096, timeout: 20_000)
               {n, tube}
             end
@@ -124,7 +126,7 @@ defmodule Tube.TwoVMs.OpenTest do
         timeout: 100_000
       )
 
-    assert Task.await(serving, 100_000) == 100
+    assert Task.await(serving, 100_000) == @many
     for {n, answer} <- answers, do: assert(answer == {:ok, "#{n} back"})
   end
 
