@@ -48,3 +48,20 @@ end_hubs_below() {
   local pid
   for pid in $(hubs_below "$1"); do kill "$pid" 2>/dev/null; done
 }
+
+# exunit MIX TEST...: runs a suite, and those of its tests once more that have failed, if they are few. What fails
+# now and then is a defect, and is named in what bin/test says; it is no reason to run all the rest again.
+exunit() {
+  local log status failed
+  log=$(mktemp "${TMPDIR:-/tmp}/tube-exunit.XXXXXX") || return
+  "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  failed=$(sed -nE 's/.* ([0-9]+) failures?\b.*/\1/p; s/^Failed: ([0-9]+) .*/\1/p' "$log" | tail -n 1)
+  if [ "$status" -ne 0 ] && [[ $failed =~ ^[1-3]$ ]]; then
+    sed -nE 's/^ +[0-9]+\) (test|property|doctest) (.*)/FAILED AT FIRST: \2/p' "$log"
+    "$@" --failed
+    status=$?
+  fi
+  rm -f "$log"
+  return "$status"
+}
