@@ -96,8 +96,11 @@ defmodule Mix.Tube do
 
   @doc "A time for people."
   @spec time(microseconds :: number) :: String.t()
-  def time(us) when us >= 10_000, do: "#{Float.round(us / 1_000, 1)} ms"
-  def time(us), do: "#{Float.round(us / 1, 1)} us"
+  def time(us) when us >= 10_000, do: "#{one_decimal(us / 1_000)} ms"
+  def time(us), do: "#{one_decimal(us / 1)} us"
+
+  # Not as `to_string/1` has it: 1.7e3.
+  defp one_decimal(float), do: :erlang.float_to_binary(float, decimals: 1)
 
   @doc "A whole number from an argument."
   @spec number!(String.t(), String.t()) :: non_neg_integer
