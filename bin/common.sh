@@ -54,8 +54,10 @@ end_hubs_below() {
 exunit() {
   local log status failed
   log=$(mktemp "${TMPDIR:-/tmp}/tube-exunit.XXXXXX") || return
-  "$@" 2>&1 | tee "$log"
-  status=${PIPESTATUS[0]}
+  # Not through a pipe: what a suite leaves running for a moment would hold it open.
+  "$@" >"$log" 2>&1
+  status=$?
+  cat "$log"
   failed=$(sed -nE 's/.* ([0-9]+) failures?\b.*/\1/p; s/^Failed: ([0-9]+) .*/\1/p' "$log" | tail -n 1)
   if [ "$status" -ne 0 ] && [[ $failed =~ ^[1-3]$ ]]; then
     sed -nE 's/^ +[0-9]+\) (test|property|doctest) (.*)/FAILED AT FIRST: \2/p' "$log"
