@@ -77,7 +77,7 @@ fn send(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     Ok(format!("took {}", began.elapsed().as_nanos()))
 }
 
-/// One call for each message is quicker than to take what is there and to split it, at every size.
+/// One call for each message, as the sender has. Taking what is there and splitting it was not compared.
 fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
     channel.send(&WORD)?;
