@@ -1,24 +1,11 @@
 # bin/bench dist: see bench/README.md for what is measured and how.
 #
 # As in bench/tube.exs the code is compiled here, and the two nodes get it from us.
-root = Path.expand("..", __DIR__)
-# One file after another, in whatever order: some name what is only compiled later.
-Code.put_compiler_option(:no_warn_undefined, :all)
-
-support =
-  for name <- ~w(eventually lab vm vm/spare node node/spare loopback),
-      do: "test/support/#{name}.ex"
+Code.require_file("../test/support/script.exs", __DIR__)
 
 bench = for name <- ~w(host stats carrier rings report cli), do: "bench/lib/#{name}.ex"
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"
-
-built = for file <- support ++ bench ++ dist, module <- Code.compile_file(file, root), do: module
-
-modules =
-  for {module, beam} <- built do
-    Tube.Test.VM.keep(module, beam)
-    module
-  end
+modules = Tube.Test.Script.compile!(bench ++ dist)
 
 alias Tube.Bench.CLI
 alias Tube.Bench.Dist.{Cases, Nodes}

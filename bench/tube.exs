@@ -2,23 +2,12 @@
 #
 # Nothing of this belongs into the library, so it is compiled here, and the two VMs get the
 # code from us.
-root = Path.expand("..", __DIR__)
-# One file after another, in whatever order: some name what is only compiled later.
-Code.put_compiler_option(:no_warn_undefined, :all)
-
-support = for name <- ~w(eventually lab vm vm/spare node/spare), do: "test/support/#{name}.ex"
-
-bench =
-  ~w(host stats carrier rings variants socket work cases pair report cli)
-  |> Enum.map(&"bench/lib/#{&1}.ex")
-
-built = for file <- support ++ bench, module <- Code.compile_file(file, root), do: module
+Code.require_file("../test/support/script.exs", __DIR__)
 
 modules =
-  for {module, beam} <- built do
-    Tube.Test.VM.keep(module, beam)
-    module
-  end
+  ~w(host stats carrier rings variants socket work cases pair report cli)
+  |> Enum.map(&"bench/lib/#{&1}.ex")
+  |> Tube.Test.Script.compile!()
 
 alias Tube.Bench.{Cases, CLI, Pair}
 CLI.main(System.argv(), modules, %{name: "tube", cases: Cases.all(), pair: Pair})

@@ -2,13 +2,7 @@
 #
 # As in bench/tube.exs the code is compiled here, and the two nodes get it from us. bin/bench has
 # booted the lab before.
-root = Path.expand("..", __DIR__)
-# One file after another, in whatever order: some name what is only compiled later.
-Code.put_compiler_option(:no_warn_undefined, :all)
-
-support =
-  for name <- ~w(eventually lab vm vm/spare node node/spare loopback),
-      do: "test/support/#{name}.ex"
+Code.require_file("../test/support/script.exs", __DIR__)
 
 bench =
   for name <- ~w(host stats report cli carrier rings variants socket work cases pair),
@@ -16,15 +10,7 @@ bench =
 
 dist = for name <- ~w(work cases nodes), do: "bench/dist/#{name}.ex"
 xen = for name <- ~w(guests netfront vchan cases pair), do: "bench/xen/#{name}.ex"
-
-built =
-  for file <- support ++ bench ++ dist ++ xen, module <- Code.compile_file(file, root), do: module
-
-modules =
-  for {module, beam} <- built do
-    Tube.Test.VM.keep(module, beam)
-    module
-  end
+modules = Tube.Test.Script.compile!(bench ++ dist ++ xen)
 
 alias Tube.Bench.CLI
 alias Tube.Bench.Xen.{Cases, Pair}

@@ -2,24 +2,13 @@
 # talk through shared memory; then two nodes of distributed Erlang do. Each step is checked; the last line is `demo: ok`, or standard
 # error has the reason and the exit status is 1.
 
-root = Path.expand("..", __DIR__)
-
-support =
-  for name <- ~w(lab vm vm/spare eventually run_dir node loopback), do: "test/support/#{name}.ex"
+Code.require_file("../test/support/script.exs", __DIR__)
 
 helpers = for name <- ~w(screen witness handshake story nodes), do: "examples/demo/#{name}.ex"
 # The second act does what the benchmark does, for a shorter time.
-bench = ~w(lib/host lib/stats lib/report dist/work dist/nodes) |> Enum.map(&"bench/#{&1}.ex")
-
-# All at once, since some know each other.
-main = self()
-files = for file <- support ++ bench ++ helpers, do: Path.join(root, file)
-tell = fn _file, module, beam -> send(main, {module, beam}) end
-{:ok, modules, _warnings} = Kernel.ParallelCompiler.compile(files, each_module: tell)
-
-for module <- modules do
-  receive do: ({^module, beam} -> Tube.Test.VM.keep(module, beam))
-end
+bench = for name <- ~w(host stats report rings carrier), do: "bench/lib/#{name}.ex"
+dist = for name <- ~w(work nodes), do: "bench/dist/#{name}.ex"
+modules = Tube.Test.Script.compile!(helpers ++ bench ++ dist)
 
 # bin/demo makes the directory, and removes it whatever happens here.
 run_dir = System.fetch_env!("TUBE_DEMO_DIR")
