@@ -203,7 +203,7 @@ defmodule Tube.Door do
   defp transaction(state, {:transaction, requests}) do
     Xenstore.transaction(
       state.domain.store,
-      fn transaction -> Handshake.run(requests, &Xenstore.perform(transaction, &1)) end,
+      fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end,
       @limit
     )
   end

@@ -267,68 +267,11 @@ defmodule Tube.Handshake do
   end
 
   @doc """
-  The body of a transaction: carries out `requests` in order through `call`, which takes one
-  plain request within the transaction and gives its result.
+  The body of a transaction: carries out `requests` through `call`, which does a list of plain requests
+  within the transaction, in order, and gives their results.
 
   On `{:ok, results}` commit, on `{:error, reason}` abort.
   """
-  @spec run([in_transaction], (plain -> result)) :: {:ok, [result]} | {:error, term}
-  def run(requests, call) do
-    requests
-    |> Enum.reduce_while([], fn request, results ->
-      case step(request, call) do
-        {:abort, reason} -> {:halt, {:error, reason}}
-        result -> {:cont, [result | results]}
-      end
-    end)
-    |> case do
-      {:error, reason} -> {:error, reason}
-      results -> {:ok, Enum.reverse(results)}
-    end
-  end
-
-  defp step({:guard, path, values}, call) do
-    case value(call.({:read, path})) do
-      {:error, reason} -> {:abort, reason}
-      value -> if value in values, do: :ok, else: {:abort, :guard}
-    end
-  end
-
-  defp step({:ensure, path, perms}, call) do
-    case call.({:get_perms, path}) do
-      {:ok, ^perms} -> :ok
-      {:ok, _other} -> tighten(path, perms, call)
-      {:error, :enoent} -> with :ok <- step({:mkdir, path}, call), do: tighten(path, perms, call)
-      {:error, reason} -> {:abort, reason}
-    end
-  end
-
-  defp step({:try, request}, call), do: call.(request)
-  defp step({:prune, path}, call), do: step({:prune, path, []}, call)
-
-  defp step({:prune, path, but}, call) do
-    with {:ok, names} <- call.({:directory, path}), [] <- names -- but, do: call.({:rm, path})
-    :ok
-  end
-
-  defp step(request, call) do
-    case call.(request) do
-      {:error, reason} -> {:abort, reason}
-      result -> result
-    end
-  end
-
-  # Under oxenstored a new node belongs to the owner of its parent, who may be somebody else.
-  defp tighten(path, perms, call) do
-    case call.({:set_perms, path, perms}) do
-      {:error, reason} when reason in [:eacces, :eperm] -> :ok
-      {:error, reason} -> {:abort, reason}
-      :ok -> :ok
-    end
-  end
-
-  # xenstore says EACCES of a node that is not there when what is above it may not be read.
-  defp value({:ok, value}), do: value
-  defp value({:error, reason}) when reason in [:enoent, :eacces], do: nil
-  defp value({:error, reason}), do: {:error, reason}
+  @spec run([in_transaction], Tube.Handshake.Body.call()) :: {:ok, [result]} | {:error, term}
+  defdelegate run(requests, call), to: Tube.Handshake.Body
 end

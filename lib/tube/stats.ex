@@ -152,7 +152,7 @@ defmodule Tube.Stats do
 
   defp begin(%{domain: %{domid: me, store: store}} = state) do
     requests = Handshake.home(me) ++ [{:ensure, Paths.stats(me), n: me}]
-    body = fn transaction -> Handshake.run(requests, &Xenstore.perform(transaction, &1)) end
+    body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
 
     case Xenstore.transaction(store, body, @limit) do
       {:ok, _results} -> show(state)

@@ -76,6 +76,19 @@ defmodule Tube.Xenstore do
   def perform(store, op, opts \\ []), do: run(store, op, opts)
 
   @doc """
+  Does several operations in the order given, without waiting for one before the next is sent; their
+  results in that order. All are done, whatever comes of others.
+  """
+  @spec perform_all(store(), [op()], limit()) :: [:ok | {:ok, term()} | {:error, reason()}]
+  def perform_all(store, ops, opts \\ [])
+
+  def perform_all(%Transaction{client: client, ref: ref}, ops, opts),
+    do: Client.run_all(client, ref, ops, timeout(opts))
+
+  def perform_all(client, ops, opts) when is_pid(client),
+    do: Client.run_all(client, nil, ops, timeout(opts))
+
+  @doc """
   Does several things as one: all or none, and nobody sees half of it.
 
   With a list of operations: their results in order, `{:ok, [:ok | {:ok, value}]}`, or the first

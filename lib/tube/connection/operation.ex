@@ -51,7 +51,7 @@ defmodule Tube.Connection.Operation do
   @doc "Does the requests of a transaction of the handshake."
   @spec transaction(State.t(), Handshake.request(), keyword) :: Handshake.result()
   def transaction(state, {:transaction, requests}, opts) do
-    body = fn transaction -> Handshake.run(requests, &Xenstore.perform(transaction, &1)) end
+    body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
     Xenstore.transaction(state.domain.store, body, opts)
   end
 

@@ -181,10 +181,9 @@ defmodule Tube.Handshake.Nock do
     parents = [{Paths.nock_root(m.me), n: m.me}, {Paths.knocks(m.me, m.peer), readable(m)}]
 
     {:transaction,
-     Handshake.home(m.me) ++
-       for({path, perms} <- parents, do: {:ensure, path, perms}) ++
-       first ++
-       [{:ensure, dir, readable(m)}] ++
+     first ++
+       Handshake.home(m.me) ++
+       for({path, perms} <- parents ++ [{dir, readable(m)}], do: {:ensure, path, perms}) ++
        for({key, value} <- values, do: {:write, "#{dir}/#{key}", value}) ++
        [write_state(m, state)]}
   end
@@ -204,11 +203,11 @@ defmodule Tube.Handshake.Nock do
     {:transaction,
      [
        {:try, {:rm, ours(m)}},
+       {:try, {:rm, theirs(m)}},
        {:prune, Paths.knocks(m.me, m.peer)},
+       {:prune, Paths.inbox(m.peer, m.me)},
        {:prune, Paths.nock_root(m.me)}
-     ] ++
-       [{:try, {:rm, theirs(m)}}, {:prune, Paths.inbox(m.peer, m.me)}] ++
-       if(m.me in [0, m.peer], do: [{:prune, Paths.tip_root(m.peer)}], else: [])}
+     ] ++ if(m.me in [0, m.peer], do: [{:prune, Paths.tip_root(m.peer)}], else: [])}
   end
 
   @impl true

@@ -38,6 +38,18 @@ defmodule Tube.Xenstore.Client do
   def run(client, tx, op, tries, timeout),
     do: call(client, {:run, tx, op, tries, timeout}, timeout)
 
+  @doc "Does several operations, sent one after the other without waiting; the results in order."
+  @spec run_all(pid(), reference() | nil, [Operation.op()], non_neg_integer()) ::
+          [:ok | {:ok, term()} | {:error, reason()}]
+  def run_all(_client, _tx, [], _timeout), do: []
+
+  def run_all(client, tx, ops, timeout) do
+    case call(client, {:run_all, tx, ops, timeout}, timeout) do
+      {:error, _gone} = error -> Enum.map(ops, fn _op -> error end)
+      results -> results
+    end
+  end
+
   @doc "Opens a transaction for the calling process, for `timeout` milliseconds at most."
   @spec begin(pid(), non_neg_integer()) :: {:ok, reference()} | {:error, reason()}
   def begin(client, timeout), do: call(client, {:begin, timeout}, timeout)
@@ -102,6 +114,9 @@ defmodule Tube.Xenstore.Client do
   @impl true
   def handle_call({:run, ref, op, tries, timeout}, from, state),
     do: flow(state, Session.run(state.session, {:call, from}, ref, op, tries, timeout))
+
+  def handle_call({:run_all, ref, ops, timeout}, from, state),
+    do: flow(state, Session.run_all(state.session, from, ref, ops, timeout))
 
   def handle_call({:begin, timeout}, from, state),
     do: flow(state, Session.begin(state.session, from, timeout))

@@ -13,6 +13,7 @@ defmodule Tube.Xenstore.Session do
     jobs: %{},
     waiting: %{},
     transactions: %{},
+    groups: %{},
     watches: Watches.new(),
     monitors: %{}
   ]
@@ -22,6 +23,7 @@ defmodule Tube.Xenstore.Session do
           {:call, GenServer.from()}
           | {:message, pid(), ref :: term()}
           | {:begin, GenServer.from(), timeout :: non_neg_integer()}
+          | {:one_of, group :: reference(), place :: non_neg_integer()}
 
   @typedoc "What a timer of a session sends to its process: `{:timeout, timer, what}`."
   @type timer :: {:limit | :wake | :transaction, reference()}
@@ -62,6 +64,19 @@ defmodule Tube.Xenstore.Session do
       %{^ref => %{id: id}} -> op |> Operation.start(id, tries) |> start(caller, timeout, session)
       _ended -> reply(session, caller, {:error, :closed})
     end
+  end
+
+  @doc "Does several operations in order; the caller gets all results at once, in a list."
+  @spec run_all(t(), GenServer.from(), reference() | nil, [term(), ...], non_neg_integer()) :: t()
+  def run_all(session, from, ref, ops, timeout) do
+    group = make_ref()
+    groups = Map.put(session.groups, group, %{from: from, results: [], missing: length(ops)})
+
+    ops
+    |> Enum.with_index()
+    |> Enum.reduce(%{session | groups: groups}, fn {op, place}, session ->
+      run(session, {:one_of, group, place}, ref, op, 1, timeout)
+    end)
   end
 
   @doc "Opens a transaction for the process that called."
@@ -152,7 +167,11 @@ defmodule Tube.Xenstore.Session do
   @doc "The connection has ended: tells everybody who waits for something."
   @spec lose(t()) :: :ok
   def lose(session) do
-    for {_job, job} <- session.jobs, do: answer(job.caller, {:error, :store_lost})
+    _ =
+      Enum.reduce(session.jobs, session, fn {_job, job}, session ->
+        reply(session, job.caller, {:error, :store_lost})
+      end)
+
     for pid <- Watches.subscribers(session.watches), do: send(pid, {:xenstore_lost, self()})
     :ok
   end
@@ -168,6 +187,7 @@ defmodule Tube.Xenstore.Session do
   def info(session) do
     Map.merge(Pipeline.info(session.pipeline), %{
       jobs: map_size(session.jobs),
+      groups: map_size(session.groups),
       transactions: map_size(session.transactions),
       watches: Watches.count(session.watches),
       monitors: map_size(session.monitors)
@@ -228,7 +248,7 @@ defmodule Tube.Xenstore.Session do
 
   defp expire(job, session) when is_map_key(session.jobs, job) do
     {%{caller: caller, operation: operation}, session} = pop_job(job, session)
-    answer(caller, {:error, :timeout})
+    session = reply(session, caller, {:error, :timeout})
 
     case operation do
       {:watch, key} ->
@@ -244,6 +264,19 @@ defmodule Tube.Xenstore.Session do
 
   # Its timer had gone off when it was done.
   defp expire(_job, session), do: session
+
+  defp reply(session, {:one_of, group, place}, result) do
+    case session.groups do
+      %{^group => %{missing: 1} = last} ->
+        results = Enum.sort([{place, result} | last.results])
+        GenServer.reply(last.from, Enum.map(results, fn {_place, result} -> result end))
+        %{session | groups: Map.delete(session.groups, group)}
+
+      %{^group => %{missing: missing, results: results} = some} ->
+        some = %{some | missing: missing - 1, results: [{place, result} | results]}
+        %{session | groups: %{session.groups | group => some}}
+    end
+  end
 
   defp reply(session, caller, result) do
     answer(caller, result)

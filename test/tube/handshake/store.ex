@@ -24,7 +24,7 @@ defmodule Tube.Handshake.TestStore do
       result
     end
 
-    case Tube.Handshake.run(requests, call) do
+    case Tube.Handshake.run(requests, &Enum.map(&1, call)) do
       {:ok, results} ->
         {changed, fired} = Process.get(:transaction)
         {{:ok, results}, changed, fired}
