@@ -26,9 +26,6 @@ defmodule Tube.Test.FakeStore do
     def max_payload(_socket), do: 4096
 
     @impl true
-    def window(_socket), do: :infinity
-
-    @impl true
     def close(socket), do: :gen_tcp.close(socket)
   end
 

@@ -103,7 +103,7 @@ defmodule Tube.Xenstore.Client do
 
     case transport.open(argument) do
       {:ok, handle} ->
-        session = Session.new(transport.max_payload(handle), transport.window(handle))
+        session = Session.new(transport.max_payload(handle))
         {:ok, %__MODULE__{transport: transport, handle: handle, session: session}}
 
       {:error, reason} ->

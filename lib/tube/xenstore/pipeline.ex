@@ -17,7 +17,6 @@ defmodule Tube.Xenstore.Pipeline do
   @transactions 1
 
   defstruct max_payload: nil,
-            window: @window,
             rest: <<>>,
             next_id: 1,
             in_flight: %{},
@@ -34,10 +33,8 @@ defmodule Tube.Xenstore.Pipeline do
 
   @opaque t :: %__MODULE__{}
 
-  @doc "`window` is how many requests the transport lets be unanswered; the store has a say too."
-  @spec new(pos_integer(), pos_integer() | :infinity) :: t()
-  def new(max_payload, window \\ :infinity),
-    do: %__MODULE__{max_payload: max_payload, window: min(window, @window)}
+  @spec new(pos_integer()) :: t()
+  def new(max_payload), do: %__MODULE__{max_payload: max_payload}
 
   @doc "How many requests may be unanswered, and how many transactions open."
   @spec limits() :: {pos_integer(), pos_integer()}
@@ -63,8 +60,7 @@ defmodule Tube.Xenstore.Pipeline do
   never: it is what keeps transactions from staying open.
   """
   @spec next(t(), (owner() -> boolean())) :: {:send, binary(), t()} | {:idle, t()}
-  def next(%{window: window} = pipeline, _wanted?) when map_size(pipeline.in_flight) >= window,
-    do: {:idle, pipeline}
+  def next(pipeline, _wanted?) when map_size(pipeline.in_flight) >= @window, do: {:idle, pipeline}
 
   def next(pipeline, wanted?) do
     case take(pipeline) do

@@ -30,8 +30,8 @@ defmodule Tube.Xenstore.Session do
 
   @opaque t :: %__MODULE__{}
 
-  @spec new(max_payload :: pos_integer(), window :: pos_integer() | :infinity) :: t()
-  def new(max_payload, window), do: %__MODULE__{pipeline: Pipeline.new(max_payload, window)}
+  @spec new(max_payload :: pos_integer()) :: t()
+  def new(max_payload), do: %__MODULE__{pipeline: Pipeline.new(max_payload)}
 
   @doc "Takes the next packet to send, if there is one that may be sent now."
   @spec next(t()) :: {:send, binary(), t()} | {:idle, t()}

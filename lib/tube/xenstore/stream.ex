@@ -38,10 +38,6 @@ defmodule Tube.Xenstore.Stream do
   def max_payload({_port, :device}), do: Codec.max_payload() - @header_size
 
   @impl true
-  def window({_port, :socket}), do: :infinity
-  def window({_port, :device}), do: 1
-
-  @impl true
   def close({port, _kind}) do
     Port.close(port)
     :ok

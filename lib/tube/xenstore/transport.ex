@@ -4,7 +4,7 @@ defmodule Tube.Xenstore.Transport do
   # socket of a hub or of xenstored, the device of a Xen domain, and a test's own.
   #
   # The device, /dev/xen/xenbus, is a stream with four peculiarities (Linux,
-  # drivers/xen/xenbus/xenbus_dev_frontend.c); the first three are kept for all kinds:
+  # drivers/xen/xenbus/xenbus_dev_frontend.c); the first three are kept for all kinds, the last is the platform's to keep:
   #
   #   * What one write holds beyond the end of a message is thrown away. So a call of `send/2` is
   #     one whole message, and an implementation may cut it in pieces but never join two.
@@ -15,7 +15,8 @@ defmodule Tube.Xenstore.Transport do
   #     is not a copy but its buffer, which the next write may have filled meanwhile (seen: a path with
   #     another one laid over it, which ends the xenstored of Xen 4.17 by an assertion). And WATCH waits
   #     for its answer with that buffer locked, which whoever brings the answer to an earlier request
-  #     has to lock first: the whole domain then waits for xenstore for ever. `window/1` is 1.
+  #     has to lock first: the whole domain then waits for xenstore for ever. So the platform's relay sends
+  #     one at a time, and keeps the others.
 
   @type handle :: term()
 
@@ -30,9 +31,6 @@ defmodule Tube.Xenstore.Transport do
 
   @doc "The most bytes that the payload of a request may have."
   @callback max_payload(handle()) :: pos_integer()
-
-  @doc "How many requests may be unanswered, as far as the transport is concerned."
-  @callback window(handle()) :: pos_integer() | :infinity
 
   @callback close(handle()) :: :ok
 end

@@ -19,8 +19,6 @@ defmodule Tube.Xenstore.ClientTest do
     defdelegate close(socket), to: Socket
     @impl true
     defdelegate max_payload(socket), to: Socket
-    @impl true
-    defdelegate window(socket), to: Socket
 
     @impl true
     def send(socket, packet) do
@@ -253,7 +251,6 @@ defmodule Tube.Xenstore.ClientTest do
     test "to the device has room for the header in its 4096 bytes" do
       assert Tube.Xenstore.Stream.max_payload({:port, :socket}) == 4096
       assert Tube.Xenstore.Stream.max_payload({:port, :device}) == 4080
-      assert Tube.Xenstore.Stream.window({:port, :device}) == 1
     end
 
     test "cannot be made to nothing" do

@@ -8,6 +8,11 @@
 //! The device also wants no more than one message in a write, and drops what follows
 //! it. So it gets them one by one, however they come.
 //!
+//! Nor does it want a second request before the first is answered (`lib/tube/xenstore/transport.ex`
+//! tells what it does then), while whoever asks need not wait: what has come is sent in
+//! turn. Answers are held back while the next question is under way, a few at most, so
+//! that who has asked ten things is woken once.
+//!
 //! And what the kernel refuses by itself, a watch above all, is the result of the write,
 //! not a reply. Here it becomes the reply that xenstored would give, so that a domain
 //! without a watch left to it keeps its connection.
@@ -17,8 +22,12 @@ use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::store::{ERROR, HEADER, PAYLOAD_MAX};
+use super::store::{ERROR, HEADER, PAYLOAD_MAX, WATCH_EVENT};
 use crate::Error;
+
+/// Answers that wait for one another. A single caller's, mostly; somebody else's waits
+/// for as many round trips at the most.
+const HELD_MAX: usize = 8;
 
 /// Takes a device, and gives a non-blocking socket in its place. Each ends with the
 /// other: to close the socket closes the device, which ends its watches and
@@ -43,7 +52,7 @@ pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
 /// Both ways until one of them ends. The device is read when it has something: its
 /// descriptor is non-blocking. Writes block, which is what this thread is for.
 fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
-    let mut requests = Vec::new();
+    let mut traffic = Traffic::default();
     let mut buffer = [0; HEADER + PAYLOAD_MAX];
     loop {
         let mut ready = [
@@ -55,8 +64,7 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         if from_device {
             match read(device, &mut buffer) {
                 Ok(0) => return Ok(()),
-                // A client that does not read holds up no one but itself.
-                Ok(count) => write_all(socket, &buffer[..count])?,
+                Ok(count) => traffic.answered(&buffer[..count])?,
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -64,17 +72,81 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         if from_socket {
             match retry_on_intr(|| read(socket, &mut buffer))? {
                 0 => return Ok(()),
-                count => requests.extend_from_slice(&buffer[..count]),
-            }
-            while let Some(length) = whole(&requests)? {
-                let request = &requests[..length];
-                if let Err(errno) = write_all(device, request) {
-                    let word = word(errno).ok_or(errno)?;
-                    write_all(socket, &refusal(request, word))?;
-                }
-                requests.drain(..length);
+                count => traffic.requests.extend_from_slice(&buffer[..count]),
             }
         }
+        while let Some(request) = traffic.next()? {
+            if let Err(errno) = write_all(device, &request) {
+                let word = word(errno).ok_or(errno)?;
+                traffic.refused(&request, word);
+            }
+        }
+        // A client that does not read holds up no one but itself.
+        if let Some(answers) = traffic.due() {
+            write_all(socket, &answers)?;
+        }
+    }
+}
+
+/// What is on its way.
+#[derive(Default)]
+struct Traffic {
+    /// From the client, not yet sent. As many as its window lets it ask.
+    requests: Vec<u8>,
+    /// From the device, up to the end of a message.
+    part: Vec<u8>,
+    /// For the client: whole messages.
+    answers: Vec<u8>,
+    /// Answers among them.
+    held: usize,
+    /// A watch event is among them, for which nobody has asked.
+    event: bool,
+    /// The device has a request that it has not answered.
+    asked: bool,
+}
+
+impl Traffic {
+    fn answered(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.part.extend_from_slice(bytes);
+        while let Some(length) = whole(&self.part)? {
+            if self.part.starts_with(&WATCH_EVENT.to_ne_bytes()) {
+                self.event = true;
+            } else {
+                self.held += 1;
+                self.asked = false;
+            }
+            self.answers.extend(self.part.drain(..length));
+        }
+        Ok(())
+    }
+
+    /// The next request, if it may be sent now. It counts as sent.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Errno> {
+        if self.asked {
+            return Ok(None);
+        }
+        let Some(length) = whole(&self.requests)? else {
+            return Ok(None);
+        };
+        self.asked = true;
+        Ok(Some(self.requests.drain(..length).collect()))
+    }
+
+    fn refused(&mut self, request: &[u8], word: &str) {
+        self.asked = false;
+        self.held += 1;
+        self.answers.extend_from_slice(&refusal(request, word));
+    }
+
+    /// What the client is to be told now.
+    fn due(&mut self) -> Option<Vec<u8>> {
+        let due = self.event || !self.asked || self.held >= HELD_MAX;
+        if !due || self.answers.is_empty() {
+            return None;
+        }
+        self.held = 0;
+        self.event = false;
+        Some(std::mem::take(&mut self.answers))
     }
 }
 
@@ -155,6 +227,15 @@ mod tests {
         buffer[..count].to_vec()
     }
 
+    fn heard(mut client: &UnixStream, count: usize) -> Vec<u8> {
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(LIMIT).unwrap();
+        let mut got = vec![0; count];
+        client.read_exact(&mut got).unwrap();
+        client.set_nonblocking(true).unwrap();
+        got
+    }
+
     #[test]
     fn the_device_gets_one_message_at_a_time_however_they_come() {
         let (shows, mut client) = pair();
@@ -164,17 +245,78 @@ mod tests {
             message(11, &[b'v'; PAYLOAD_MAX]),
             message(99, b""),
         ];
+        let answer = message(6, b"OK\0");
         // All at once, then byte by byte.
         client.write_all(&all.concat()).unwrap();
         for expected in &all {
             assert_eq!(received(&shows), *expected);
+            shows.send(&answer).unwrap();
         }
         for byte in all[..2].concat() {
             client.write_all(&[byte]).unwrap();
         }
         for expected in &all[..2] {
             assert_eq!(received(&shows), *expected);
+            shows.send(&answer).unwrap();
         }
+    }
+
+    #[test]
+    fn the_next_request_goes_when_the_last_one_is_answered() {
+        let (shows, mut client) = pair();
+        let all = [message(2, b"/a\0"), message(2, b"/b\0")];
+        client.write_all(&all.concat()).unwrap();
+        assert_eq!(received(&shows), all[0]);
+        // An event is no answer, and does not wait for one.
+        let event = message(WATCH_EVENT, b"/path\0token\0");
+        shows.send(&event).unwrap();
+        assert_eq!(heard(&client, event.len()), event);
+        shows.set_nonblocking(true).unwrap();
+        assert!(shows.recv(&mut [0; 64]).is_err());
+        shows.set_nonblocking(false).unwrap();
+        let answer = message(2, b"value");
+        shows.send(&answer).unwrap();
+        assert_eq!(received(&shows), all[1]);
+        shows.send(&answer).unwrap();
+        assert_eq!(
+            heard(&client, 2 * answer.len()),
+            [&answer[..], &answer].concat()
+        );
+    }
+
+    #[test]
+    fn few_answers_wait_for_others() {
+        let (shows, mut client) = pair();
+        let request = message(2, b"/a\0");
+        client.write_all(&request.repeat(HELD_MAX + 1)).unwrap();
+        let answer = message(2, b"value");
+        for _ in 0..HELD_MAX {
+            assert_eq!(received(&shows), request);
+            shows.send(&answer).unwrap();
+        }
+        // The last one is not answered.
+        assert_eq!(received(&shows), request);
+        let all = answer.repeat(HELD_MAX);
+        assert_eq!(heard(&client, all.len()), all);
+    }
+
+    #[test]
+    fn an_answer_in_pieces_arrives_whole() {
+        let (device, mut far) = UnixStream::pair().unwrap();
+        far.set_read_timeout(LIMIT).unwrap();
+        let mut client = UnixStream::from(relay(device.into()).unwrap());
+        let request = message(2, b"/a\0");
+        client.write_all(&request.repeat(2)).unwrap();
+        let mut got = vec![0; request.len()];
+        for _ in 0..2 {
+            far.read_exact(&mut got).unwrap();
+            assert_eq!(got, request);
+            for byte in message(2, b"value") {
+                far.write_all(&[byte]).unwrap();
+            }
+        }
+        let all = message(2, b"value").repeat(2);
+        assert_eq!(heard(&client, all.len()), all);
     }
 
     #[test]
@@ -182,11 +324,7 @@ mod tests {
         let (shows, client) = pair();
         let answer = message(2, b"value");
         shows.send(&answer).unwrap();
-        client.set_nonblocking(false).unwrap();
-        client.set_read_timeout(LIMIT).unwrap();
-        let mut got = vec![0; answer.len()];
-        (&client).read_exact(&mut got).unwrap();
-        assert_eq!(got, answer);
+        assert_eq!(heard(&client, answer.len()), answer);
     }
 
     /// An eventfd takes no eight bytes that are all ones (EINVAL), which a type and a
@@ -210,19 +348,28 @@ mod tests {
         }
     }
 
-    /// A device whose write takes its time is a full datagram queue here.
+    /// A device whose write takes its time is a datagram queue that is full.
     #[test]
     fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
-        let (shows, mut client) = pair();
-        let watch = message(4, b"/path\0token\0");
-        let mut sent = 0;
-        // More than the queue of the device holds, and less than the socket.
-        while sent < 200 && client.write_all(&watch).is_ok() {
-            sent += 1;
+        let (device, shows) = UnixDatagram::pair().unwrap();
+        shows.set_read_timeout(LIMIT).unwrap();
+        device.set_nonblocking(true).unwrap();
+        let mut full = 0;
+        while device.send(b"full").is_ok() {
+            full += 1;
         }
-        assert_eq!(sent, 200);
-        for _ in 0..sent {
+        device.set_nonblocking(false).unwrap();
+        let mut client = UnixStream::from(relay(device.into()).unwrap());
+        let watch = message(4, b"/path\0token\0");
+        for _ in 0..100 {
+            client.write_all(&watch).unwrap();
+        }
+        for _ in 0..full {
+            assert_eq!(received(&shows), b"full");
+        }
+        for _ in 0..100 {
             assert_eq!(received(&shows), watch);
+            shows.send(&message(4, b"OK\0")).unwrap();
         }
     }
 

@@ -19,8 +19,9 @@ const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"
 /// How long xenstored may take to say who we are.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// XS_READ and XS_ERROR in xen/include/public/io/xs_wire.h.
+/// XS_READ, XS_WATCH_EVENT and XS_ERROR in xen/include/public/io/xs_wire.h.
 const READ: u32 = 2;
+pub(super) const WATCH_EVENT: u32 = 15;
 pub(super) const ERROR: u32 = 16;
 /// `struct xsd_sockmsg`: type, req_id, tx_id, len.
 pub(super) const HEADER: usize = 16;
