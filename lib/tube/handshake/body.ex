@@ -58,8 +58,8 @@ defmodule Tube.Handshake.Body do
 
   defp free?(_step, %{ask: nil}), do: true
 
-  # Whether it is there, with these permissions, is the same before and after one above it is made.
-  defp free?(%{ask: {:ensure, _}}, %{ask: {:ensure, _}}), do: true
+  # Whether it is there, with these permissions, is the same before and after another one is made.
+  defp free?(%{ask: {:ensure, path}}, %{ask: {:ensure, other}}), do: path != other
   # But whether it is empty is not the same before and after one below it is removed.
   defp free?(%{ask: {:prune, path}}, %{ask: {:prune, below}}),
     do: not String.starts_with?(below, path <> "/")

@@ -24,20 +24,6 @@ defmodule Tube.Xenstore.PipelineTest do
     assert %{in_flight: ^window} = Pipeline.info(pipeline)
   end
 
-  test "a transport that takes one request at a time gets one at a time" do
-    pipeline =
-      [{:read, "/a"}, {:watch, "/w", "token"}, {:read, "/b"}]
-      |> Enum.reduce(Pipeline.new(4096, 1), &push(&2, &1, &1))
-
-    assert {[{:read, a, 0, "/a\0"}], pipeline} = send_all(pipeline)
-    {:ok, [_a], pipeline} = Pipeline.feed(pipeline, packet(:read, a, "v"))
-    assert {[{:watch, w, 0, "/w\0token\0"}], pipeline} = send_all(pipeline)
-    {:ok, [_event], pipeline} = Pipeline.feed(pipeline, watch_event("/w", "token"))
-    assert {[], pipeline} = send_all(pipeline)
-    {:ok, [_w], pipeline} = Pipeline.feed(pipeline, packet(:watch, w, "OK\0"))
-    assert {[{:read, _, 0, "/b\0"}], _} = send_all(pipeline)
-  end
-
   test "replies find who asked, in whatever order and pieces they come" do
     check({integer(1, 14), list(integer(1, 1000)), cuts()}, fn {count, shuffle, cuts} ->
       {sent, pipeline} =

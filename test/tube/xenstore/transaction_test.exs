@@ -100,6 +100,58 @@ defmodule Tube.Xenstore.TransactionTest do
       assert Task.await(task) == {:ok, "v"}
     end
 
+    test "may do several operations without waiting for each, and gets all results in order", %{
+      client: client,
+      store: store
+    } do
+      ops = [{:read, "/a"}, {:write, "/b", "1"}, {:read, "/c"}]
+
+      task =
+        Task.async(fn ->
+          Xenstore.transaction(client, &{:ok, Xenstore.perform_all(&1, ops)})
+        end)
+
+      answer(store, :transaction_start, "9\0")
+      # All are there before one is answered.
+      {read, 9, "/a\0"} = request(store, :read, 5_000)
+      {write, 9, "/b\0" <> "1"} = request(store, :write, 5_000)
+      {other, 9, "/c\0"} = request(store, :read, 5_000)
+      say(store, :read, other, "c", 9)
+      say(store, :error, write, "EACCES\0", 9)
+      say(store, :read, read, "a", 9)
+      answer(store, :transaction_end)
+      assert Task.await(task) == {:ok, [{:ok, "a"}, {:error, :eacces}, {:ok, "c"}]}
+      assert %{groups: 0, jobs: 0} = Client.info(client)
+    end
+
+    test "that has ended does none of several operations", %{client: client, store: store} do
+      task = Task.async(fn -> Xenstore.transaction(client, &{:ok, &1}) end)
+      answer(store, :transaction_start, "9\0")
+      answer(store, :transaction_end)
+      {:ok, tx} = Task.await(task)
+      ops = [{:read, "/a"}, {:read, "/b"}]
+      assert Xenstore.perform_all(tx, ops) == [{:error, :closed}, {:error, :closed}]
+      assert Xenstore.perform_all(tx, []) == []
+      assert silent?(store)
+    end
+
+    test "whose store hangs gets a result for each of several operations, in time", %{
+      client: client,
+      store: store
+    } do
+      ops = [{:read, "/a"}, {:read, "/b"}]
+      task = Task.async(fn -> Xenstore.perform_all(client, ops, timeout: 100) end)
+      {first, 0, "/a\0"} = request(store, :read, 5_000)
+      say(store, :read, first, "a")
+      assert Task.await(task) == [{:ok, "a"}, {:error, :timeout}]
+      assert %{groups: 0, jobs: 0} = Client.info(client)
+
+      task = Task.async(fn -> Xenstore.perform_all(client, ops) end)
+      request(store, :read, 5_000)
+      :gen_tcp.close(store)
+      assert Task.await(task) == [{:error, :store_lost}, {:error, :store_lost}]
+    end
+
     test "is run again after EAGAIN", %{client: client, store: store} do
       test = self()
 
