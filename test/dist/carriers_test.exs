@@ -66,6 +66,103 @@ defmodule Tube.Dist.CarriersTest do
     assert VM.call(third, :erpc, :call, [@b, :erlang, :node, []]) == @b
   end
 
+  test "a peer that reads nothing: who sends is told, or waits, as over TCP", c do
+    kernel = ["+zdbbl", "1024"]
+    [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tcp", "tube"], kernel)
+
+    [over_tube, over_tcp] =
+      for {carrier, connect?} <- [tube: true, tcp: false] do
+        VM.call(a, :application, :set_env, [:kernel, :tube_dist, [connect: connect?]])
+        assert Peer.connect(a, @b)
+        assert carrier(a, @b) == carrier
+        account = full(a, b)
+        VM.call(a, :erlang, :disconnect_node, [@b])
+        for vm <- [a, b], do: Eventually.true!(fn -> VM.call(vm, :erlang, :nodes, []) == [] end)
+        account
+      end
+
+    assert over_tube == over_tcp
+
+    assert over_tube == [
+             send_nosuspend: false,
+             small: false,
+             nosuspend: :nosuspend,
+             noconnect: :nosuspend,
+             monitored: {:busy_dist_port, :port},
+             waits: :suspended,
+             killed: :killed,
+             arrived: :in_order
+           ]
+  end
+
+  # What a sees while b is stopped, and when it goes on.
+  defp full(a, b) do
+    sink = VM.run(b, fn -> spawn(__MODULE__, :sink, [[]]) end)
+    :ok = VM.signal(b, "STOP")
+
+    {sent, account} =
+      VM.run(a, fn ->
+        :erlang.system_monitor(self(), [:busy_dist_port])
+        data = &{&1, :binary.copy(<<7>>, 1_048_576)}
+        # More than the carrier and the node's queue hold.
+        sent = Enum.find(0..99, &(not :erlang.send_nosuspend(sink, data.(&1))))
+
+        options = fn options -> :erlang.send(sink, data.(:never), options) end
+
+        refused = [
+          small: :erlang.send_nosuspend(sink, {:never, ""}),
+          nosuspend: options.([:nosuspend])
+        ]
+
+        noconnect = options.([:nosuspend, :noconnect])
+
+        waiting = spawn(fn -> send(sink, data.(sent)) end)
+        Process.put(:waiting, Process.monitor(waiting))
+
+        {what, port} =
+          receive do: ({:monitor, ^waiting, :busy_dist_port, port} -> {:busy_dist_port, port})
+
+        {:status, status} = Process.info(waiting, :status)
+
+        # One that waits can be ended. Its message may have been taken before.
+        {ended, monitor} = spawn_monitor(fn -> send(sink, data.(sent + 1)) end)
+        receive do: ({:monitor, ^ended, :busy_dist_port, _port} -> Process.exit(ended, :kill))
+        killed = receive do: ({:DOWN, ^monitor, :process, ^ended, reason} -> reason)
+        :erlang.system_monitor(:undefined)
+
+        {sent + 1,
+         [send_nosuspend: false] ++
+           refused ++
+           [
+             noconnect: noconnect,
+             monitored: {what, is_port(port) && :port},
+             waits: status,
+             killed: killed
+           ]}
+      end)
+
+    :ok = VM.signal(b, "CONT")
+
+    VM.run(a, fn ->
+      waiting = Process.get(:waiting)
+      receive do: ({:DOWN, ^waiting, :process, _pid, :normal} -> send(sink, {:numbers, self()}))
+
+      receive do
+        {:numbers, numbers} ->
+          in_order? = numbers in [Enum.to_list(0..(sent - 1)), Enum.to_list(0..sent)]
+          account ++ [arrived: if(in_order?, do: :in_order, else: numbers)]
+      end
+    end)
+  end
+
+  @doc false
+  def sink(numbers) do
+    receive do
+      {:numbers, pid} -> send(pid, {:numbers, Enum.reverse(numbers)})
+      {number, _data} -> sink([number | numbers])
+    end
+  end
+
   test "of two machines with a domain of the same number each has its own", c do
     long = fn name, carriers ->
       args = ["-proto_dist" | carriers] ++ ~w(-start_epmd false -name #{name} -setcookie tubes)
