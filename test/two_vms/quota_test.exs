@@ -24,25 +24,22 @@ defmodule Tube.TwoVMs.QuotaTest do
     %{tip: tip, nock: nock}
   end
 
-  # oxenstored allows 10,000, unless a file says less, and Debian has none.
-  if System.get_env("TUBE_TEST_STORE") != "oxenstored" do
-    test "no node left: the asker is told so, and has a tube when there is room again", c do
-      VM.run(
-        c.nock,
-        fn ->
-          {:ok, store} = Tube.Domain.store()
-          :ok = Xenstore.mkdir(store, @filling)
-          # Few to a parent: the list of its children is limited too.
-          make = &Xenstore.write(store, "#{@filling}/#{div(&1, 100)}/#{&1}", "")
-          assert {:error, :enospc} = fill(make)
-          assert Tube.open(5, timeout: 10_000) == {:error, :enospc}
-          assert_nothing_left()
-          :ok = Xenstore.rm(store, @filling)
-          assert {:ok, _tube} = Tube.open(5, timeout: 30_000)
-        end,
-        timeout: 90_000
-      )
-    end
+  test "no node left: the asker is told so, and has a tube when there is room again", c do
+    VM.run(
+      c.nock,
+      fn ->
+        {:ok, store} = Tube.Domain.store()
+        :ok = Xenstore.mkdir(store, @filling)
+        # Few to a parent: the list of its children is limited too.
+        make = &Xenstore.write(store, "#{@filling}/#{div(&1, 100)}/#{&1}", "")
+        assert {:error, :enospc} = fill(make)
+        assert Tube.open(5, timeout: 10_000) == {:error, :enospc}
+        assert_nothing_left()
+        :ok = Xenstore.rm(store, @filling)
+        assert {:ok, _tube} = Tube.open(5, timeout: 30_000)
+      end,
+      timeout: 90_000
+    )
   end
 
   test "no watch left: the same", c do

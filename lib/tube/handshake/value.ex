@@ -42,8 +42,6 @@ defmodule Tube.Handshake.Value do
   def refusal(reason) when reason in @refusals, do: Atom.to_string(reason)
   # Not for long, and not the peer's affair.
   def refusal(:suspended), do: "busy"
-  # oxenstored's word for it.
-  def refusal(:equota), do: "enospc"
   def refusal(_other), do: "refused"
 
   @doc "What an `error` node says."

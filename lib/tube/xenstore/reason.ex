@@ -4,9 +4,8 @@ defmodule Tube.Xenstore.Reason do
   # whatever else a daemon may say comes through as text: atoms are never made from input, and
   # a new name in a later Xen must not take the client down.
 
-  # EQUOTA is oxenstored's word for what C xenstored calls ENOSPC.
   @names ~w(EINVAL EACCES EEXIST EISDIR ENOENT ENOMEM ENOSPC EIO ENOTEMPTY ENOSYS EROFS EBUSY
-            EAGAIN EISCONN E2BIG EPERM EQUOTA)
+            EAGAIN EISCONN E2BIG EPERM)
 
   @type t ::
           unquote(
@@ -24,5 +23,7 @@ defmodule Tube.Xenstore.Reason do
     defp reason(unquote(name)), do: unquote(String.to_atom(String.downcase(name)))
   end
 
+  # oxenstored's word for what C xenstored calls ENOSPC.
+  defp reason("EQUOTA"), do: :enospc
   defp reason(other), do: {:xenstore, other}
 end

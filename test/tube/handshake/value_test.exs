@@ -42,7 +42,6 @@ defmodule Tube.Handshake.ValueTest do
         do: assert(word |> Value.refusal() |> Value.refused() == word)
 
     assert Value.refusal({:xenstore, "EWHATEVER"}) == "refused"
-    assert Value.refusal(:equota) == "enospc"
     assert Value.refused("no such atom in this vm #{System.unique_integer()}") == :refused
   end
 end

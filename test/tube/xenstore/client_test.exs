@@ -65,7 +65,7 @@ defmodule Tube.Xenstore.ClientTest do
     test "get the store's error, known or not", %{client: client, store: store} do
       for {name, reason} <- [
             {"ENOENT", :enoent},
-            {"EQUOTA", :equota},
+            {"EQUOTA", :enospc},
             {"EWHATEVER", {:xenstore, "EWHATEVER"}}
           ] do
         task = Task.async(fn -> Xenstore.read(client, "/a") end)
