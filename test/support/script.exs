@@ -20,6 +20,9 @@ defmodule Tube.Test.Script do
     support = for name <- @support, do: "test/support/#{name}.ex"
     paths = for file <- support ++ files, do: Path.join(@root, file)
 
+    # Where MIX_ENV is test they are there already.
+    Code.put_compiler_option(:ignore_module_conflict, true)
+
     # All at once, since some know each other. A script that lacks a file says so before it begins.
     main = self()
     ref = make_ref()
