@@ -322,7 +322,8 @@ defmodule Tube.DomainTest do
       end_hub(run_dir, "KILL")
       assert_receive {:DOWN, ^store, _, _, _}, 5_000
       true!(fn -> Domain.info(name).hub == :unknown end)
-      refute_received {:tube_domain, _}
+      # That some domain was released may have been told in between: a watch begins with an event.
+      refute_received {:tube_domain, :lost}
     end
   end
 
