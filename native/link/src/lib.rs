@@ -22,6 +22,7 @@ mod channel;
 mod flow;
 mod ground;
 mod info;
+mod linger;
 mod link;
 mod looking;
 mod make;

@@ -4,6 +4,7 @@ use crate::after::{After, Stop};
 use crate::assembly::{Assembly, Inlet};
 use crate::flow::{Gathered, Look, Mode, Received, Refusal};
 use crate::ground::Ground;
+use crate::linger::{STREAM, linger};
 use crate::memory::Memory;
 use crate::poll::Poll;
 use crate::status::End;
@@ -32,6 +33,8 @@ pub(crate) struct Rx<V: Vm> {
     poller: Option<V::Process>,
     /// An active owner was told of the end.
     ended: bool,
+    /// Bytes taken since the owner last had to wait.
+    streamed: u32,
     /// Bytes of the largest message so far.
     pub(crate) largest: usize,
     pub(crate) ground: Ground,
@@ -72,6 +75,7 @@ impl<V: Vm> Rx<V> {
             poll: Poll::default(),
             poller: None,
             ended: false,
+            streamed: 0,
             largest: 0,
             ground: Ground::Shared(memory),
         }
@@ -178,10 +182,23 @@ impl<V: Vm> Rx<V> {
         if self.poll.look_again(Instant::now) {
             return Ok(Look::Again);
         }
+        if self.is_more_coming(after)? {
+            return Ok(Look::Ready);
+        }
         let armed = self.consumer.arm()?;
         after.ring |= armed.notify;
         self.waiting = !armed.ready;
         Ok(if armed.ready { Look::Ready } else { Look::Wait })
+    }
+
+    /// Whether the ring is empty for a moment only, in the middle of a stream. The sender gets all room back
+    /// first: it may want it.
+    fn is_more_coming(&mut self, after: &mut After<V::Process>) -> Result<bool, Stop> {
+        if std::mem::take(&mut self.streamed) < STREAM {
+            return Ok(false);
+        }
+        after.ring |= self.consumer.release()?;
+        linger(after, || self.consumer.is_ready())
     }
 
     /// What who polls for an active owner does.
@@ -240,6 +257,9 @@ impl<V: Vm> Rx<V> {
                 Step::Empty if gone => return Ok(Delivered::End),
                 Step::Empty if !arm => return Ok(Delivered::Empty),
                 Step::Empty => {
+                    if self.is_more_coming(after)? {
+                        continue;
+                    }
                     let armed = self.consumer.arm()?;
                     after.ring |= armed.notify;
                     if armed.ready {
@@ -303,6 +323,7 @@ impl<V: Vm> Rx<V> {
             match pulled {
                 Pull::Message(bytes) => {
                     self.largest = self.largest.max(bytes);
+                    self.streamed = self.streamed.saturating_add(bytes as u32);
                     // Of a message in pieces this is the last piece; the others were counted.
                     self.poll.over(Instant::now);
                     let last = match self.assembly.buffer {

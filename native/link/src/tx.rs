@@ -3,6 +3,7 @@
 use crate::after::{After, Stop};
 use crate::flow::{Refusal, Sent};
 use crate::ground::Ground;
+use crate::linger::{STREAM, linger};
 use crate::memory::Memory;
 use std::sync::Arc;
 use tube_ring::{Producer, Progress, Push};
@@ -33,6 +34,8 @@ pub(crate) struct Tx<P> {
     waiting: Vec<P>,
     /// No new messages; the end of data is declared when the one in progress is done.
     finishing: bool,
+    /// Bytes of messages since there was last no room.
+    streamed: u32,
     /// Bytes of the largest message so far.
     pub(crate) largest: u32,
     pub(crate) ground: Ground,
@@ -45,6 +48,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             current: None,
             waiting: Vec::new(),
             finishing: false,
+            streamed: 0,
             largest: 0,
             ground: Ground::Shared(memory),
         }
@@ -59,6 +63,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             && !self.finishing
             && self.producer.put(message);
         if put {
+            self.streamed = self.streamed.saturating_add(message.len() as u32);
             self.largest = self.largest.max(message.len() as u32);
         }
         put
@@ -152,6 +157,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         for _ in 0..TRIES {
             match self.producer.push_parts(parts, progress, BUDGET)? {
                 Push::Whole => {
+                    self.streamed = self.streamed.saturating_add(progress.sent());
                     self.largest = self.largest.max(progress.sent());
                     after.ring |= self.producer.publish()?;
                     return Ok(Sent::Whole);
@@ -161,6 +167,9 @@ impl<P: Copy + PartialEq> Tx<P> {
                     return Ok(Sent::More(progress.sent().into()));
                 }
                 Push::Full => {
+                    if self.is_room_coming(after)? {
+                        continue;
+                    }
                     let armed = self.producer.arm()?;
                     after.ring |= armed.notify;
                     if !armed.ready {
@@ -175,6 +184,16 @@ impl<P: Copy + PartialEq> Tx<P> {
         }
         after.ring |= self.producer.publish()?;
         Ok(Sent::More(progress.sent().into()))
+    }
+
+    /// Whether the ring is full for a moment only, in the middle of a stream. The reader gets to know of all
+    /// that is there first: it may want it.
+    fn is_room_coming(&mut self, after: &mut After<P>) -> Result<bool, Stop> {
+        if std::mem::take(&mut self.streamed) < STREAM {
+            return Ok(false);
+        }
+        after.ring |= self.producer.publish()?;
+        linger(after, || self.producer.has_room())
     }
 
     /// Keeps account of whose message is in progress and who waits.

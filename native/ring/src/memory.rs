@@ -8,6 +8,8 @@
 //! makes us copy garbage, which it could have sent anyway.
 
 #[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
 mod mapped;
 #[cfg(not(loom))]
 pub use mapped::{ControlPage, DataArea, Fragment};

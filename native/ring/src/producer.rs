@@ -97,6 +97,19 @@ impl Producer {
         self.compare(mark)
     }
 
+    /// Whether a push that met [`Push::Full`] would get on now. Asks for no bell.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm), as far as the page's words show it.
+    pub fn has_room(&mut self) -> Result<bool, Violation> {
+        self.sound()?;
+        let consumed = self.control.load(CONSUMER + INDEX, Acquire);
+        let state = self.control.load(CONSUMER + STATE, Acquire);
+        self.see(consumed)?;
+        self.see_state(state)?;
+        Ok(self.gone || self.free() >= self.wanted)
+    }
+
     /// Announces a wait for room: for what the last [`Push::Full`] lacked, or half the ring if that
     /// is more, so that a bulk writer is not woken for each record that is read. Publishes as
     /// [`publish`](Self::publish) does, at the price of the same one fence.

@@ -178,3 +178,28 @@ fn arming_publishes_and_releases() {
     let ahead = pages.get(CONSUMER + MARK) - pages.get(CONSUMER + INDEX);
     assert_eq!(ahead, 2048);
 }
+
+#[test]
+fn a_writer_sees_room_without_a_bell() {
+    for start in [0, u32::MAX - 39] {
+        let pages = Pages::new(0);
+        let (mut producer, mut consumer) = pages.ends(start, LIMIT);
+        let (block, mut got) = (message(3, 2000), Vec::new());
+        while producer.push(&block, &mut Progress::default(), 4096) == Ok(Push::Whole) {}
+        assert_eq!(producer.publish(), Ok(false));
+        assert_eq!(producer.has_room(), Ok(false));
+        assert_eq!(
+            consumer.pull(&mut got, usize::MAX),
+            Ok(Pull::Message(block.len()))
+        );
+        assert_eq!(producer.has_room(), Ok(false), "it was not given back");
+        assert_eq!(consumer.release(), Ok(false), "nobody sleeps");
+        assert_eq!(producer.has_room(), Ok(true));
+        // And what the peer says is looked at.
+        pages.set(
+            CONSUMER + INDEX,
+            pages.get(PRODUCER + INDEX).wrapping_add(8),
+        );
+        assert!(producer.has_room().is_err());
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
+use super::copy::copy;
 use crate::layout::{ORDER_MAX, PAGE, RECORD_ALIGN};
 
 /// A control page: a handle, cheap to clone, that does not own the mapping.
@@ -190,8 +191,8 @@ impl DataArea {
         // the two do not overlap; the area is writable for a producer (contract of `from_raw`).
         unsafe {
             let base = self.base.as_ptr();
-            ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(position), before);
-            ptr::copy_nonoverlapping(bytes.as_ptr().add(before), base, bytes.len() - before);
+            copy(bytes.as_ptr(), base.add(position), before);
+            copy(bytes.as_ptr().add(before), base, bytes.len() - before);
         }
     }
 
@@ -259,8 +260,8 @@ impl Fragment<'_> {
         // private and thus does not overlap; after the copies all of `target` is initialised.
         unsafe {
             let to = target.as_mut_ptr().cast::<u8>();
-            ptr::copy_nonoverlapping(self.first.as_ptr(), to, self.before);
-            ptr::copy_nonoverlapping(self.second.as_ptr(), to.add(self.before), self.after);
+            copy(self.first.as_ptr(), to, self.before);
+            copy(self.second.as_ptr(), to.add(self.before), self.after);
             // The compiler may otherwise read the ring again where the copy is read, and find
             // other bytes there.
             compiler_fence(Ordering::SeqCst);
