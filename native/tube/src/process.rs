@@ -55,7 +55,14 @@ impl Pid {
 
 /// A driver binary that is ours alone: a long message on its way in. NIF and driver can both fill it,
 /// and both can give it to the VM without another copy.
-pub struct Buffer(NonNull<sys::DriverBinary>);
+pub struct Buffer {
+    binary: NonNull<sys::DriverBinary>,
+    /// Bytes that are meant; there is room for [`SPARE`] more.
+    len: usize,
+}
+
+/// Bytes that may be put behind a message: see `driver/fragments.rs`.
+pub const SPARE: usize = 512;
 
 // SAFETY: driver binaries may be used and freed by any thread.
 unsafe impl Send for Buffer {}
@@ -65,11 +72,12 @@ unsafe impl Sync for Buffer {}
 impl tube_link::Buffer for Buffer {
     fn new(len: usize) -> Option<Buffer> {
         // SAFETY: any length may be asked for.
-        NonNull::new(unsafe { sys::driver_alloc_binary(len) }).map(Buffer)
+        let binary = NonNull::new(unsafe { sys::driver_alloc_binary(len.checked_add(SPARE)?) })?;
+        Some(Buffer { binary, len })
     }
 
     fn room(&mut self) -> &mut [MaybeUninit<u8>] {
-        // SAFETY: the VM made it with this length, and `self` is the only one who knows it.
+        // SAFETY: the VM made it with this length at least, and `self` is the only one who knows it.
         unsafe { std::slice::from_raw_parts_mut(self.bytes().cast_mut().cast(), self.len()) }
     }
 }
@@ -81,26 +89,47 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.bytes(), self.len()) }
     }
 
+    /// The same, to be changed.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `filled`, and nobody else has it yet.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes().cast_mut(), self.len()) }
+    }
+
+    /// Puts bytes behind a buffer that was filled, [`SPARE`] at most in all. False: there is no room.
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        // SAFETY: the binary lives as long as `self`.
+        let room = unsafe { (*self.binary.as_ptr()).orig_size as usize } - self.len;
+        if bytes.len() > room {
+            return false;
+        }
+        // SAFETY: there is that much room behind what was filled, of memory that nobody else has yet.
+        unsafe {
+            let end = self.bytes().cast_mut().add(self.len);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
+        }
+        self.len += bytes.len();
+        true
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
-        // SAFETY: the binary lives as long as `self`.
-        unsafe { (*self.0.as_ptr()).orig_size as usize }
+        self.len
     }
 
     /// For a term specification, while `self` lives.
     pub fn as_ptr(&self) -> *mut sys::DriverBinary {
-        self.0.as_ptr()
+        self.binary.as_ptr()
     }
 
     fn bytes(&self) -> *const u8 {
-        // SAFETY: as for `len`.
-        unsafe { (&raw const (*self.0.as_ptr()).orig_bytes).cast() }
+        // SAFETY: the binary lives as long as `self`.
+        unsafe { (&raw const (*self.binary.as_ptr()).orig_bytes).cast() }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: our reference, given back once. Terms made of it have their own.
-        unsafe { sys::driver_free_binary(self.0.as_ptr()) }
+        unsafe { sys::driver_free_binary(self.binary.as_ptr()) }
     }
 }

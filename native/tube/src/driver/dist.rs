@@ -2,6 +2,7 @@
 //! that come out of the ring go to the VM. Until the handshake of OTP is over, the process that carries
 //! it out writes to the port and reads from the link, as anybody would who has a port.
 
+use super::fragments::{self, Sequence};
 use super::intake::{Intake, Whole};
 use super::sys;
 use super::term::{ATOMS, Sender};
@@ -28,6 +29,8 @@ pub struct Dist {
     connection: Pid,
     events: Sender,
     intake: Intake<SMALL>,
+    /// The first of two fragments, until the next packet shows whether they can be made one.
+    held: Option<(Sequence, Buffer)>,
     /// Sizes of the packets in the port's queue, which itself knows only bytes.
     queued: VecDeque<usize>,
     /// Bytes of the first of them that are in the ring.
@@ -81,6 +84,7 @@ impl Dist {
             connection,
             events,
             intake: Intake::new(),
+            held: None,
             queued: VecDeque::new(),
             sent: 0,
             busy: false,
@@ -216,6 +220,14 @@ impl Dist {
         }
     }
 
+    /// Hands over the fragment that was held, as it came: packets keep their order.
+    fn let_go(&mut self) -> bool {
+        match self.held.take() {
+            Some((_, first)) => hand_over(self.port, &first, 0),
+            None => true,
+        }
+    }
+
     fn come_back(&self) {
         self.room.set(true);
         // SAFETY: in a callback of this port.
@@ -239,6 +251,17 @@ fn first(queue: &[Piece], size: usize) -> Vec<&[u8]> {
     parts
 }
 
+/// Hands a packet to the VM, from `begin` on; in a callback of this port. False if it takes none any more.
+fn hand_over(port: sys::Port, packet: &Buffer, begin: usize) -> bool {
+    let len = packet.len() - begin;
+    // SAFETY: in a callback of this port; the VM takes a reference of its own, and nobody writes to the
+    // binary any more.
+    unsafe {
+        let none = std::ptr::null();
+        sys::driver_output_binary(port, none, 0, packet.as_ptr(), begin, len) >= 0
+    }
+}
+
 impl Small for Dist {
     fn room(&mut self, len: usize) -> bool {
         self.intake.room(len)
@@ -251,21 +274,40 @@ impl Small for Dist {
 
 impl Outlet<Beam> for Dist {
     fn small(&mut self, owner: Pid) -> bool {
+        let (port, held) = (self.port, self.held.take());
         match self.intake.whole() {
-            // SAFETY: in a callback of this port; the VM copies the bytes.
-            Whole::Copied(bytes) => unsafe {
-                sys::driver_output(self.port, bytes.as_ptr(), bytes.len()) >= 0
-            },
-            Whole::Kept(binary) => self.long(owner, binary),
+            Whole::Copied(bytes) => {
+                if let Some((sequence, mut packet)) = held {
+                    if let Some(last) = fragments::last_of(sequence, bytes)
+                        && packet.append(last)
+                    {
+                        let begin = fragments::make_whole(packet.filled_mut());
+                        return hand_over(port, &packet, begin);
+                    }
+                    if !hand_over(port, &packet, 0) {
+                        return false;
+                    }
+                }
+                // SAFETY: in a callback of this port; the VM copies the bytes.
+                unsafe { sys::driver_output(port, bytes.as_ptr(), bytes.len()) >= 0 }
+            }
+            Whole::Kept(binary) => {
+                self.held = held;
+                self.long(owner, binary)
+            }
         }
     }
 
     fn long(&mut self, _owner: Pid, packet: Buffer) -> bool {
-        // SAFETY: in a callback of this port; the VM takes a reference of its own, and nobody writes to the
-        // binary any more.
-        unsafe {
-            let none = std::ptr::null();
-            sys::driver_output_binary(self.port, none, 0, packet.as_ptr(), 0, packet.len()) >= 0
+        if !self.let_go() {
+            return false;
+        }
+        match fragments::first_of_two(packet.filled()) {
+            Some(sequence) => {
+                self.held = Some((sequence, packet));
+                true
+            }
+            None => hand_over(self.port, &packet, 0),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod delivery;
 mod dist;
+mod fragments;
 mod intake;
 mod link;
 mod parked;
