@@ -50,6 +50,50 @@ defmodule Tube.Dist.BehaviourTest do
     assert VM.run(loser, fn -> receive do: ({:global_name_conflict, name} -> name) end) == :one
   end
 
+  # Where the VM cuts a message in two, and what the carrier makes one again (driver/fragments.rs): the
+  # second part none, short, and longer than there is room for; others between the two parts or not.
+  @fragment 65_536
+  @senders 4
+  test "messages around the length of a fragment, of several senders, arrive whole and in order",
+       c do
+    [a, b] = nodes!(c, [@a, @b])
+    assert Peer.connect(a, @b)
+    sizes = Enum.to_list((@fragment - 160)..(@fragment + 640)//Lab.amount(4, 40))
+    sink = VM.run(b, fn -> spawn(fn -> sink(%{}, @senders * length(sizes)) end) end)
+
+    assert VM.run(a, fn -> deliver(sink, sizes) end, timeout: @limit) ==
+             Map.new(1..@senders, &{&1, length(sizes)})
+  end
+
+  defp deliver(sink, sizes) do
+    for sender <- 1..@senders do
+      spawn_link(fn ->
+        for {size, count} <- Enum.with_index(sizes) do
+          data = :rand.bytes(size)
+          send(sink, {sender, count, :erlang.md5(data), data})
+          send(sink, :between)
+        end
+      end)
+    end
+
+    send(sink, {:all, self()})
+    receive do: ({^sink, counts} -> counts)
+  end
+
+  defp sink(counts, 0) do
+    receive do: ({:all, from} -> send(from, {self(), counts}))
+  end
+
+  defp sink(counts, left) do
+    receive do
+      {sender, count, digest, data} ->
+        # In the order of each, and as it was.
+        ^count = Map.get(counts, sender, 0)
+        ^digest = :erlang.md5(data)
+        sink(Map.put(counts, sender, count + 1), left - 1)
+    end
+  end
+
   @records 100
   @mib 1_048_576
   test "a Mnesia table of #{@records} MiB is copied", c do

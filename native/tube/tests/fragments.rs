@@ -3,7 +3,28 @@
 #[path = "../src/driver/fragments.rs"]
 mod fragments;
 
-use fragments::{first_of_two, last_of, make_whole};
+use fragments::{Held, Next, Packet};
+
+/// With room for four bytes more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bytes {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl Packet for Bytes {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.room;
+        if fits {
+            self.bytes.extend(bytes);
+        }
+        fits
+    }
+}
 
 fn packet(kind: u8, sequence: u64, number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut packet = vec![131, kind];
@@ -13,47 +34,64 @@ fn packet(kind: u8, sequence: u64, number: u64, bytes: &[u8]) -> Vec<u8> {
     packet
 }
 
+fn first(sequence: u64, number: u64) -> Bytes {
+    let bytes = packet(69, sequence, number, b"\x01\x00\xffatoms and more");
+    Bytes { bytes, room: 4 }
+}
+
+fn holding(packet: &Bytes) -> Held<Bytes> {
+    let mut held = Held::nothing();
+    assert_eq!(held.hold(packet.clone()), None);
+    held
+}
+
 #[test]
 fn two_fragments_make_what_would_have_come_in_one() {
-    let first = packet(69, 7, 2, b"\x01\x00\xffatoms and more");
-    let last = packet(70, 7, 1, b", and the end");
-    let sequence = first_of_two(&first).unwrap();
-    let mut both = first.clone();
-    both.extend(last_of(sequence, &last).unwrap());
-    let begin = make_whole(&mut both);
-    assert_eq!(
-        &both[begin..],
-        b"\x83\x44\x01\x00\xffatoms and more, and the end"
-    );
+    for end in [&b", all"[1..], b".", b""] {
+        let mut held = holding(&first(7, 2));
+        let Next::Joined(both, begin) = held.next(&packet(70, 7, 1, end)) else {
+            panic!("they belong together");
+        };
+        let whole = [&b"\x83\x44\x01\x00\xffatoms and more"[..], end].concat();
+        assert_eq!(both.bytes[begin..], whole);
+        assert_eq!(held.next(b"another"), Next::Apart(None));
+    }
 }
 
 #[test]
 fn only_the_first_of_two_is_held() {
     for (kind, number) in [(69, 1), (69, 3), (69, 0), (68, 2), (70, 2), (112, 2)] {
-        assert_eq!(first_of_two(&packet(kind, 7, number, b"bytes")), None);
+        let other = Bytes {
+            bytes: packet(kind, 7, number, b"bytes"),
+            room: 4,
+        };
+        assert_eq!(Held::nothing().hold(other.clone()), Some(other));
     }
-    let first = packet(69, 7, 2, b"");
-    assert!(first_of_two(&first).is_some());
-    for short in 0..first.len() {
-        assert_eq!(first_of_two(&first[..short]), None);
+    for length in 0..18 {
+        let mut short = first(7, 2);
+        short.bytes.truncate(length);
+        assert_eq!(Held::nothing().hold(short.clone()), Some(short));
     }
 }
 
 #[test]
-fn only_the_last_of_the_same_message_follows_it() {
-    let sequence = first_of_two(&packet(69, 7, 2, b"")).unwrap();
-    assert_eq!(
-        last_of(sequence, &packet(70, 7, 1, b"end")),
-        Some(&b"end"[..])
-    );
+fn what_does_not_follow_comes_after_the_first_as_it_was() {
+    let first = first(7, 2);
     for other in [
         packet(70, 8, 1, b"end"),
         packet(70, 7, 2, b"end"),
         packet(69, 7, 1, b"end"),
         packet(68, 7, 1, b"end"),
+        packet(70, 7, 1, b"longer"),
         packet(70, 7, 1, b"")[..17].to_vec(),
         vec![],
     ] {
-        assert_eq!(last_of(sequence, &other), None);
+        let mut held = holding(&first);
+        assert_eq!(held.next(&other), Next::Apart(Some(first.clone())));
+        // What it was the first of is not joined any more.
+        assert_eq!(held.next(&packet(70, 7, 1, b"end")), Next::Apart(None));
     }
+    let mut held = holding(&first);
+    assert_eq!(held.let_go(), Some(first));
+    assert_eq!(held.let_go(), None);
 }

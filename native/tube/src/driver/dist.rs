@@ -2,7 +2,7 @@
 //! that come out of the ring go to the VM. Until the handshake of OTP is over, the process that carries
 //! it out writes to the port and reads from the link, as anybody would who has a port.
 
-use super::fragments::{self, Sequence};
+use super::fragments::{Held, Next, Packet};
 use super::intake::{Intake, Whole};
 use super::sys;
 use super::term::{ATOMS, Sender};
@@ -29,8 +29,7 @@ pub struct Dist {
     connection: Pid,
     events: Sender,
     intake: Intake<SMALL>,
-    /// The first of two fragments, until the next packet shows whether they can be made one.
-    held: Option<(Sequence, Buffer)>,
+    held: Held<Buffer>,
     /// Sizes of the packets in the port's queue, which itself knows only bytes.
     queued: VecDeque<usize>,
     /// Bytes of the first of them that are in the ring.
@@ -84,7 +83,7 @@ impl Dist {
             connection,
             events,
             intake: Intake::new(),
-            held: None,
+            held: Held::nothing(),
             queued: VecDeque::new(),
             sent: 0,
             busy: false,
@@ -220,14 +219,6 @@ impl Dist {
         }
     }
 
-    /// Hands over the fragment that was held, as it came: packets keep their order.
-    fn let_go(&mut self) -> bool {
-        match self.held.take() {
-            Some((_, first)) => hand_over(self.port, &first, 0),
-            None => true,
-        }
-    }
-
     fn come_back(&self) {
         self.room.set(true);
         // SAFETY: in a callback of this port.
@@ -272,43 +263,37 @@ impl Small for Dist {
     }
 }
 
+impl Packet for Buffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        self.filled_mut()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        Buffer::append(self, bytes)
+    }
+}
+
 impl Outlet<Beam> for Dist {
     fn small(&mut self, owner: Pid) -> bool {
-        let (port, held) = (self.port, self.held.take());
+        let port = self.port;
         match self.intake.whole() {
-            Whole::Copied(bytes) => {
-                if let Some((sequence, mut packet)) = held {
-                    if let Some(last) = fragments::last_of(sequence, bytes)
-                        && packet.append(last)
-                    {
-                        let begin = fragments::make_whole(packet.filled_mut());
-                        return hand_over(port, &packet, begin);
-                    }
-                    if !hand_over(port, &packet, 0) {
-                        return false;
-                    }
+            Whole::Copied(bytes) => match self.held.next(bytes) {
+                Next::Joined(packet, begin) => hand_over(port, &packet, begin),
+                Next::Apart(first) => {
+                    first.is_none_or(|first| hand_over(port, &first, 0))
+                        // SAFETY: in a callback of this port; the VM copies the bytes.
+                        && unsafe { sys::driver_output(port, bytes.as_ptr(), bytes.len()) >= 0 }
                 }
-                // SAFETY: in a callback of this port; the VM copies the bytes.
-                unsafe { sys::driver_output(port, bytes.as_ptr(), bytes.len()) >= 0 }
-            }
-            Whole::Kept(binary) => {
-                self.held = held;
-                self.long(owner, binary)
-            }
+            },
+            Whole::Kept(binary) => self.long(owner, binary),
         }
     }
 
     fn long(&mut self, _owner: Pid, packet: Buffer) -> bool {
-        if !self.let_go() {
-            return false;
-        }
-        match fragments::first_of_two(packet.filled()) {
-            Some(sequence) => {
-                self.held = Some((sequence, packet));
-                true
-            }
-            None => hand_over(self.port, &packet, 0),
-        }
+        let port = self.port;
+        let first = self.held.let_go();
+        first.is_none_or(|first| hand_over(port, &first, 0))
+            && (self.held.hold(packet)).is_none_or(|packet| hand_over(port, &packet, 0))
     }
 
     fn passive(&mut self, _owner: Pid) {}

@@ -18,25 +18,83 @@ const NUMBER: usize = 10;
 /// What comes behind that.
 const REST: usize = 18;
 
+/// A packet that more can be put behind.
+pub trait Packet {
+    /// Its bytes.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// Puts bytes behind it. False, and nothing is done: there is no room.
+    fn append(&mut self, bytes: &[u8]) -> bool;
+}
+
+/// The first of two fragments, until the next packet shows whether they can be made one.
+pub struct Held<P>(Option<(Sequence, P)>);
+
+/// What is to be handed over, now that another packet has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<P> {
+    /// Only this, from that byte on: the packet that came is part of it.
+    Joined(P, usize),
+    /// What was held, as it came, and then the packet: all keep their order.
+    Apart(Option<P>),
+}
+
+impl<P: Packet> Held<P> {
+    /// Nothing.
+    pub fn nothing() -> Self {
+        Held(None)
+    }
+
+    /// A packet is to be handed over after what was held. `Some` if it is not itself to be held.
+    pub fn hold(&mut self, mut packet: P) -> Option<P> {
+        match first_of_two(packet.bytes()) {
+            Some(sequence) => {
+                self.0 = Some((sequence, packet));
+                None
+            }
+            None => Some(packet),
+        }
+    }
+
+    /// A packet has come.
+    pub fn next(&mut self, packet: &[u8]) -> Next<P> {
+        let Some((sequence, mut first)) = self.0.take() else {
+            return Next::Apart(None);
+        };
+        match last_of(sequence, packet) {
+            Some(last) if first.append(last) => {
+                let begin = make_whole(first.bytes());
+                Next::Joined(first, begin)
+            }
+            _ => Next::Apart(Some(first)),
+        }
+    }
+
+    /// What was held, since something comes that can be no part of it.
+    pub fn let_go(&mut self) -> Option<P> {
+        self.0.take().map(|(_, first)| first)
+    }
+}
+
 /// Which message a fragment is of: unique among those of a connection that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sequence([u8; 8]);
+struct Sequence([u8; 8]);
 
 /// The message of which this packet is the first of two fragments.
-pub fn first_of_two(packet: &[u8]) -> Option<Sequence> {
+fn first_of_two(packet: &[u8]) -> Option<Sequence> {
     let (sequence, number, _) = parse(packet, FIRST)?;
     (number == 2).then_some(sequence)
 }
 
 /// The bytes of this packet, if it is the last fragment of that message.
-pub fn last_of(sequence: Sequence, packet: &[u8]) -> Option<&[u8]> {
+fn last_of(sequence: Sequence, packet: &[u8]) -> Option<&[u8]> {
     let (of, number, bytes) = parse(packet, FURTHER)?;
     (of == sequence && number == 1).then_some(bytes)
 }
 
 /// Makes the header of a first fragment, with all other bytes behind it, that of a whole message; where that
 /// begins now.
-pub fn make_whole(packet: &mut [u8]) -> usize {
+fn make_whole(packet: &mut [u8]) -> usize {
     let begin = REST - 2;
     packet[begin..REST].copy_from_slice(&[VERSION, WHOLE]);
     begin
