@@ -4,28 +4,62 @@
 use crate::after::{After, Stop};
 use tube_ring::Violation;
 
-/// Bytes that an end has moved since it last slept, from which on it is in the middle of a stream.
-pub(crate) const STREAM: u32 = 64 << 10;
+/// Bytes that an end has moved since it last had nothing to do, from which on it is in the middle of a stream.
+const STREAM: u32 = 64 << 10;
 
-/// So many looks, with a pause after each: about two microseconds.
-const LOOKS: usize = 64;
+/// So many looks, with a pause after each: about five microseconds.
+const LOOKS: usize = 192;
+/// Where others wait for the one who looks: about two.
+const FEW: usize = 64;
 
-/// Whether something is `there` in a moment. Not if the other end sleeps: it is rung only once the caller is
-/// done.
-pub(crate) fn linger<P>(
-    after: &After<P>,
-    mut there: impl FnMut() -> Result<bool, Violation>,
-) -> Result<bool, Stop> {
-    if after.ring {
-        return Ok(false);
-    }
-    for _ in 0..LOOKS {
-        if there()? {
-            return Ok(true);
+/// The patience of one end.
+pub(crate) struct Linger {
+    moved: u32,
+    looks: usize,
+}
+
+impl Linger {
+    pub(crate) fn new() -> Linger {
+        Linger {
+            moved: 0,
+            looks: LOOKS,
         }
-        std::hint::spin_loop();
     }
-    Ok(false)
+
+    /// Others wait for the one who looks.
+    pub(crate) fn be_brief(&mut self) {
+        self.looks = FEW;
+    }
+
+    /// A message of so many bytes was moved.
+    #[inline]
+    pub(crate) fn moved(&mut self, bytes: u32) {
+        self.moved = self.moved.saturating_add(bytes);
+    }
+
+    /// There is nothing to do: was that the middle of a stream? Asked once.
+    pub(crate) fn is_due(&mut self) -> bool {
+        std::mem::take(&mut self.moved) >= STREAM
+    }
+
+    /// Whether something is `there` in a moment. Not if the other end sleeps: it is rung only once the caller
+    /// is done.
+    pub(crate) fn look<P>(
+        &self,
+        after: &After<P>,
+        mut there: impl FnMut() -> Result<bool, Violation>,
+    ) -> Result<bool, Stop> {
+        if after.ring {
+            return Ok(false);
+        }
+        for _ in 0..self.looks {
+            if there()? {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
 }
 
 #[cfg(test)]
@@ -33,15 +67,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn is_due_once_after_enough_bytes() {
+        let mut linger = Linger::new();
+        assert!(!linger.is_due());
+        linger.moved(STREAM - 1);
+        linger.moved(1);
+        assert!(linger.is_due());
+        assert!(!linger.is_due());
+        linger.moved(STREAM - 1);
+        assert!(!linger.is_due());
+        linger.moved(1);
+        assert!(!linger.is_due(), "bytes of before do not count");
+        linger.moved(u32::MAX);
+        linger.moved(1);
+        assert!(linger.is_due());
+    }
+
+    #[test]
     fn looks_until_it_is_there_and_not_for_ever() {
-        for (there_at, found) in [(1, true), (LOOKS, true), (LOOKS + 1, false)] {
-            let mut looks = 0;
-            let look = || {
-                looks += 1;
-                Ok(looks == there_at)
-            };
-            assert_eq!(linger(&After::<()>::default(), look), Ok(found));
-            assert_eq!(looks, there_at.min(LOOKS));
+        let mut linger = Linger::new();
+        for looks in [LOOKS, FEW] {
+            for (there_at, found) in [(1, true), (looks, true), (looks + 1, false)] {
+                let mut looked = 0;
+                let look = || {
+                    looked += 1;
+                    Ok(looked == there_at)
+                };
+                assert_eq!(linger.look(&After::<()>::default(), look), Ok(found));
+                assert_eq!(looked, there_at.min(looks));
+            }
+            linger.be_brief();
         }
     }
 
@@ -52,14 +107,14 @@ mod tests {
             ..After::default()
         };
         let never = || unreachable!("it sleeps");
-        assert_eq!(linger(&after, never), Ok(false));
+        assert_eq!(Linger::new().look(&after, never), Ok(false));
     }
 
     #[test]
     fn an_impossible_value_is_found_here_too() {
         let violated = || Err(Violation::State(7));
         assert_eq!(
-            linger(&After::<()>::default(), violated),
+            Linger::new().look(&After::<()>::default(), violated),
             Err(Stop::Violated)
         );
     }

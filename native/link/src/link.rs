@@ -182,6 +182,23 @@ impl<V: Vm> Link<V> {
         })
     }
 
+    /// In the middle of a stream an end waits a moment for more, before it sleeps. Shorter from here on, because
+    /// others wait for who has the link.
+    ///
+    /// # Errors
+    /// [`Refusal::Closed`].
+    pub fn be_brief(&self) -> Result<(), Refusal> {
+        let after = &mut After::default();
+        self.with_rx(after, |rx, _| {
+            rx.linger.be_brief();
+            Ok(())
+        })?;
+        self.with_tx(after, |tx, _| {
+            tx.linger.be_brief();
+            Ok(())
+        })
+    }
+
     /// Has the peer's end gone? Its descriptor then stays readable, and must not be watched.
     pub fn is_gone(&self) -> bool {
         self.status.now().has(Event::Gone)

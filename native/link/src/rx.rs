@@ -4,7 +4,7 @@ use crate::after::{After, Stop};
 use crate::assembly::{Assembly, Inlet};
 use crate::flow::{Gathered, Look, Mode, Received, Refusal};
 use crate::ground::Ground;
-use crate::linger::{STREAM, linger};
+use crate::linger::Linger;
 use crate::memory::Memory;
 use crate::poll::Poll;
 use crate::status::End;
@@ -33,8 +33,7 @@ pub(crate) struct Rx<V: Vm> {
     poller: Option<V::Process>,
     /// An active owner was told of the end.
     ended: bool,
-    /// Bytes taken since the owner last had to wait.
-    streamed: u32,
+    pub(crate) linger: Linger,
     /// Bytes of the largest message so far.
     pub(crate) largest: usize,
     pub(crate) ground: Ground,
@@ -75,7 +74,7 @@ impl<V: Vm> Rx<V> {
             poll: Poll::default(),
             poller: None,
             ended: false,
-            streamed: 0,
+            linger: Linger::new(),
             largest: 0,
             ground: Ground::Shared(memory),
         }
@@ -194,11 +193,11 @@ impl<V: Vm> Rx<V> {
     /// Whether the ring is empty for a moment only, in the middle of a stream. The sender gets all room back
     /// first: it may want it.
     fn is_more_coming(&mut self, after: &mut After<V::Process>) -> Result<bool, Stop> {
-        if std::mem::take(&mut self.streamed) < STREAM {
+        if !self.linger.is_due() {
             return Ok(false);
         }
         after.ring |= self.consumer.release()?;
-        linger(after, || self.consumer.is_ready())
+        self.linger.look(after, || self.consumer.is_ready())
     }
 
     /// What who polls for an active owner does.
@@ -323,7 +322,7 @@ impl<V: Vm> Rx<V> {
             match pulled {
                 Pull::Message(bytes) => {
                     self.largest = self.largest.max(bytes);
-                    self.streamed = self.streamed.saturating_add(bytes as u32);
+                    self.linger.moved(bytes as u32);
                     // Of a message in pieces this is the last piece; the others were counted.
                     self.poll.over(Instant::now);
                     let last = match self.assembly.buffer {

@@ -3,7 +3,7 @@
 use crate::after::{After, Stop};
 use crate::flow::{Refusal, Sent};
 use crate::ground::Ground;
-use crate::linger::{STREAM, linger};
+use crate::linger::Linger;
 use crate::memory::Memory;
 use std::sync::Arc;
 use tube_ring::{Producer, Progress, Push};
@@ -34,8 +34,7 @@ pub(crate) struct Tx<P> {
     waiting: Vec<P>,
     /// No new messages; the end of data is declared when the one in progress is done.
     finishing: bool,
-    /// Bytes of messages since there was last no room.
-    streamed: u32,
+    pub(crate) linger: Linger,
     /// Bytes of the largest message so far.
     pub(crate) largest: u32,
     pub(crate) ground: Ground,
@@ -48,7 +47,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             current: None,
             waiting: Vec::new(),
             finishing: false,
-            streamed: 0,
+            linger: Linger::new(),
             largest: 0,
             ground: Ground::Shared(memory),
         }
@@ -63,7 +62,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             && !self.finishing
             && self.producer.put(message);
         if put {
-            self.streamed = self.streamed.saturating_add(message.len() as u32);
+            self.linger.moved(message.len() as u32);
             self.largest = self.largest.max(message.len() as u32);
         }
         put
@@ -157,7 +156,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         for _ in 0..TRIES {
             match self.producer.push_parts(parts, progress, BUDGET)? {
                 Push::Whole => {
-                    self.streamed = self.streamed.saturating_add(progress.sent());
+                    self.linger.moved(progress.sent());
                     self.largest = self.largest.max(progress.sent());
                     after.ring |= self.producer.publish()?;
                     return Ok(Sent::Whole);
@@ -189,11 +188,11 @@ impl<P: Copy + PartialEq> Tx<P> {
     /// Whether the ring is full for a moment only, in the middle of a stream. The reader gets to know of all
     /// that is there first: it may want it.
     fn is_room_coming(&mut self, after: &mut After<P>) -> Result<bool, Stop> {
-        if std::mem::take(&mut self.streamed) < STREAM {
+        if !self.linger.is_due() {
             return Ok(false);
         }
         after.ring |= self.producer.publish()?;
-        linger(after, || self.producer.has_room())
+        self.linger.look(after, || self.producer.has_room())
     }
 
     /// Keeps account of whose message is in progress and who waits.

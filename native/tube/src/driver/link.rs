@@ -204,6 +204,8 @@ impl LinkPort {
         let way = match parties.form {
             Form::Dist => {
                 self.entry.link.restrict(dist::STRANGER)?;
+                // What others send, and what they are answered, waits for the port.
+                self.entry.link.be_brief()?;
                 Way::Vm(Dist::new(self.port, parties.connection, sender))
             }
             form => Way::Owner(Delivery::new(sender, form)),
