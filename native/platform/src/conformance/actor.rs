@@ -240,8 +240,10 @@ impl Actor for Member {
             let range = words.next().unwrap_or_default();
             let access = words.next().unwrap_or_default();
             // A single page without access is the guard of a thread's stack, which the C library keeps for
-            // the next thread.
-            access.ends_with('s') || access == "---p" && bytes(range) > PAGE
+            // the next thread; what ends at such a multiple is the rest of an arena, of which it makes another
+            // where one thread begins before the last has quite ended.
+            let (size, end) = extent(range);
+            access.ends_with('s') || access == "---p" && size > PAGE && !end.is_multiple_of(ARENA)
         };
         Footprint {
             descriptors: fs::read_dir("/proc/self/fd").expect("/proc").count(),
@@ -250,11 +252,14 @@ impl Actor for Member {
     }
 }
 
-/// The length of a range as `/proc/self/maps` has it.
-fn bytes(range: &str) -> usize {
+/// Of glibc's malloc (`HEAP_MAX_SIZE`), and its alignment.
+const ARENA: usize = 64 << 20;
+
+/// The length and the end of a range as `/proc/self/maps` has it.
+fn extent(range: &str) -> (usize, usize) {
     let address = |text| usize::from_str_radix(text, 16).unwrap_or(0);
     let (first, end) = range.split_once('-').unwrap_or_default();
-    address(end).saturating_sub(address(first))
+    (address(end).saturating_sub(address(first)), address(end))
 }
 
 fn readable(fd: PollFd<'_>, limit: Duration) -> bool {
