@@ -348,6 +348,7 @@ defmodule Tube.DomainTest do
     assert Domain.detach(name) == :ok
     assert_receive {:tube_domain, :lost}, 5_000
     assert Domain.detach(name) == :ok
-    refute_received {:tube_domain, _}
+    # A watch's first event, `:released`, may have come before all of this.
+    refute_received {:tube_domain, :lost}
   end
 end
