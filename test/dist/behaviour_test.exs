@@ -51,7 +51,8 @@ defmodule Tube.Dist.BehaviourTest do
   end
 
   # Where the VM cuts a message in two, and what the carrier makes one again (driver/fragments.rs): the
-  # second part none, short, and longer than there is room for; others between the two parts or not.
+  # second part none, short, and longer than there is room for. Whether others come between the two parts is
+  # the VM's to say; what happens then is in native/tube/tests/fragments.rs.
   @fragment 65_536
   @senders 4
   test "messages around the length of a fragment, of several senders, arrive whole and in order",

@@ -102,7 +102,8 @@ impl Buffer {
         if bytes.len() > room {
             return false;
         }
-        // SAFETY: there is that much room behind what was filled, of memory that nobody else has yet.
+        // SAFETY: there is that much room behind what was filled, and nobody else has that memory yet, so
+        // `bytes` do not lie in it.
         unsafe {
             let end = self.bytes().cast_mut().add(self.len);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());

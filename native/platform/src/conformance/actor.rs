@@ -240,8 +240,8 @@ impl Actor for Member {
             let range = words.next().unwrap_or_default();
             let access = words.next().unwrap_or_default();
             // A single page without access is the guard of a thread's stack, which the C library keeps for
-            // the next thread; what ends at such a multiple is the rest of an arena, of which it makes another
-            // where one thread begins before the last has quite ended.
+            // the next thread. What ends at a multiple of `ARENA` is the rest of an arena of malloc's, of which it
+            // makes another where one thread begins before the last has quite ended.
             let (size, end) = extent(range);
             access.ends_with('s') || access == "---p" && size > PAGE && !end.is_multiple_of(ARENA)
         };
