@@ -11,7 +11,7 @@ defmodule Tube.Dist do
   # VM's packets from then on, to the connection; `input/1` lets it hand over the peer's.
 
   alias Tube.Dist.Settings
-  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Poller, Tree, Xenstore}
+  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Poller, Xenstore}
 
   @type text :: charlist
 
@@ -28,7 +28,7 @@ defmodule Tube.Dist do
          {:ok, settings} <- Settings.get(),
          :ok <- order(:init.get_argument(:proto_dist)),
          :ok <- native(),
-         :ok <- explained(Tree.ensure_started()),
+         :ok <- explained(Tube.Supervisor.ensure_started()),
          {:ok, _domain} <- explained(Domain.attach(domid: domid)),
          {:ok, listener} <- listen_as(service, settings) do
       # Should the library's processes ever begin anew: as the same domain.
@@ -94,7 +94,7 @@ defmodule Tube.Dist do
 
   defp listen_again do
     with {:ok, settings} <- Settings.get(),
-         :ok <- Tree.ensure_started(),
+         :ok <- Tube.Supervisor.ensure_started(),
          {:ok, listener} <- listen_as(:persistent_term.get({__MODULE__, :service}), settings) do
       listener
     else
@@ -127,7 +127,7 @@ defmodule Tube.Dist do
     with {:ok, name, domid} <- parse(node),
          {:ok, service} <- service(name),
          {:ok, settings} <- Settings.get(),
-         :ok <- explained(Tree.ensure_started()),
+         :ok <- explained(Tube.Supervisor.ensure_started()),
          {:ok, domain} <- explained(Domain.attach()),
          :ok <- there?(domain, domid, service),
          {:ok, tube} <- open(domid, service, settings, ms) do

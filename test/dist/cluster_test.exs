@@ -59,7 +59,7 @@ defmodule Tube.Dist.ClusterTest do
              watch = Process.monitor(old)
              Process.exit(old, :kill)
              receive do: ({:DOWN, ^watch, :process, ^old, _} -> :ok)
-             Tube.Tree.ensure_started()
+             Tube.Supervisor.ensure_started()
              Process.whereis(Tube.Supervisor) != old
            end)
 

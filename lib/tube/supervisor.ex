@@ -1,4 +1,4 @@
-defmodule Tube.Tree do
+defmodule Tube.Supervisor do
   @moduledoc false
   # The processes of the library. All of them idle until the first tube or listener: starting them
   # neither attaches to a platform nor starts a hub.
