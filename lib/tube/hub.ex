@@ -4,7 +4,7 @@ defmodule Tube.Hub do
   # start. A lock file decides between those that start one at the same time, so nobody has to ask
   # first; and one that was started so leaves by itself when it has had no domain for a while.
 
-  alias Tube.Raw
+  alias Tube.Domain.RawFile
 
   # How long a hub without domains stays.
   @idle_s 30
@@ -39,7 +39,7 @@ defmodule Tube.Hub do
   # has ever been, its lock file is; where one was stopped in good order no sockets are left in a
   # domain's directory, but the mount still says what it is.
   defp guest?(run_dir) do
-    case Raw.ls(run_dir) do
+    case RawFile.ls(run_dir) do
       {:ok, names} ->
         "hub.lock" not in names and
           (Enum.any?(names, &(&1 == "control.sock" or domain?(&1))) or domain_mounted?(run_dir))
@@ -51,7 +51,7 @@ defmodule Tube.Hub do
 
   # Fields 4 and 5 of mountinfo: what of its file system is mounted, and where.
   defp domain_mounted?(run_dir) do
-    case Raw.read("/proc/self/mountinfo") do
+    case RawFile.read("/proc/self/mountinfo") do
       {:ok, mounts} ->
         mounts
         |> String.split("\n", trim: true)

@@ -16,7 +16,7 @@ defmodule Tube.Domain.Settings do
 
   import Bitwise
 
-  alias Tube.Raw
+  alias Tube.Domain.RawFile
 
   @domid_max 0x7FEF
 
@@ -49,7 +49,7 @@ defmodule Tube.Domain.Settings do
   end
 
   defp platform(nil, nil),
-    do: {:ok, if(match?({:ok, _stat}, Raw.stat(@xenbus)), do: :xen, else: :local)}
+    do: {:ok, if(match?({:ok, _stat}, RawFile.stat(@xenbus)), do: :xen, else: :local)}
 
   defp platform(nil, _named_dir), do: {:ok, :local}
   defp platform({platform, _where}, _dir) when platform in [:local, "local"], do: {:ok, :local}
@@ -115,7 +115,7 @@ defmodule Tube.Domain.Settings do
         )
 
       true ->
-        path |> Raw.expand() |> check(where)
+        path |> RawFile.expand() |> check(where)
     end
   end
 
@@ -123,8 +123,8 @@ defmodule Tube.Domain.Settings do
 
   # Who may write to the directory can put a socket of his own where we look for the hub's.
   defp check(path, where) do
-    with {:ok, stat} <- Raw.stat(path),
-         {:ok, %{uid: me}} <- Raw.stat("/proc/self") do
+    with {:ok, stat} <- RawFile.stat(path),
+         {:ok, %{uid: me}} <- RawFile.stat("/proc/self") do
       cond do
         stat.type != :directory ->
           bad_run_dir(path, where, "it is not a directory")
@@ -158,7 +158,7 @@ defmodule Tube.Domain.Settings do
   defp parent(path, where) do
     parent = Path.dirname(path)
 
-    case Raw.stat(parent) do
+    case RawFile.stat(parent) do
       {:ok, %{type: :directory}} ->
         {:ok, path}
 

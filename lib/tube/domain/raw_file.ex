@@ -1,4 +1,4 @@
-defmodule Tube.Raw do
+defmodule Tube.Domain.RawFile do
   @moduledoc false
   # The few looks at files and paths that tubes need, without OTP's file server: distribution starts before it,
   # and the functions of `File` would call a process that is not there.
