@@ -21,7 +21,8 @@ defmodule Tube.Domain do
   # `Tube.Domain.Server` is the process; this is how to speak with it.
 
   alias Tube.Domain.{Server, Settings}
-  alias Tube.{Hub, Native}
+  alias Tube.Domain.Hub
+  alias Tube.Native
 
   @enforce_keys [:platform, :name, :domid, :run_dir, :store]
   defstruct @enforce_keys

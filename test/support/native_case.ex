@@ -24,7 +24,7 @@ defmodule Tube.Test.NativeCase do
   setup_all do
     run_dir = RunDir.create()
     on_exit(fn -> RunDir.remove(run_dir) end)
-    :ok = Tube.Hub.start(run_dir)
+    :ok = Tube.Domain.Hub.start(run_dir)
     :ok = Native.driver()
     {:ok, one, 1} = Native.attach(:local, run_dir, 1)
     {:ok, two, 2} = Native.attach(:local, run_dir, 2)

@@ -4,7 +4,8 @@ defmodule Tube.DomainTest do
 
   import Tube.Test.{Eventually, RunDir}
 
-  alias Tube.{Domain, Hub, Native, Xenstore}
+  alias Tube.Domain.Hub
+  alias Tube.{Domain, Native, Xenstore}
   alias Tube.Domain.Settings
 
   setup :fresh_run_dir

@@ -4,7 +4,8 @@ defmodule Tube.Domain.Attempt do
   # not tied to that process.
 
   alias Tube.Domain.Settings
-  alias Tube.{Hub, Native}
+  alias Tube.Domain.Hub
+  alias Tube.Native
 
   @typedoc "`store` is a stream for which a port has to be opened."
   @type result ::

@@ -1,4 +1,4 @@
-defmodule Tube.Hub do
+defmodule Tube.Domain.Hub do
   @moduledoc false
   # The local platform's hypervisor and store is a program of its own, tube-hub, that any VM may
   # start. A lock file decides between those that start one at the same time, so nobody has to ask
