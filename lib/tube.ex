@@ -68,7 +68,8 @@ defmodule Tube do
   """
 
   alias Tube.Connection.Rings
-  alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options, Suspension}
+  alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options}
+  alias Tube.Domain.Suspension
 
   @enforce_keys [:pid, :port, :id]
   defstruct [:pid, :port, :id]

@@ -1,4 +1,4 @@
-defmodule Tube.Suspension do
+defmodule Tube.Domain.Suspension do
   @moduledoc false
   # What comes before and after a suspension or migration of the machine: `Tube.suspend/1`, `Tube.resume/0`.
   #
