@@ -6,7 +6,7 @@ defmodule Tube.PlatformTest do
   import Tube.Test.RunDir
 
   alias Tube.Domain
-  alias Tube.Domain.{Claim, Settings}
+  alias Tube.Domain.{ExclusiveClaim, Settings}
 
   @xenbus File.exists?("/dev/xen/xenbus")
 
@@ -88,16 +88,16 @@ defmodule Tube.PlatformTest do
 
     holder =
       spawn_link(fn ->
-        send(test, Claim.take())
+        send(test, ExclusiveClaim.take())
         receive do: (:end -> :ok)
       end)
 
     assert_receive {:ok, claim}
-    assert {:error, {:domid_taken, _text}} = Claim.take()
+    assert {:error, {:domid_taken, _text}} = ExclusiveClaim.take()
     monitor = Port.monitor(claim)
     send(holder, :end)
     assert_receive {:DOWN, ^monitor, :port, ^claim, _reason}
-    assert {:ok, _claim} = Claim.take()
+    assert {:ok, _claim} = ExclusiveClaim.take()
   end
 
   test "who insists on Xen where it is not is told everything that is missing" do

@@ -8,7 +8,7 @@ defmodule Tube.Domain.Server do
   use GenServer
 
   alias Tube.Domain
-  alias Tube.Domain.{Attempt, Claim, Settings, State}
+  alias Tube.Domain.{Attempt, ExclusiveClaim, Settings, State}
   alias Tube.{Handshake, Native, Paths, Xenstore}
   alias Tube.Xenstore.{Client, Stream}
 
@@ -238,7 +238,7 @@ defmodule Tube.Domain.Server do
   defp concluded(crash, state),
     do: concluded({:error, {:native, Exception.format_exit(crash)}}, state)
 
-  defp claim(%{wanted: %{platform: :xen}, claim: nil}), do: Claim.take()
+  defp claim(%{wanted: %{platform: :xen}, claim: nil}), do: ExclusiveClaim.take()
   defp claim(%{claim: claim}), do: {:ok, claim}
 
   defp connected(store, state, first?) do

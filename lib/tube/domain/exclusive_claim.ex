@@ -1,4 +1,4 @@
-defmodule Tube.Domain.Claim do
+defmodule Tube.Domain.ExclusiveClaim do
   @moduledoc false
   # That this VM is its Xen domain's only one with tubes, as the hub sees to it on the local platform.
   #
