@@ -8,7 +8,7 @@ defmodule Tube.Domain.Server do
   use GenServer
 
   alias Tube.Domain
-  alias Tube.Domain.{Attempt, ExclusiveClaim, Settings, State}
+  alias Tube.Domain.{AttachTask, ExclusiveClaim, Settings, State}
   alias Tube.{Handshake, Native, Paths, Xenstore}
   alias Tube.Xenstore.{Client, Stream}
 
@@ -108,7 +108,7 @@ defmodule Tube.Domain.Server do
 
   # Given up in the last moment.
   def handle_info({:concluded, _pid, result}, state) do
-    Attempt.undo(result)
+    AttachTask.undo(result)
     {:noreply, state}
   end
 
@@ -194,7 +194,7 @@ defmodule Tube.Domain.Server do
 
     {pid, monitor} =
       spawn_monitor(fn ->
-        result = if platform, do: Attempt.reopen(platform), else: Attempt.attach(settings)
+        result = if platform, do: AttachTask.reopen(platform), else: AttachTask.attach(settings)
         send(domain, {:concluded, self(), result})
       end)
 
@@ -213,17 +213,17 @@ defmodule Tube.Domain.Server do
       connected(store, %{state | wanted: %{state.wanted | domid: domid}}, first?)
     else
       {:error, error} ->
-        Attempt.undo(result)
+        AttachTask.undo(result)
         failed(error, state)
 
       {part, {:error, reason}} ->
-        Attempt.undo(result)
+        AttachTask.undo(result)
         failed({:native, "#{part}: #{inspect(reason)}"}, state)
     end
   end
 
   defp concluded({:reopened, _store} = result, %{platform: nil} = state) do
-    Attempt.undo(result)
+    AttachTask.undo(result)
     failed({:no_hub, "the hub has gone"}, state)
   end
 

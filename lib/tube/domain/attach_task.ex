@@ -1,4 +1,4 @@
-defmodule Tube.Domain.Attempt do
+defmodule Tube.Domain.AttachTask do
   @moduledoc false
   # One attempt to attach. It may take seconds, so a process of its own runs it; what it gives is
   # not tied to that process.
