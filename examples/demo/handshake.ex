@@ -8,7 +8,7 @@ defmodule Tube.Demo.Handshake do
 
   # Each of two arguments, the one that matters first: an operation as it is carried out, an
   # event as the pure machine of either side gets it.
-  @operation {Tube.Connection.Operation, :carry_out, 2}
+  @operation {Tube.Connection.Effects, :carry_out, 2}
   @events [{Tube.Handshake.Nock, :handle, 2}, {Tube.Handshake.Tip, :handle, 2}]
 
   # XenbusState, in decimal as it stands in the store.

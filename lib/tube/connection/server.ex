@@ -11,7 +11,7 @@ defmodule Tube.Connection.Server do
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{Operation, Owner, Rings, State}
+  alias Tube.Connection.{Effects, Owner, Rings, State}
   alias Tube.{Commands, Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
@@ -325,7 +325,7 @@ defmodule Tube.Connection.Server do
 
   # Some operations are answered on the spot; their events follow once all operations are done.
   defp run(state, ops) do
-    {state, events} = Enum.reduce(ops, {state, []}, &Operation.carry_out/2)
+    {state, events} = Enum.reduce(ops, {state, []}, &Effects.carry_out/2)
     events |> Enum.reverse() |> Enum.reduce(state, &event(&2, &1))
   end
 
@@ -333,7 +333,7 @@ defmodule Tube.Connection.Server do
 
   @doc """
   Frees the rings. If the owner has still to hear something through them, it does so from a copy. For
-  `Operation`.
+  `Effects`.
   """
   @spec let_go(State.t()) :: State.t()
   def let_go(state) do
@@ -406,7 +406,7 @@ defmodule Tube.Connection.Server do
   @impl true
   def terminate(_reason, %{ended: nil, store_up: true} = state) do
     Rings.shut(state.tube)
-    Operation.transaction(state, state.module.remove(state.machine), timeout: 1_000)
+    Effects.transaction(state, state.module.remove(state.machine), timeout: 1_000)
   end
 
   def terminate(_reason, _state), do: :ok

@@ -1,4 +1,4 @@
-defmodule Tube.Connection.Operation do
+defmodule Tube.Connection.Effects do
   @moduledoc false
   # Carries out what `Tube.Handshake` asks for, one operation at a time.
   #
