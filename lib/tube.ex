@@ -67,7 +67,7 @@ defmodule Tube do
   each of them can be pasted into one IEx session.
   """
 
-  alias Tube.Connection.Rings
+  alias Tube.Connection.Link
   alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options}
   alias Tube.Domain.Suspension
 
@@ -512,7 +512,7 @@ defmodule Tube do
 
   def setopts(tube, _options), do: elsewhere!(tube)
 
-  defp set_active(tube, %{active: active}), do: Native.active(tube.port, Rings.mode(active))
+  defp set_active(tube, %{active: active}), do: Native.active(tube.port, Link.mode(active))
   defp set_active(_tube, _options), do: :ok
 
   @doc """
@@ -536,7 +536,7 @@ defmodule Tube do
     names = Options.names!(names, :getopts)
 
     with {:ok, options} <- Connection.options(tube), {:ok, now} <- Native.info(tube.id) do
-      options = %{options | active: Rings.active(now.active), ring: now.tx.ring}
+      options = %{options | active: Link.active(now.active), ring: now.tx.ring}
       {:ok, for(name <- names, do: {name, Map.fetch!(options, name)})}
     end
   end

@@ -5,7 +5,7 @@ defmodule Tube.Connection.Effects do
   # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
   # operations were answered by on the spot, newest first.
 
-  alias Tube.Connection.{Rings, Server, State}
+  alias Tube.Connection.{Link, Server, State}
   alias Tube.{Door, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
 
   # Milliseconds, at least.
@@ -14,14 +14,14 @@ defmodule Tube.Connection.Effects do
   @spec carry_out(Handshake.op(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
   def carry_out({:allocate, spec}, {state, events}) do
-    case Rings.allocate(state.domain.platform, spec, state.options) do
+    case Link.allocate(state.domain.platform, spec, state.options) do
       {:ok, tube, refs} -> {%{state | tube: tube}, [{:allocated, {:ok, refs}} | events]}
       error -> {state, [{:allocated, error} | events]}
     end
   end
 
   def carry_out({:map, spec}, {state, events}) do
-    case Rings.map(state.domain.platform, spec, state.options) do
+    case Link.map(state.domain.platform, spec, state.options) do
       {:ok, tube} -> {%{state | tube: tube}, [{:mapped, :ok} | events]}
       error -> {state, [{:mapped, error} | events]}
     end
@@ -74,7 +74,7 @@ defmodule Tube.Connection.Effects do
   end
 
   defp change(:listen, state) do
-    :ok = Rings.start(state.tube, state.owner.pid, state.owner.form)
+    :ok = Link.start(state.tube, state.owner.pid, state.owner.form)
     %{state | listening: true}
   end
 
@@ -87,14 +87,14 @@ defmodule Tube.Connection.Effects do
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,
       do: Listener.ready(state.listener, state.tube),
-      else: Native.active(state.tube.port, Rings.mode(state.options.active))
+      else: Native.active(state.tube.port, Link.mode(state.options.active))
 
     %{state | connected: true}
   end
 
   # The peer takes nothing more: who sends is told so now, not when the rings go.
   defp change(:closing, state) do
-    Rings.shut(state.tube)
+    Link.shut(state.tube)
     state
   end
 

@@ -11,7 +11,7 @@ defmodule Tube.Connection.Server do
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{Effects, Owner, Rings, State}
+  alias Tube.Connection.{Effects, Link, Owner, State}
   alias Tube.{Commands, Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
@@ -96,7 +96,7 @@ defmodule Tube.Connection.Server do
 
   defp owner_call({:give, pid, mode}, _from, state) do
     if owner?(pid) do
-      mode = if mode == :initial, do: Rings.mode(state.options.active), else: mode
+      mode = if mode == :initial, do: Link.mode(state.options.active), else: mode
       Native.link_owner(state.tube.id, pid)
       state = %{state | owner: Owner.change(state.owner, pid)}
       {:reply, Native.active(state.tube.port, mode), state}
@@ -277,7 +277,7 @@ defmodule Tube.Connection.Server do
     do: event(%{shut(state) | commands: Commands.give_up(state.commands)}, event)
 
   defp shut(state) do
-    Rings.shut(state.tube)
+    Link.shut(state.tube)
     state
   end
 
@@ -343,13 +343,13 @@ defmodule Tube.Connection.Server do
   defp cut(%{cut: true} = state), do: state
 
   defp cut(state) do
-    Rings.cut(state.tube, state.failed)
+    Link.cut(state.tube, state.failed)
     %{state | cut: true}
   end
 
   defp free(state) do
     span = Telemetry.ended(state.span, state.tube, State.why(state))
-    Rings.free(state.tube)
+    Link.free(state.tube)
     %{state | tube: nil, span: span}
   end
 
@@ -405,7 +405,7 @@ defmodule Tube.Connection.Server do
   # the end of our rings.
   @impl true
   def terminate(_reason, %{ended: nil, store_up: true} = state) do
-    Rings.shut(state.tube)
+    Link.shut(state.tube)
     Effects.transaction(state, state.module.remove(state.machine), timeout: 1_000)
   end
 

@@ -1,4 +1,4 @@
-defmodule Tube.Connection.Rings do
+defmodule Tube.Connection.Link do
   @moduledoc false
   # The native side of one tube, from nothing to nothing: made at the tip or mapped at the nock, given
   # to a driver port, started, shut, freed.
