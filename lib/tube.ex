@@ -67,8 +67,8 @@ defmodule Tube do
   each of them can be pasted into one IEx session.
   """
 
-  alias Tube.Connection.Link
-  alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options}
+  alias Tube.Connection.{CommandQueue, Link}
+  alias Tube.{Connection, Domain, Flow, Listener, Native, Options}
   alias Tube.Domain.Suspension
 
   @enforce_keys [:pid, :port, :id]
@@ -701,7 +701,7 @@ defmodule Tube do
          send_oct: tx.bytes,
          send_max: tx.largest,
          send_pend: tx.backlog,
-         send_dropped: Commands.dropped(dropped),
+         send_dropped: CommandQueue.dropped(dropped),
          full_waits: tx.waits,
          bells: rx.bells + tx.bells,
          bells_spared: rx.bells_spared + tx.bells_spared

@@ -11,8 +11,8 @@ defmodule Tube.Connection.Server do
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{Effects, Link, Owner, State}
-  alias Tube.{Commands, Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
+  alias Tube.Connection.{CommandQueue, Effects, Link, Owner, State}
+  alias Tube.{Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -66,7 +66,7 @@ defmodule Tube.Connection.Server do
 
   # Answered when there is room again, as a busy port suspends who commands it.
   def handle_call({:command, message}, from, state) do
-    case Commands.push(state.commands, state.tube.id, message) do
+    case CommandQueue.push(state.commands, state.tube.id, message) do
       {:ok, commands} -> ask(%{state | commands: commands}, {:reply, from})
       {:refused, reason, commands} -> {:reply, {:error, reason}, %{state | commands: commands}}
       {:error, _reason} = error -> {:reply, error, state}
@@ -80,7 +80,7 @@ defmodule Tube.Connection.Server do
   end
 
   defp ask(state, asker),
-    do: {:noreply, %{state | commands: Commands.ask(state.commands, state.tube.id, asker)}}
+    do: {:noreply, %{state | commands: CommandQueue.ask(state.commands, state.tube.id, asker)}}
 
   defp owner_call(_request, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
 
@@ -111,7 +111,7 @@ defmodule Tube.Connection.Server do
   # What was accepted is sent before the end is said.
   defp owner_call(:shutdown, _from, state) do
     state = %{state | shutting: true}
-    {:reply, :ok, if(Commands.empty?(state.commands), do: shut(state), else: state)}
+    {:reply, :ok, if(CommandQueue.empty?(state.commands), do: shut(state), else: state)}
   end
 
   defp owner_call(:close, from, %{closing: closing} = state) when closing in [nil, :suspend],
@@ -165,10 +165,10 @@ defmodule Tube.Connection.Server do
   def handle_info({:"$tube", id, event}, %{tube: %{id: id}} = state), do: driver(event, state)
 
   def handle_info({:"$tube_space", id}, %{tube: %{id: id}} = state),
-    do: settle(commands(state, Commands.resume(state.commands, id)))
+    do: settle(commands(state, CommandQueue.resume(state.commands, id)))
 
   def handle_info(:linger_over, state),
-    do: settle(if(Commands.empty?(state.commands), do: state, else: finish(state)))
+    do: settle(if(CommandQueue.empty?(state.commands), do: state, else: finish(state)))
 
   # What the peer has not taken by now is lost, and what is left in the store is swept up later.
   def handle_info(:suspend_over, %{suspenders: [_ | _] = suspenders} = state) do
@@ -209,7 +209,7 @@ defmodule Tube.Connection.Server do
   defp port_request({:command, data}, from, state) do
     case flatten(data) do
       {:ok, message} ->
-        settle(commands(state, Commands.push(state.commands, state.tube.id, message)))
+        settle(commands(state, CommandQueue.push(state.commands, state.tube.id, message)))
 
       :error ->
         bad_signal(from, state)
@@ -265,7 +265,7 @@ defmodule Tube.Connection.Server do
   defp close(state, closer, event \\ :close) do
     state = %{state | closer: closer, closing: event}
 
-    if Commands.empty?(state.commands) do
+    if CommandQueue.empty?(state.commands) do
       finish(state)
     else
       Process.send_after(self(), :linger_over, state.options.linger)
@@ -274,7 +274,7 @@ defmodule Tube.Connection.Server do
   end
 
   defp finish(%{closing: event} = state),
-    do: event(%{shut(state) | commands: Commands.give_up(state.commands)}, event)
+    do: event(%{shut(state) | commands: CommandQueue.give_up(state.commands)}, event)
 
   defp shut(state) do
     Link.shut(state.tube)
@@ -295,7 +295,7 @@ defmodule Tube.Connection.Server do
     state = %{state | commands: commands}
 
     cond do
-      not Commands.empty?(commands) -> state
+      not CommandQueue.empty?(commands) -> state
       state.closing != nil -> finish(state)
       state.shutting -> shut(state)
       true -> state
@@ -310,7 +310,7 @@ defmodule Tube.Connection.Server do
 
   # The link has ended, and says so by an event of its own.
   defp commands(state, {:error, _reason}),
-    do: commands(state, {:ok, Commands.give_up(state.commands)})
+    do: commands(state, {:ok, CommandQueue.give_up(state.commands)})
 
   ## The machine
 
@@ -362,7 +362,7 @@ defmodule Tube.Connection.Server do
       {:noreply, state}
     else
       state = state |> free() |> given_back()
-      Commands.give_up(state.commands)
+      CommandQueue.give_up(state.commands)
       forget()
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
       reason = if state.closing in [nil, :suspend], do: state.failed || state.ended, else: :closed

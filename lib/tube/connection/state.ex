@@ -2,8 +2,8 @@ defmodule Tube.Connection.State do
   @moduledoc false
   # What the process of one tube knows: how it begins, and what follows from it.
 
-  alias Tube.Connection.Owner
-  alias Tube.{Commands, Domain, Handshake, Native}
+  alias Tube.Connection.{CommandQueue, Owner}
+  alias Tube.{Domain, Handshake, Native}
 
   defstruct [
     :role,
@@ -43,7 +43,7 @@ defmodule Tube.Connection.State do
     span: nil,
     # the process that looks for data, see `Tube.Poller`
     poller: nil,
-    commands: Commands.new(:wait),
+    commands: CommandQueue.new(:wait),
     timers: %{},
     store_up: true,
     state: 1
@@ -94,7 +94,7 @@ defmodule Tube.Connection.State do
         peer: peer,
         tid: tid,
         options: options,
-        commands: Commands.new(options.on_full),
+        commands: CommandQueue.new(options.on_full),
         owner: Owner.new(opener, options.mode)
       }
 
@@ -123,7 +123,7 @@ defmodule Tube.Connection.State do
       peer: knock.peer,
       tid: knock.tid,
       options: options,
-      commands: Commands.new(options.on_full),
+      commands: CommandQueue.new(options.on_full),
       listener: listener,
       owner: Owner.new(listener, options.mode)
     }

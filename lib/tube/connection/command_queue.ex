@@ -1,4 +1,4 @@
-defmodule Tube.Commands do
+defmodule Tube.Connection.CommandQueue do
   @moduledoc false
   # Messages that a tube's process was told to send, as ports are told: `{owner, {:command, iodata}}`.
   #
