@@ -67,8 +67,8 @@ defmodule Tube do
   each of them can be pasted into one IEx session.
   """
 
-  alias Tube.Connection.{CommandQueue, Link}
-  alias Tube.{Connection, Domain, Flow, Listener, Native, Options}
+  alias Tube.Connection.{Blocking, CommandQueue, Link}
+  alias Tube.{Connection, Domain, Listener, Native, Options}
   alias Tube.Domain.Suspension
 
   @enforce_keys [:pid, :port, :id]
@@ -320,7 +320,7 @@ defmodule Tube do
 
     case Native.send(id, data) do
       :ok -> :ok
-      other -> Flow.send(other, id, data, timeout)
+      other -> Blocking.send(other, id, data, timeout)
     end
   end
 
@@ -373,8 +373,8 @@ defmodule Tube do
 
     # To flatten what is flat costs more than to look.
     if binaries?(messages),
-      do: Flow.send_many(messages, id, limit),
-      else: messages |> flatten() |> Flow.send_many(id, limit)
+      do: Blocking.send_many(messages, id, limit),
+      else: messages |> flatten() |> Blocking.send_many(id, limit)
   end
 
   def send_many(tube, messages, _options) when is_here(tube), do: no_list!(messages)
@@ -419,7 +419,7 @@ defmodule Tube do
   def recv(%__MODULE__{id: id, pid: pid}, timeout) when node(pid) == node() do
     case Native.recv(id) do
       {:ok, _data} = received -> received
-      other -> Flow.recv(other, id, timeout, fn -> Native.recv(id) end)
+      other -> Blocking.recv(other, id, timeout, fn -> Native.recv(id) end)
     end
   end
 
@@ -464,7 +464,7 @@ defmodule Tube do
 
     case Native.recv_many(id, most) do
       {:ok, _messages} = received -> received
-      other -> Flow.recv(other, id, timeout, fn -> Native.recv_many(id, most) end)
+      other -> Blocking.recv(other, id, timeout, fn -> Native.recv_many(id, most) end)
     end
   end
 

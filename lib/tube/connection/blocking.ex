@@ -1,4 +1,4 @@
-defmodule Tube.Flow do
+defmodule Tube.Connection.Blocking do
   @moduledoc false
   # Sending and receiving beyond one native call: going on with what a bounded call left over,
   # and waiting for space or data. Runs in the caller's process; no other process is involved.
