@@ -3,8 +3,8 @@ defmodule Tube.Connection do
   # One tube, as its owner and the rest of the library speak with it: calls of its process,
   # `Tube.Connection.Server`, and what is registered of it.
 
-  alias Tube.Connection.{Owner, Server, State}
-  alias Tube.{Domain, Handshake, Poller}
+  alias Tube.Connection.{BusyPoller, Owner, Server, State}
+  alias Tube.{Domain, Handshake}
 
   @type reason :: Tube.Error.reason()
 
@@ -51,7 +51,7 @@ defmodule Tube.Connection do
   def hand_over(tube, new_owner), do: call(tube.pid, {:give, new_owner, :initial})
 
   @doc "Sets what of the options is not the driver's to know."
-  @spec set(Tube.t(), %{optional(:send_timeout) => timeout, optional(:poll) => Poller.option()}) ::
+  @spec set(Tube.t(), %{optional(:send_timeout) => timeout, optional(:poll) => BusyPoller.option()}) ::
           :ok | {:error, reason}
   def set(tube, options), do: call(tube.pid, {:set, options})
 

@@ -11,7 +11,8 @@ defmodule Tube.Dist do
   # VM's packets from then on, to the connection; `input/1` lets it hand over the peer's.
 
   alias Tube.Dist.Settings
-  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Poller, Xenstore}
+  alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Xenstore}
+  alias Tube.Connection.BusyPoller
 
   @type text :: charlist
 
@@ -217,7 +218,7 @@ defmodule Tube.Dist do
   def input(tube) do
     with :ok <- Native.dist_input(tube.port) do
       # Linked to the caller, so the connection does not outlive who looks for its packets.
-      with {:ok, settings} <- Settings.get(), do: Poller.set(nil, tube, settings.poll)
+      with {:ok, settings} <- Settings.get(), do: BusyPoller.set(nil, tube, settings.poll)
       :ok
     end
   end

@@ -241,7 +241,7 @@ defmodule Tube.Native do
   off. What a wait for data then costs and gains is judged each time: see native/link/src/poll.rs.
 
   A passive owner polls by itself: `recv/1` says `:poll`. For an active one, or for a distribution
-  controller, somebody has to: see `poll/1` and `Tube.Poller`.
+  controller, somebody has to: see `poll/1` and `Tube.Connection.BusyPoller`.
   """
   @spec link_poll(id, 0..0xFFFFFFFF) :: :ok | {:error, :closed}
   def link_poll(_id, _microseconds), do: :erlang.nif_error(:not_loaded)

@@ -60,7 +60,7 @@ defmodule Tube.Dist.PollTest do
   defp pollers do
     for pid <- Process.list(),
         {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
-        Enum.any?(stack, &(elem(&1, 0) == Tube.Poller)),
+        Enum.any?(stack, &(elem(&1, 0) == Tube.Connection.BusyPoller)),
         do: pid
   end
 end

@@ -5,8 +5,8 @@ defmodule Tube.Connection.Effects do
   # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
   # operations were answered by on the spot, newest first.
 
-  alias Tube.Connection.{Link, Server, State}
-  alias Tube.{Door, Handshake, Listener, Native, Poller, Stats, Telemetry, Xenstore}
+  alias Tube.Connection.{BusyPoller, Link, Server, State}
+  alias Tube.{Door, Handshake, Listener, Native, Stats, Telemetry, Xenstore}
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -81,7 +81,7 @@ defmodule Tube.Connection.Effects do
   defp change(:connected, state) do
     state = %{state | span: Telemetry.connected(state.span)}
     {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
-    state = %{state | poller: Poller.set(nil, state.tube, state.options.poll)}
+    state = %{state | poller: BusyPoller.set(nil, state.tube, state.options.poll)}
     Stats.connected(self())
 
     # At the tip the listener owns it, passively, until somebody accepts.

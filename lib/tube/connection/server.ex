@@ -11,8 +11,8 @@ defmodule Tube.Connection.Server do
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{CommandQueue, Effects, Link, Owner, State}
-  alias Tube.{Domain, Door, Label, Native, Poller, Telemetry, Xenstore}
+  alias Tube.Connection.{BusyPoller, CommandQueue, Effects, Link, Owner, State}
+  alias Tube.{Domain, Door, Label, Native, Telemetry, Xenstore}
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -125,7 +125,7 @@ defmodule Tube.Connection.Server do
   end
 
   defp set_option({:poll, poll}, state) do
-    poller = Poller.set(state.poller, state.tube, poll)
+    poller = BusyPoller.set(state.poller, state.tube, poll)
     put_in(%{state | poller: poller}.options.poll, poll)
   end
 

@@ -41,7 +41,7 @@ defmodule Tube.Connection.State do
     shutting: false,
     # what `Tube.Telemetry` makes of it
     span: nil,
-    # the process that looks for data, see `Tube.Poller`
+    # the process that looks for data, see `Tube.Connection.BusyPoller`
     poller: nil,
     commands: CommandQueue.new(:wait),
     timers: %{},

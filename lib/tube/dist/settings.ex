@@ -13,7 +13,7 @@ defmodule Tube.Dist.Settings do
           ring: pos_integer,
           fragments: boolean,
           connect: boolean,
-          poll: Tube.Poller.option()
+          poll: Tube.Connection.BusyPoller.option()
         }
 
   @keys [:peers, :ring, :fragments, :connect, :poll]

@@ -2,7 +2,8 @@ defmodule Tube.PollTest do
   # Looks in place of bells. When to look and when to sleep is tested in native/link.
   use Tube.Test.NativeCase, async: false
 
-  alias Tube.{Options, Poller}
+  alias Tube.Connection.BusyPoller
+  alias Tube.Options
 
   # The longest that may be asked for, in microseconds.
   @most 10_000
@@ -17,7 +18,7 @@ defmodule Tube.PollTest do
   defp poller(tube) do
     Process.flag(:trap_exit, true)
     :ok = Native.active(tube.port, -1)
-    {:ok, poller} = Poller.start_link(tube)
+    {:ok, poller} = BusyPoller.start_link(tube)
     poller
   end
 
@@ -121,15 +122,15 @@ defmodule Tube.PollTest do
     Process.exit(poller, :kill)
     assert_receive {:EXIT, ^poller, :killed}, 5_000
     :ok = Native.send(tip.id, "while nobody looks")
-    assert Poller.stop(nil, tube) == nil
+    assert BusyPoller.stop(nil, tube) == nil
     assert_receive {:tube, ^tube, "while nobody looks"}, 5_000
     :ok = Native.send(tip.id, "by the bell")
     assert_receive {:tube, ^tube, "by the bell"}, 5_000
 
     # And so when it is stopped on purpose.
-    poller = Poller.set(nil, tube, {:adaptive, @most})
-    assert Poller.set(poller, tube, {:adaptive, 10}) == poller
-    assert Poller.set(poller, tube, :off) == nil
+    poller = BusyPoller.set(nil, tube, {:adaptive, @most})
+    assert BusyPoller.set(poller, tube, {:adaptive, 10}) == poller
+    assert BusyPoller.set(poller, tube, :off) == nil
     :ok = Native.send(tip.id, "again")
     assert_receive {:tube, ^tube, "again"}, 5_000
     refute_received {:EXIT, ^poller, _reason}

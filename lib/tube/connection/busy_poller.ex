@@ -1,4 +1,4 @@
-defmodule Tube.Poller do
+defmodule Tube.Connection.BusyPoller do
   @moduledoc false
   # A process that looks for data on behalf of somebody who is sent it: the owner of an active tube, or the
   # VM, where the tube carries distribution. A passive owner looks for itself, in `Tube.recv/2`.
