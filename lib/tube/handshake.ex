@@ -272,6 +272,6 @@ defmodule Tube.Handshake do
 
   On `{:ok, results}` commit, on `{:error, reason}` abort.
   """
-  @spec run([in_transaction], Tube.Handshake.Body.call()) :: {:ok, [result]} | {:error, term}
-  defdelegate run(requests, call), to: Tube.Handshake.Body
+  @spec run([in_transaction], Tube.Xenstore.Batch.call()) :: {:ok, [result]} | {:error, term}
+  defdelegate run(requests, call), to: Tube.Xenstore.Batch
 end

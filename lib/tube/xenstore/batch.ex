@@ -1,4 +1,4 @@
-defmodule Tube.Handshake.Body do
+defmodule Tube.Xenstore.Batch do
   @moduledoc false
   # The body of a transaction, in as few exchanges with the store as its decisions allow.
   #

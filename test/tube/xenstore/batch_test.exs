@@ -1,6 +1,6 @@
 Code.require_file("store.ex", __DIR__)
 
-defmodule Tube.Handshake.BodyTest do
+defmodule Tube.Xenstore.BatchTest do
   use ExUnit.Case, async: true
 
   alias Tube.Handshake
