@@ -2,7 +2,7 @@ defmodule Mix.Tube do
   @moduledoc false
   # What the tasks of tubes share: whose tubes are meant, and tables.
 
-  alias Tube.Snapshot
+  alias Tube.Stats.Snapshot
 
   @node [node: :string, cookie: :string]
 

@@ -9,7 +9,7 @@ defmodule Tube.Supervisor do
   #     ├── Tube.Connections   a process per tube
   #     ├── Tube.Door          what lets knocks in
   #     ├── Tube.Listeners     a process per service listened to
-  #     └── Tube.Stats         shows counters to whoever looks from outside
+  #     └── Tube.Stats.Publisher  shows counters to whoever looks from outside
   #
   # They belong to the application, unless distribution over tubes came first: the kernel starts that
   # before any application. Then they belong to nobody, so that neither the end of distribution
@@ -27,7 +27,7 @@ defmodule Tube.Supervisor do
       {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
       Tube.Door,
       {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one},
-      Tube.Stats
+      Tube.Stats.Publisher
     ]
 
     Supervisor.start_link(children, strategy: :rest_for_one, name: Tube.Supervisor)

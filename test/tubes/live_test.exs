@@ -170,7 +170,7 @@ defmodule Tube.TubesTest do
     assert messages > 1
     assert messages <= Lab.amount(150, 1_000)
     assert bytes =~ ~r/^\d/
-    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).watched end) == nil end)
+    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).watched end) == nil end)
   end
 
   # A VM on an emulated processor may take longer to answer than the program waits.

@@ -6,7 +6,8 @@ defmodule Tube.Connection.Effects do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.{BusyPoller, Link, Server, State}
-  alias Tube.{Door, Handshake, Listener, Native, Stats, Telemetry, Xenstore}
+  alias Tube.Stats.Publisher
+  alias Tube.{Door, Handshake, Listener, Native, Telemetry, Xenstore}
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -82,7 +83,7 @@ defmodule Tube.Connection.Effects do
     state = %{state | span: Telemetry.connected(state.span)}
     {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
     state = %{state | poller: BusyPoller.set(nil, state.tube, state.options.poll)}
-    Stats.connected(self())
+    Publisher.connected(self())
 
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,

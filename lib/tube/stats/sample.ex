@@ -4,7 +4,7 @@ defmodule Tube.Stats.Sample do
   #
   # One line, not a node each: they belong to one moment, and one write keeps them together.
 
-  alias Tube.Snapshot
+  alias Tube.Stats.Snapshot
 
   @doc "The line. `time` is in milliseconds since any moment that stays the same."
   @spec encode(Snapshot.tube(), non_neg_integer) :: String.t()

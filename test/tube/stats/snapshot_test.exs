@@ -1,4 +1,4 @@
-defmodule Tube.SnapshotTest do
+defmodule Tube.Stats.SnapshotTest do
   use Tube.Test.OneVM, async: true
 
   test "all tubes in order, or the first of them, with their counters", %{vm: vm} do
@@ -14,7 +14,7 @@ defmodule Tube.SnapshotTest do
           end
 
         :ok = Tube.send(List.last(tubes), "hello")
-        {Tube.Snapshot.take(), Tube.Snapshot.take(2)}
+        {Tube.Stats.Snapshot.take(), Tube.Stats.Snapshot.take(2)}
       end)
 
     assert for(tube <- all, do: {tube.role, tube.peer, tube.tid}) ==

@@ -1,4 +1,4 @@
-defmodule Tube.StatsTest do
+defmodule Tube.Stats.PublisherTest do
   # Counters for those outside: there while somebody asks for them, and bounded in every way.
   use ExUnit.Case, async: true
   use Tube.Test.VM
@@ -60,7 +60,7 @@ defmodule Tube.StatsTest do
     VM.run(nock, fn -> for n <- 1..3, do: Tube.send(Process.get(:tube), <<n::80>>) end)
     VM.run(tip, fn -> {:ok, _} = Tube.recv(Process.get(:tube)) end)
     refute tree(env) =~ "stats"
-    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats).tick end) == nil
+    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).tick end) == nil
 
     watch(env, 7)
     true!(fn -> sample(env, @nock) end)
@@ -92,25 +92,25 @@ defmodule Tube.StatsTest do
 
     for domid <- [5, 7], do: xenstore(env, "rm", [wish(domid)])
     true!(fn -> not (tree(env) =~ "stats") end)
-    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats).tick end) == nil
+    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).tick end) == nil
   end
 
   test "a wish that is not renewed is over after ten seconds", %{env: env, nock: nock} do
     watch(env, 7)
     true!(fn -> sample(env, @nock) end)
     true!(fn -> not (tree(env) =~ "stats") end, 15_000)
-    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats).tick end) == nil
+    assert VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).tick end) == nil
   end
 
   test "wishes without end cost what one costs", %{env: env, nock: nock} do
-    VM.run(nock, fn -> :sys.statistics(Tube.Stats, true) end)
+    VM.run(nock, fn -> :sys.statistics(Tube.Stats.Publisher, true) end)
     path = wish(7)
     began = System.monotonic_time(:millisecond)
     script = "for n in $(seq 100); do xenstore-write #{path} $n; xenstore-rm #{path}; done"
     {_out, 0} = System.cmd("sh", ["-c", script], env: env)
     seconds = div(System.monotonic_time(:millisecond) - began, 1_000) + 1
 
-    {:ok, counted} = VM.run(nock, fn -> :sys.statistics(Tube.Stats, :get) end)
+    {:ok, counted} = VM.run(nock, fn -> :sys.statistics(Tube.Stats.Publisher, :get) end)
     # An event and a look in each second, and a round.
     assert counted[:messages_in] in 1..(4 * seconds + 4)
   end
@@ -127,7 +127,7 @@ defmodule Tube.StatsTest do
     end)
 
     watch(env, 7)
-    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).full end) end)
+    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).full end) end)
     assert sample(env, @nock) == nil
     refute tree(env) =~ "stats/nock"
   end

@@ -1,7 +1,7 @@
-defmodule Tube.Snapshot do
+defmodule Tube.Stats.Snapshot do
   @moduledoc false
   # All connected tubes of this VM with what each has done so far: what `mix tube.list` prints and what
-  # `Tube.Stats` publishes. No process of a tube is asked, so none can hold this up.
+  # `Tube.Stats.Publisher` publishes. No process of a tube is asked, so none can hold this up.
 
   alias Tube.{Connection, Native}
 

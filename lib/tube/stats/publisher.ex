@@ -1,4 +1,4 @@
-defmodule Tube.Stats do
+defmodule Tube.Stats.Publisher do
   @moduledoc false
   # Shows the counters of this VM's tubes to whoever looks from outside, and to nobody else.
   #
@@ -12,8 +12,8 @@ defmodule Tube.Stats do
 
   use GenServer
 
-  alias Tube.{Connection, Domain, Handshake, Paths, Snapshot, Xenstore}
-  alias Tube.Stats.Sample
+  alias Tube.{Connection, Domain, Handshake, Paths, Xenstore}
+  alias Tube.Stats.{Sample, Snapshot}
 
   @interval 1_000
   # Whoever looks renews its wish several times in that time.
