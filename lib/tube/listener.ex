@@ -7,7 +7,8 @@ defmodule Tube.Listener do
 
   use GenServer, restart: :temporary
 
-  alias Tube.{Connection, Door, Label}
+  alias Tube.{Connection, Label}
+  alias Tube.Listener.Dispatcher
 
   defstruct [:owner, :options, ready: :queue.new(), waiting: :queue.new(), monitors: %{}]
 
@@ -61,7 +62,7 @@ defmodule Tube.Listener do
   def init({owner, options}) do
     Process.flag(:trap_exit, true)
 
-    case Door.add(options, owner) do
+    case Dispatcher.add(options, owner) do
       :ok ->
         Process.monitor(owner)
         Label.set({:tube_listener, options.service})

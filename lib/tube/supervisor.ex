@@ -7,7 +7,7 @@ defmodule Tube.Supervisor do
   #     ├── Tube.Registry      tubes by number, and the numbers that nocks have taken
   #     ├── Tube.Domain        this VM as a domain: platform, store connection, re-attaching
   #     ├── Tube.Connections   a process per tube
-  #     ├── Tube.Door          what lets knocks in
+  #     ├── Tube.Listener.Dispatcher  lets open requests in
   #     ├── Tube.Listeners     a process per service listened to
   #     └── Tube.Stats.Publisher  shows counters to whoever looks from outside
   #
@@ -25,7 +25,7 @@ defmodule Tube.Supervisor do
       {Registry, keys: :unique, name: Tube.Registry},
       Tube.Domain,
       {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
-      Tube.Door,
+      Tube.Listener.Dispatcher,
       {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one},
       Tube.Stats.Publisher
     ]

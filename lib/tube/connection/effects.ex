@@ -6,8 +6,9 @@ defmodule Tube.Connection.Effects do
   # operations were answered by on the spot, newest first.
 
   alias Tube.Connection.{BusyPoller, Link, Server, State}
+  alias Tube.Listener.Dispatcher
   alias Tube.Stats.Publisher
-  alias Tube.{Door, Handshake, Listener, Native, Telemetry, Xenstore}
+  alias Tube.{Handshake, Listener, Native, Telemetry, Xenstore}
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -111,7 +112,7 @@ defmodule Tube.Connection.Effects do
 
   defp change({:stop, reason}, state) do
     # The owner may keep this process for long, and the same peer may come again.
-    if state.role == :tip, do: Door.over(self())
+    if state.role == :tip, do: Dispatcher.over(self())
     %{state | ended: reason}
   end
 end

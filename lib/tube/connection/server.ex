@@ -12,7 +12,8 @@ defmodule Tube.Connection.Server do
   use GenServer, restart: :temporary
 
   alias Tube.Connection.{BusyPoller, CommandQueue, Effects, Link, Owner, State}
-  alias Tube.{Domain, Door, Label, Native, Telemetry, Xenstore}
+  alias Tube.{Domain, Label, Native, Telemetry, Xenstore}
+  alias Tube.Listener.Dispatcher
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -173,7 +174,7 @@ defmodule Tube.Connection.Server do
   # What the peer has not taken by now is lost, and what is left in the store is swept up later.
   def handle_info(:suspend_over, %{suspenders: [_ | _] = suspenders} = state) do
     for from <- suspenders, do: GenServer.reply(from, {:ok, :cut_short})
-    if state.role == :tip, do: Door.over(self())
+    if state.role == :tip, do: Dispatcher.over(self())
     failed = state.failed || :suspended
     state = %{state | ended: state.ended || failed, failed: failed, suspenders: []}
     settle(let_go(state))

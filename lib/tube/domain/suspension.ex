@@ -4,7 +4,8 @@ defmodule Tube.Domain.Suspension do
   #
   # Nobody gets the domain any more, then the doors close, then the tubes, and then the domain is left.
 
-  alias Tube.{Connection, Domain, Door}
+  alias Tube.{Connection, Domain}
+  alias Tube.Listener.Dispatcher
 
   require Logger
 
@@ -12,7 +13,7 @@ defmodule Tube.Domain.Suspension do
   @spec suspend(non_neg_integer) :: :ok
   def suspend(ms) do
     :ok = Domain.hold()
-    :ok = Door.withdraw()
+    :ok = Dispatcher.withdraw()
     close(System.monotonic_time(:millisecond) + ms, MapSet.new())
     Domain.leave()
   end
@@ -20,7 +21,7 @@ defmodule Tube.Domain.Suspension do
   @doc "Opens it again."
   @spec resume() :: :ok | {:error, Tube.Error.reason()}
   def resume do
-    with :ok <- Domain.resume(), do: Door.announce()
+    with :ok <- Domain.resume(), do: Dispatcher.announce()
   end
 
   # Again, until there is none that has not been told: one may just have begun when nobody was let in

@@ -1,4 +1,4 @@
-Code.require_file("store.ex", __DIR__)
+Code.require_file("../handshake/store.ex", __DIR__)
 
 defmodule Tube.Xenstore.BatchTest do
   use ExUnit.Case, async: true

@@ -1,4 +1,4 @@
-defmodule Tube.Door do
+defmodule Tube.Listener.Dispatcher do
   @moduledoc false
   # What lets knocks in: this domain's door in the store, the services behind it, and the watch
   # that tells of who knocks.
