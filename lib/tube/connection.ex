@@ -20,7 +20,7 @@ defmodule Tube.Connection do
   end
 
   @doc "A tube that the listener's service was knocked for."
-  @spec answer(Domain.t(), Handshake.Knock.knock(), Tube.Options.t(), pid | nil, term) ::
+  @spec answer(Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), pid | nil, term) ::
           {:ok, pid} | {:error, reason}
   def answer(domain, knock, options, listener, verdict) do
     start({:tip, domain, knock, options, listener, verdict})

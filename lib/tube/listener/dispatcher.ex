@@ -14,7 +14,7 @@ defmodule Tube.Listener.Dispatcher do
   use GenServer
 
   alias Tube.{Connection, Domain, Handshake, Listener, Options, Paths, Xenstore}
-  alias Tube.Handshake.Knock
+  alias Tube.Handshake.OpenRequest
 
   # `instance` names this VM among those of its domain.
   @enforce_keys [:instance]
@@ -238,7 +238,7 @@ defmodule Tube.Listener.Dispatcher do
   defp look(%{domain: nil} = state, _path), do: state
 
   defp look(%{domain: %{domid: me}} = state, path) do
-    case Knock.changed(path, me) do
+    case OpenRequest.changed(path, me) do
       {:look, peer, tid} -> knock(state, peer, tid)
       {:list, peer} -> look_at_all(state, peer)
       :ignore -> state
@@ -247,7 +247,7 @@ defmodule Tube.Listener.Dispatcher do
 
   defp look_at_all(state, peer) do
     case Xenstore.directory(state.domain.store, Paths.knocks(peer, state.domain.domid), @limit) do
-      {:ok, names} -> Enum.reduce(Knock.tids(names), state, &knock(&2, peer, &1))
+      {:ok, names} -> Enum.reduce(OpenRequest.tids(names), state, &knock(&2, peer, &1))
       {:error, _not_ours_to_read} -> state
     end
   end
@@ -256,9 +256,9 @@ defmodule Tube.Listener.Dispatcher do
   # is looked at again.
   defp knock(%{domain: domain} = state, peer, tid) do
     if domain != nil and not Map.has_key?(state.knocks, {peer, tid}) do
-      requests = Knock.requests(peer, domain.domid, tid)
+      requests = OpenRequest.requests(peer, domain.domid, tid)
 
-      case Knock.judge(answers(domain.store, requests), peer, domain.domid, tid) do
+      case OpenRequest.judge(answers(domain.store, requests), peer, domain.domid, tid) do
         {:knock, knock} -> answer(state, knock, admit(state, knock))
         {:refuse, knock, word} -> answer(state, knock, refuse(state, knock, word))
         :ignore -> state

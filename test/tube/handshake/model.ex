@@ -20,7 +20,7 @@ defmodule Tube.Handshake.Model do
   #     again: true               after a crash of its VM, a party starts anew with the same tube number
 
   alias Tube.Handshake
-  alias Tube.Handshake.{Chances, Knock, Party, TestStore}
+  alias Tube.Handshake.{Chances, OpenRequest, Party, TestStore}
   import Party, only: [changed: 3, event: 3, start: 4, update: 3]
 
   @nock 7
@@ -146,13 +146,13 @@ defmodule Tube.Handshake.Model do
 
   defp door_steps(%{door: door, rung: true} = w) when is_binary(door) do
     w = %{w | rung: false}
-    requests = Knock.requests(@nock, @tip, @tid)
+    requests = OpenRequest.requests(@nock, @tip, @tid)
 
     results =
       for request <- requests,
           do: w.store |> TestStore.request(w.flavour, @tip, request) |> elem(0)
 
-    case Knock.judge(results, @nock, @tip, @tid) do
+    case OpenRequest.judge(results, @nock, @tip, @tid) do
       {:knock, %{nonce: nonce, service: @service}} -> [{:knock, let_in(w, nonce, w.verdict)}]
       {:refuse, %{nonce: nonce}, word} -> [{:knock, let_in(w, nonce, {:refuse, word})}]
       :ignore -> [{:no_knock, w}]

@@ -3,7 +3,7 @@ defmodule Tube.Handshake.Party do
   # One party of the model: a machine, what it has asked for and not been answered, what it watches,
   # its timers, and its end of the rings. Its steps are what the real interpreter would do next.
 
-  alias Tube.Handshake.{Knock, TestStore}
+  alias Tube.Handshake.{OpenRequest, TestStore}
 
   @nock 7
   @tip 5
@@ -257,7 +257,7 @@ defmodule Tube.Handshake.Party do
         end)
 
       rung =
-        w.rung or (is_binary(w.door) and match?({:look, @nock, @tid}, Knock.changed(path, @tip)))
+        w.rung or (is_binary(w.door) and match?({:look, @nock, @tid}, OpenRequest.changed(path, @tip)))
 
       %{w | parties: parties, rung: rung}
     end)

@@ -1,28 +1,28 @@
-defmodule Tube.Handshake.KnockTest do
+defmodule Tube.Handshake.OpenRequestTest do
   use ExUnit.Case, async: true
 
-  alias Tube.Handshake.Knock
+  alias Tube.Handshake.OpenRequest
 
   @nonce "00000000000000a0"
   @tip "/local/domain/5/data/tip/7/3"
 
   test "only what concerns this tip is looked at, and once for a knock" do
-    assert Knock.changed("/local/domain/7/data/nock/5/3/state", 5) == {:look, 7, 3}
-    assert Knock.changed("/local/domain/7/data/nock/5/3", 5) == {:look, 7, 3}
-    assert Knock.changed("/local/domain/7/data/nock/5", 5) == {:list, 7}
+    assert OpenRequest.changed("/local/domain/7/data/nock/5/3/state", 5) == {:look, 7, 3}
+    assert OpenRequest.changed("/local/domain/7/data/nock/5/3", 5) == {:look, 7, 3}
+    assert OpenRequest.changed("/local/domain/7/data/nock/5", 5) == {:list, 7}
 
     for path <-
           ~w(/local/domain /local/domain/7/data/nock/5/3/nonce /local/domain/7/data/nock/6/3/state
                    /local/domain/5/data/tip/7/3/nock /local/domain/7/data/nock/5/03 /local/domain/7/name),
-        do: assert(Knock.changed(path, 5) == :ignore, path)
+        do: assert(OpenRequest.changed(path, 5) == :ignore, path)
   end
 
   test "names of a listing" do
-    assert Knock.tids(["0", "12", "x", "01", "4294967296", ""]) == [0, 12]
+    assert OpenRequest.tids(["0", "12", "x", "01", "4294967296", ""]) == [0, 12]
   end
 
   test "five reads, the state first" do
-    assert Knock.requests(7, 5, 3) ==
+    assert OpenRequest.requests(7, 5, 3) ==
              for(
                key <- ~w(state nonce version tip service),
                do: {:read, "/local/domain/7/data/nock/5/3/#{key}"}
@@ -64,6 +64,6 @@ defmodule Tube.Handshake.KnockTest do
         end
       end
 
-    Knock.judge(answers, 7, 5, 3)
+    OpenRequest.judge(answers, 7, 5, 3)
   end
 end

@@ -1,4 +1,4 @@
-defmodule Tube.Handshake.Knock do
+defmodule Tube.Handshake.OpenRequest do
   @moduledoc false
   # How a tip learns that it is asked: from paths that changed in the nock's own directory, which
   # only that domain can write. So the path alone says who knocks.
