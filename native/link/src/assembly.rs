@@ -1,7 +1,7 @@
 //! Messages on their way out of the ring: those in one piece straight to their last place, those in several
 //! into a buffer.
 
-use crate::vm::{Buffer, Small};
+use crate::vm::{Buffer, MessageSink};
 use tube_ring::{Fragment, Sink};
 
 /// Where the bytes of the message that is being pulled go.
@@ -39,7 +39,7 @@ pub(crate) struct Inlet<'a, B, S> {
     pub small: &'a mut S,
 }
 
-impl<B: Buffer, S: Small> Sink for Inlet<'_, B, S> {
+impl<B: Buffer, S: MessageSink> Sink for Inlet<'_, B, S> {
     #[inline]
     fn begin(&mut self, total: usize) -> bool {
         self.assembly.total = total;

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use crate::rx::Rx;
 use crate::status::{End, Event, Status};
 use crate::tx::Tx;
-use crate::vm::{Heap, Herald, Outlet, Small, Vm};
+use crate::vm::{Heap, Herald, MessageSink, Outlet, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,7 +57,7 @@ impl<V: Vm> Link<V> {
     pub fn recv(
         &self,
         owner: V::Process,
-        small: &mut impl Small,
+        small: &mut impl MessageSink,
         herald: &impl Herald<V::Process>,
     ) -> Result<Received<V::Buffer>, Refusal> {
         self.receive(owner, herald, |rx, end, after| {

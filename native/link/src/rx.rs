@@ -8,7 +8,7 @@ use crate::linger::Linger;
 use crate::memory::Memory;
 use crate::poll::Poll;
 use crate::status::End;
-use crate::vm::{Heap, Outlet, Small, Vm};
+use crate::vm::{Heap, MessageSink, Outlet, Vm};
 use std::sync::Arc;
 use std::time::Instant;
 use tube_ring::{Consumer, Pull};
@@ -84,7 +84,7 @@ impl<V: Vm> Rx<V> {
     pub(crate) fn recv(
         &mut self,
         owner: V::Process,
-        small: &mut impl Small,
+        small: &mut impl MessageSink,
         end: End,
         after: &mut After<V::Process>,
     ) -> Result<Received<V::Buffer>, Stop> {
@@ -303,7 +303,7 @@ impl<V: Vm> Rx<V> {
     }
 
     /// The next message, or as much of it as the budget allows.
-    fn step<S: Small>(
+    fn step<S: MessageSink>(
         &mut self,
         small: &mut S,
         budget: &mut usize,

@@ -22,7 +22,7 @@ pub trait Buffer: Sized + Send {
 }
 
 /// Where a message goes that is in the ring in one piece: straight to its last place.
-pub trait Small {
+pub trait MessageSink {
     /// Makes room for a message of `len` bytes, maybe none. False if there is no memory.
     fn room(&mut self, len: usize) -> bool;
 
@@ -31,12 +31,12 @@ pub trait Small {
 }
 
 /// Gathers many messages for one call.
-pub trait Heap<B>: Small {
+pub trait Heap<B>: MessageSink {
     /// The next message is among at most so many bytes known to be in the ring, their headers included;
     /// 0 when that is not known. How much to make room for at once.
     fn expect(&mut self, bytes: usize);
 
-    /// Keeps the message that [`Small`] has.
+    /// Keeps the message that [`MessageSink`] has.
     fn small(&mut self);
 
     /// Keeps a message that came in pieces.
@@ -56,8 +56,8 @@ pub trait Herald<P> {
 }
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
-pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
-    /// Delivers the message that [`Small`] has. False if the owner is no more.
+pub trait Outlet<V: Vm>: MessageSink + Herald<V::Process> {
+    /// Delivers the message that [`MessageSink`] has. False if the owner is no more.
     fn small(&mut self, owner: V::Process) -> bool;
 
     /// Delivers a message that came in pieces. False if the owner is no more.
@@ -73,7 +73,7 @@ pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
 /// For a link that data never flowed through: nobody waits, nobody listens.
 pub struct Nobody;
 
-impl Small for Nobody {
+impl MessageSink for Nobody {
     fn room(&mut self, _len: usize) -> bool {
         false
     }

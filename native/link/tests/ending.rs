@@ -214,7 +214,7 @@ fn closing_tells_those_who_wait_and_leaves_a_shell() {
 fn a_panic_under_a_lock_closes_that_half_and_nothing_more() {
     let tube = tube(4);
     struct Bomb;
-    impl tube_link::Small for Bomb {
+    impl tube_link::MessageSink for Bomb {
         fn room(&mut self, _len: usize) -> bool {
             panic!("on purpose")
         }

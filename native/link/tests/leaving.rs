@@ -234,7 +234,7 @@ fn a_peer_that_lied_has_lied() {
 #[test]
 fn a_half_that_panicked_holds_nothing_back() {
     struct Bomb;
-    impl tube_link::Small for Bomb {
+    impl tube_link::MessageSink for Bomb {
         fn room(&mut self, _len: usize) -> bool {
             panic!("on purpose")
         }

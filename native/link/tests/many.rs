@@ -4,7 +4,7 @@ mod toy;
 
 use std::mem::take;
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, poke_word, sleep, tube};
-use tube_link::{Event, Fragment, Gathered, Heap, Mode, Received, Refusal, Sent, Small};
+use tube_link::{Event, Fragment, Gathered, Heap, MessageSink, Mode, Received, Refusal, Sent};
 use tube_ring::wire;
 
 /// Gathers everything.
@@ -15,7 +15,7 @@ struct Pile {
     expected: usize,
 }
 
-impl Small for Pile {
+impl MessageSink for Pile {
     fn room(&mut self, len: usize) -> bool {
         self.last = Vec::with_capacity(len);
         true

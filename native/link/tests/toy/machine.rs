@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use tube_link::{Buffer, Event, Fragment, Herald, Outlet, Refusal, Small, Vm};
+use tube_link::{Buffer, Event, Fragment, Herald, MessageSink, Outlet, Refusal, Vm};
 
 /// The toy VM.
 pub struct Machine;
@@ -81,7 +81,7 @@ impl Ear {
     }
 }
 
-impl Small for Ear {
+impl MessageSink for Ear {
     fn room(&mut self, len: usize) -> bool {
         self.message = Vec::with_capacity(len);
         NO_MEMORY.with(|none| !*none.borrow())

@@ -4,7 +4,7 @@ use super::intake::{Intake, Whole};
 use super::term::{ATOMS, Bytes, Sender};
 use crate::handles::Form;
 use crate::process::{Beam, Buffer, Pid};
-use tube_link::{Event, Fragment, Herald, Outlet, Refusal, Small};
+use tube_link::{Event, Fragment, Herald, MessageSink, Outlet, Refusal};
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -35,7 +35,7 @@ fn send(sender: &Sender, form: Form, owner: Pid, bytes: Bytes<'_>) -> bool {
     }
 }
 
-impl Small for Delivery {
+impl MessageSink for Delivery {
     fn room(&mut self, len: usize) -> bool {
         self.intake.room(len)
     }

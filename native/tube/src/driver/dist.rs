@@ -9,7 +9,7 @@ use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use tube_link::{Event, Fragment, Herald, Link, Outlet, Refusal, Sent, Small};
+use tube_link::{Event, Fragment, Herald, Link, MessageSink, Outlet, Refusal, Sent};
 
 /// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
 /// handshake carry their length in two bytes with other carriers.
@@ -253,7 +253,7 @@ fn hand_over(port: sys::Port, packet: &Buffer, begin: usize) -> bool {
     }
 }
 
-impl Small for Dist {
+impl MessageSink for Dist {
     fn room(&mut self, len: usize) -> bool {
         self.intake.room(len)
     }

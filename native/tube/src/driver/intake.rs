@@ -2,7 +2,7 @@
 
 use crate::process::Buffer;
 use std::mem::MaybeUninit;
-use tube_link::{Buffer as _, Fragment, Small};
+use tube_link::{Buffer as _, Fragment, MessageSink};
 
 /// Takes messages: up to `ON_HAND` bytes to one place, from which the VM copies them, longer ones to a
 /// binary that the VM keeps as it is.
@@ -49,7 +49,7 @@ impl<const ON_HAND: usize> Intake<ON_HAND> {
     }
 }
 
-impl<const ON_HAND: usize> Small for Intake<ON_HAND> {
+impl<const ON_HAND: usize> MessageSink for Intake<ON_HAND> {
     fn room(&mut self, len: usize) -> bool {
         self.taken = if len <= ON_HAND {
             Taken::Hand(len)

@@ -12,7 +12,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Gathered, Look, Received, Refusal, Sent, Small};
+use tube_link::{Fragment, Gathered, Look, MessageSink, Received, Refusal, Sent};
 
 /// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
 macro_rules! enter {
@@ -268,7 +268,7 @@ struct Inline<'a> {
     made: Option<(Term<'a>, *mut MaybeUninit<u8>)>,
 }
 
-impl Small for Inline<'_> {
+impl MessageSink for Inline<'_> {
     fn room(&mut self, len: usize) -> bool {
         let mut term = MaybeUninit::uninit();
         // SAFETY: the VM gives `len` bytes, which live as long as the term, and initialises the term.

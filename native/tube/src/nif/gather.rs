@@ -7,7 +7,7 @@ use rustler::sys::{
 };
 use rustler::{Encoder, Env, ResourceArc, Term};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Heap, Small};
+use tube_link::{Fragment, Heap, MessageSink};
 
 /// Most messages of one call: a bound on the time that it holds its scheduler.
 pub const MOST: usize = 1024;
@@ -134,7 +134,7 @@ impl<'a> Gather<'a> {
     }
 }
 
-impl Small for Gather<'_> {
+impl MessageSink for Gather<'_> {
     fn room(&mut self, len: usize) -> bool {
         self.bytes += len;
         self.last = Some(match len {
