@@ -42,4 +42,4 @@ pub use link::Link;
 pub use make::{MakeError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
-pub use vm::{Buffer, Heap, Herald, MessageSink, Nobody, Outlet, Vm};
+pub use vm::{BatchSink, Buffer, Herald, MessageSink, Nobody, Outlet, Vm};

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use crate::rx::Rx;
 use crate::status::{End, Event, Status};
 use crate::tx::Tx;
-use crate::vm::{Heap, Herald, MessageSink, Outlet, Vm};
+use crate::vm::{BatchSink, Herald, MessageSink, Outlet, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,7 +74,7 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         most: usize,
-        heap: &mut impl Heap<V::Buffer>,
+        heap: &mut impl BatchSink<V::Buffer>,
         herald: &impl Herald<V::Process>,
     ) -> Result<Gathered, Refusal> {
         self.receive(owner, herald, |rx, end, after| {

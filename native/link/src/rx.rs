@@ -8,7 +8,7 @@ use crate::linger::Linger;
 use crate::memory::Memory;
 use crate::poll::Poll;
 use crate::status::End;
-use crate::vm::{Heap, MessageSink, Outlet, Vm};
+use crate::vm::{BatchSink, MessageSink, Outlet, Vm};
 use std::sync::Arc;
 use std::time::Instant;
 use tube_ring::{Consumer, Pull};
@@ -117,7 +117,7 @@ impl<V: Vm> Rx<V> {
 
     /// As many messages for a passive owner as are there, `most` and the budget allow, or what there is
     /// instead of the first.
-    pub(crate) fn recv_many<H: Heap<V::Buffer>>(
+    pub(crate) fn recv_many<H: BatchSink<V::Buffer>>(
         &mut self,
         owner: V::Process,
         most: usize,

@@ -31,7 +31,7 @@ pub trait MessageSink {
 }
 
 /// Gathers many messages for one call.
-pub trait Heap<B>: MessageSink {
+pub trait BatchSink<B>: MessageSink {
     /// The next message is among at most so many bytes known to be in the ring, their headers included;
     /// 0 when that is not known. How much to make room for at once.
     fn expect(&mut self, bytes: usize);

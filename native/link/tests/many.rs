@@ -4,7 +4,7 @@ mod toy;
 
 use std::mem::take;
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, poke_word, sleep, tube};
-use tube_link::{Event, Fragment, Gathered, Heap, MessageSink, Mode, Received, Refusal, Sent};
+use tube_link::{BatchSink, Event, Fragment, Gathered, MessageSink, Mode, Received, Refusal, Sent};
 use tube_ring::wire;
 
 /// Gathers everything.
@@ -31,7 +31,7 @@ impl MessageSink for Pile {
     }
 }
 
-impl Heap<Bytes> for Pile {
+impl BatchSink<Bytes> for Pile {
     fn expect(&mut self, bytes: usize) {
         self.expected = bytes;
     }

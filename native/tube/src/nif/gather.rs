@@ -7,7 +7,7 @@ use rustler::sys::{
 };
 use rustler::{Encoder, Env, ResourceArc, Term};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Heap, MessageSink};
+use tube_link::{BatchSink, Fragment, MessageSink};
 
 /// Most messages of one call: a bound on the time that it holds its scheduler.
 pub const MOST: usize = 1024;
@@ -26,7 +26,7 @@ pub struct Gather<'a> {
     len: usize,
     bytes: usize,
     most: usize,
-    /// See [`Heap::expect`].
+    /// See [`BatchSink::expect`].
     expected: usize,
     block: Option<Block>,
     /// The last message.
@@ -154,7 +154,7 @@ impl MessageSink for Gather<'_> {
     }
 }
 
-impl Heap<Buffer> for Gather<'_> {
+impl BatchSink<Buffer> for Gather<'_> {
     fn expect(&mut self, bytes: usize) {
         self.expected = bytes;
     }
