@@ -5,7 +5,7 @@ use crate::flow::{Flow, Refusal};
 use crate::link::{Link, ring};
 use crate::rx::{Delivered, Rx};
 use crate::status::Event;
-use crate::vm::{Herald, Outlet, Vm};
+use crate::vm::{Notifier, Outlet, Vm};
 
 impl<V: Vm> Link<V> {
     /// The event channel's descriptor is readable.
@@ -96,7 +96,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// Wakes those for whom the bell may have rung, and reports what is to be reported.
-    fn settle(&self, herald: &impl Herald<V::Process>) {
+    fn settle(&self, herald: &impl Notifier<V::Process>) {
         let mut after = After::default();
         let now = self.status.now();
         let over = now.has(Event::Gone) || now.has(Event::Violated);

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use crate::rx::Rx;
 use crate::status::{End, Event, Status};
 use crate::tx::Tx;
-use crate::vm::{BatchSink, Herald, MessageSink, Outlet, Vm};
+use crate::vm::{BatchSink, MessageSink, Notifier, Outlet, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,7 +58,7 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         small: &mut impl MessageSink,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<Received<V::Buffer>, Refusal> {
         self.receive(owner, herald, |rx, end, after| {
             rx.recv(owner, small, end, after)
@@ -75,7 +75,7 @@ impl<V: Vm> Link<V> {
         owner: V::Process,
         most: usize,
         heap: &mut impl BatchSink<V::Buffer>,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<Gathered, Refusal> {
         self.receive(owner, herald, |rx, end, after| {
             rx.recv_many(owner, most, heap, end, after)
@@ -85,7 +85,7 @@ impl<V: Vm> Link<V> {
     fn receive<R>(
         &self,
         owner: V::Process,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
         take: impl FnOnce(&mut Rx<V>, End, &mut After<V::Process>) -> Result<R, Stop>,
     ) -> Result<R, Refusal> {
         let mut after = After::default();
@@ -127,7 +127,7 @@ impl<V: Vm> Link<V> {
     pub fn set_owner(
         &self,
         owner: V::Process,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<(), Refusal> {
         let mut after = After::default();
         let done = self.with_rx(&mut after, |rx, after| {
@@ -319,7 +319,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// What is left to do when no lock is held any more.
-    pub(crate) fn finish(&self, after: After<V::Process>, herald: &impl Herald<V::Process>) {
+    pub(crate) fn finish(&self, after: After<V::Process>, herald: &impl Notifier<V::Process>) {
         ring(&after);
         for sender in after.senders {
             herald.space(sender);

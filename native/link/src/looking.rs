@@ -3,7 +3,7 @@
 use crate::after::After;
 use crate::flow::{Flow, Look, Refusal};
 use crate::link::Link;
-use crate::vm::{Herald, Outlet, Vm};
+use crate::vm::{Notifier, Outlet, Vm};
 use std::time::Duration;
 
 impl<V: Vm> Link<V> {
@@ -16,7 +16,7 @@ impl<V: Vm> Link<V> {
     pub fn set_poll(
         &self,
         most: Duration,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<(), Refusal> {
         let mut after = After::default();
         let done = self.with_rx(&mut after, |rx, after| {
@@ -40,7 +40,7 @@ impl<V: Vm> Link<V> {
     pub fn poll(
         &self,
         poller: V::Process,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<Look, Refusal> {
         let mut after = After::default();
         let look = self.with_rx(&mut after, |rx, after| rx.look(poller, after));

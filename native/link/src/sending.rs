@@ -4,7 +4,7 @@ use crate::after::After;
 use crate::flow::{Refusal, Sent};
 use crate::link::Link;
 use crate::tx::Put;
-use crate::vm::{Herald, Vm};
+use crate::vm::{Notifier, Vm};
 
 impl<V: Vm> Link<V> {
     /// Puts a short message into the ring, if nothing stands in its way: the quickest way to send. False:
@@ -41,7 +41,7 @@ impl<V: Vm> Link<V> {
         sender: V::Process,
         message: &[u8],
         done: u64,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<Sent, Refusal> {
         self.send_parts(sender, &[message], done, herald)
     }
@@ -55,7 +55,7 @@ impl<V: Vm> Link<V> {
         sender: V::Process,
         parts: &[B],
         done: u64,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<Sent, Refusal> {
         let mut after = After::default();
         let sent = self.with_tx(&mut after, |tx, after| {
@@ -73,7 +73,7 @@ impl<V: Vm> Link<V> {
         &self,
         sender: V::Process,
         messages: &mut impl Iterator<Item = &'m [u8]>,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> (usize, Result<Sent, Refusal>) {
         let (mut after, mut count) = (After::default(), 0);
         let next = self.with_tx(&mut after, |tx, after| {
@@ -93,7 +93,7 @@ impl<V: Vm> Link<V> {
     pub fn cancel(
         &self,
         sender: V::Process,
-        herald: &impl Herald<V::Process>,
+        herald: &impl Notifier<V::Process>,
     ) -> Result<(), Refusal> {
         let mut after = After::default();
         let done = self.with_tx(&mut after, |tx, after| tx.cancel(sender, after));
@@ -105,7 +105,7 @@ impl<V: Vm> Link<V> {
     ///
     /// # Errors
     /// [`Refusal::Closed`].
-    pub fn shutdown(&self, herald: &impl Herald<V::Process>) -> Result<(), Refusal> {
+    pub fn shutdown(&self, herald: &impl Notifier<V::Process>) -> Result<(), Refusal> {
         let mut after = After::default();
         let done = self.with_tx(&mut after, |tx, after| {
             tx.shutdown(after);

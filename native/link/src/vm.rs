@@ -44,7 +44,7 @@ pub trait BatchSink<B>: MessageSink {
 }
 
 /// Tells processes. Called with no lock held; a receiver that is no more is no error.
-pub trait Herald<P> {
+pub trait Notifier<P> {
     /// A registered sender may try again.
     fn space(&self, to: P);
 
@@ -56,7 +56,7 @@ pub trait Herald<P> {
 }
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
-pub trait Outlet<V: Vm>: MessageSink + Herald<V::Process> {
+pub trait Outlet<V: Vm>: MessageSink + Notifier<V::Process> {
     /// Delivers the message that [`MessageSink`] has. False if the owner is no more.
     fn small(&mut self, owner: V::Process) -> bool;
 
@@ -81,7 +81,7 @@ impl MessageSink for Nobody {
     fn take(&mut self, _bytes: Fragment<'_>) {}
 }
 
-impl<P> Herald<P> for Nobody {
+impl<P> Notifier<P> for Nobody {
     fn space(&self, _to: P) {}
 
     fn data(&self, _to: P) {}

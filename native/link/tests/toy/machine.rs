@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use tube_link::{Buffer, Event, Fragment, Herald, MessageSink, Outlet, Refusal, Vm};
+use tube_link::{Buffer, Event, Fragment, MessageSink, Notifier, Outlet, Refusal, Vm};
 
 /// The toy VM.
 pub struct Machine;
@@ -92,7 +92,7 @@ impl MessageSink for Ear {
     }
 }
 
-impl Herald<Process> for Ear {
+impl Notifier<Process> for Ear {
     fn space(&self, to: Process) {
         self.hear(Told::Space(to));
     }

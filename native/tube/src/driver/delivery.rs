@@ -4,7 +4,7 @@ use super::intake::{Intake, Whole};
 use super::term::{ATOMS, Bytes, Sender};
 use crate::handles::Form;
 use crate::process::{Beam, Buffer, Pid};
-use tube_link::{Event, Fragment, Herald, MessageSink, Outlet, Refusal};
+use tube_link::{Event, Fragment, MessageSink, Notifier, Outlet, Refusal};
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -82,7 +82,7 @@ impl Outlet<Beam> for Delivery {
     }
 }
 
-impl Herald<Pid> for Delivery {
+impl Notifier<Pid> for Delivery {
     fn space(&self, to: Pid) {
         self.sender.wake(to, ATOMS.our_space);
     }

@@ -9,7 +9,7 @@ use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use tube_link::{Event, Fragment, Herald, Link, MessageSink, Outlet, Refusal, Sent};
+use tube_link::{Event, Fragment, Link, MessageSink, Notifier, Outlet, Refusal, Sent};
 
 /// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
 /// handshake carry their length in two bytes with other carriers.
@@ -303,7 +303,7 @@ impl Outlet<Beam> for Dist {
     }
 }
 
-impl Herald<Pid> for Dist {
+impl Notifier<Pid> for Dist {
     fn space(&self, _to: Pid) {
         self.room.set(true);
     }

@@ -2,7 +2,7 @@
 //! makes allocates a vector for the arguments of each call.
 
 use super::gather::Gather;
-use super::{Voice, atoms, reason, refused, watch};
+use super::{NifNotifier, atoms, reason, refused, watch};
 use crate::guard::guarded;
 use crate::handles::{self, Entry};
 use crate::process::{Buffer, Pid};
@@ -85,7 +85,7 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
         let sender = Pid::caller(env);
         let sent = entry
             .link
-            .send(sender, &message, done, &Voice::new(env, id, entry));
+            .send(sender, &message, done, &NifNotifier::new(env, id, entry));
         watch::follow(
             env,
             id,
@@ -120,7 +120,7 @@ fn send_many<'a>(env: Env<'a>, [id, messages]: [Term<'a>; 2]) -> Option<Term<'a>
             return None;
         }
         let sender = Pid::caller(env);
-        let voice = Voice::new(env, id, entry);
+        let voice = NifNotifier::new(env, id, entry);
         let (count, next) = entry.link.send_many(sender, &mut messages, &voice);
         let begun = matches!(next, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0);
         watch::follow(env, id, entry, false, begun);
@@ -205,7 +205,7 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
         let owner = Pid::caller(env);
         entry
             .link
-            .recv(owner, &mut small, &Voice::new(env, id, entry))
+            .recv(owner, &mut small, &NifNotifier::new(env, id, entry))
     });
     Some(match received.unwrap_or(Err(Refusal::Closed)) {
         Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
@@ -229,7 +229,7 @@ fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
     let mut gather = Gather::new(env, most.decode().ok()?);
     let received = handles::with_link(id, |entry| {
         let owner = Pid::caller(env);
-        let voice = Voice::new(env, id, entry);
+        let voice = NifNotifier::new(env, id, entry);
         let most = gather.most();
         entry.link.recv_many(owner, most, &mut gather, &voice)
     });
@@ -252,7 +252,7 @@ fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let look = handles::with_link(id, |entry| {
         let poller = Pid::caller(env);
-        entry.link.poll(poller, &Voice::new(env, id, entry))
+        entry.link.poll(poller, &NifNotifier::new(env, id, entry))
     });
     Some(match look.unwrap_or(Err(Refusal::Closed)) {
         Ok(Look::Ready) => atoms::ready().to_term(env),

@@ -1,7 +1,7 @@
 //! Making links, and the calls about them that are not on the data path.
 
 use super::platform::Attached;
-use super::{Voice, atoms, failed, refused};
+use super::{NifNotifier, atoms, failed, refused};
 use crate::guard::guarded;
 use crate::handles::{self, Form, Parties};
 use crate::process::{Beam, Pid};
@@ -149,9 +149,9 @@ fn shutdown<'a>(env: Env<'a>, id: u64) -> Term<'a> {
 fn answer<'a>(
     env: Env<'a>,
     id: u64,
-    call: impl FnOnce(&handles::Entry, &Voice<'a>) -> Result<(), Refusal>,
+    call: impl FnOnce(&handles::Entry, &NifNotifier<'a>) -> Result<(), Refusal>,
 ) -> Term<'a> {
-    let called = handles::link(id).map(|entry| call(&entry, &Voice::new(env, id, &entry)));
+    let called = handles::link(id).map(|entry| call(&entry, &NifNotifier::new(env, id, &entry)));
     match called.unwrap_or(Err(Refusal::Closed)) {
         Ok(()) => atoms::ok().encode(env),
         Err(refusal) => refused(env, refusal),

@@ -9,7 +9,7 @@ pub mod watch;
 
 use crate::process::Pid;
 use rustler::{Atom, Encoder, Env, Term};
-use tube_link::{Event, Herald, Refusal};
+use tube_link::{Event, Notifier, Refusal};
 
 /// The atoms of the answers.
 pub mod atoms {
@@ -78,17 +78,17 @@ fn failed<'a>(env: Env<'a>, word: &str) -> Term<'a> {
 }
 
 /// Tells the processes of a link, from within a NIF call or callback.
-pub struct Voice<'a> {
+pub struct NifNotifier<'a> {
     env: Env<'a>,
     id: u64,
     connection: Option<Pid>,
 }
 
-impl<'a> Voice<'a> {
+impl<'a> NifNotifier<'a> {
     /// For the link `id` of `entry`.
-    pub fn new(env: Env<'a>, id: u64, entry: &crate::handles::Entry) -> Voice<'a> {
+    pub fn new(env: Env<'a>, id: u64, entry: &crate::handles::Entry) -> NifNotifier<'a> {
         let connection = entry.parties.get().map(|parties| parties.connection);
-        Voice {
+        NifNotifier {
             env,
             id,
             connection,
@@ -101,7 +101,7 @@ impl<'a> Voice<'a> {
     }
 }
 
-impl Herald<Pid> for Voice<'_> {
+impl Notifier<Pid> for NifNotifier<'_> {
     fn space(&self, to: Pid) {
         self.say(to, (atoms::our_space(), self.id));
     }

@@ -1,7 +1,7 @@
 //! Senders that die in the middle of a message. The rest of it will never come, and until somebody says
 //! so nobody else can send. The monitor is there only while a message is partly in the ring.
 
-use super::Voice;
+use super::NifNotifier;
 use crate::handles::{self, Entry, Watch};
 use crate::process::Pid;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
@@ -54,7 +54,7 @@ pub fn follow(env: Env<'_>, id: u64, entry: &Entry, was: bool, is: bool) {
 fn cancel(env: Env<'_>, id: u64, entry: &Entry, sender: Pid) {
     drop(take(entry, sender));
     // Closed meanwhile: then there is nothing to end.
-    _ = entry.link.cancel(sender, &Voice::new(env, id, entry));
+    _ = entry.link.cancel(sender, &NifNotifier::new(env, id, entry));
 }
 
 /// Only the own watch: the next sender may have begun, and be watched, before the last one looks.
