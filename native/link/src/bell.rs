@@ -5,11 +5,11 @@ use crate::flow::{Flow, Refusal};
 use crate::link::{Link, ring};
 use crate::rx::{Delivered, Rx};
 use crate::status::Event;
-use crate::vm::{Notifier, Outlet, Vm};
+use crate::vm::{Deliver, Notifier, Vm};
 
 impl<V: Vm> Link<V> {
     /// The event channel's descriptor is readable.
-    pub fn bell(&self, outlet: &mut impl Outlet<V>) -> Flow {
+    pub fn bell(&self, outlet: &mut impl Deliver<V>) -> Flow {
         // While there is more to deliver than the budget allows, the bell stays: it will call again. To
         // arm before the bell is taken would be to ask for one that is taken with it.
         if self.deliver(outlet, |_| false) == Delivered::Budget {
@@ -25,12 +25,12 @@ impl<V: Vm> Link<V> {
 
     /// Looks at everything once, as after a bell: when data begins to flow, when the owner wants messages,
     /// and when the last look ended with [`Flow::Later`].
-    pub fn resume(&self, outlet: &mut impl Outlet<V>) -> Flow {
+    pub fn resume(&self, outlet: &mut impl Deliver<V>) -> Flow {
         self.look(false);
         self.go_on(outlet)
     }
 
-    fn go_on(&self, outlet: &mut impl Outlet<V>) -> Flow {
+    fn go_on(&self, outlet: &mut impl Deliver<V>) -> Flow {
         let delivered = self.deliver(outlet, |_| true);
         self.settle(outlet);
         Flow::after(delivered)
@@ -39,7 +39,7 @@ impl<V: Vm> Link<V> {
     /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).
     pub(crate) fn deliver(
         &self,
-        outlet: &mut impl Outlet<V>,
+        outlet: &mut impl Deliver<V>,
         arm: impl FnOnce(&Rx<V>) -> bool,
     ) -> Delivered {
         let mut after = After::default();
@@ -72,7 +72,7 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Outlet<V>, reason: Option<Refusal>) {
+    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Deliver<V>, reason: Option<Refusal>) {
         if rx.tell_end(outlet, reason) {
             self.status.raise(Event::Told);
         }

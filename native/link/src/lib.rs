@@ -11,7 +11,7 @@
 //!   delivers to an active owner, and notices the end;
 //! * [`Link::close`] at last, which gives everything back.
 //!
-//! Messages and wake-ups go out through a [`Notifier`] and an [`Outlet`]. What happened to the link as
+//! Messages and wake-ups go out through a [`Notifier`] and an [`Deliver`]. What happened to the link as
 //! a whole ([`Event`]) is reported once, to whoever calls next.
 
 mod after;
@@ -42,4 +42,4 @@ pub use link::Link;
 pub use make::{MakeError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
-pub use vm::{BatchSink, Buffer, MessageSink, Nobody, Notifier, Outlet, Vm};
+pub use vm::{BatchSink, Buffer, Deliver, MessageSink, Notifier, NullDeliver, Vm};

@@ -8,7 +8,7 @@ use crate::memory::Memory;
 use crate::rx::Rx;
 use crate::status::{End, Event, Status};
 use crate::tx::Tx;
-use crate::vm::{BatchSink, MessageSink, Notifier, Outlet, Vm};
+use crate::vm::{BatchSink, Deliver, MessageSink, Notifier, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -219,7 +219,7 @@ impl<V: Vm> Link<V> {
 
     /// Gives everything back. Messages that are in the ring reach the peer all the same. Those who wait are
     /// told; so is an active owner, if the link broke and nobody has said so yet.
-    pub fn close(&self, outlet: &mut impl Outlet<V>) {
+    pub fn close(&self, outlet: &mut impl Deliver<V>) {
         let mut after = After::default();
         // Poisoned or not: this only takes things apart.
         let tx = self

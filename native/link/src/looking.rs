@@ -3,7 +3,7 @@
 use crate::after::After;
 use crate::flow::{Flow, Look, Refusal};
 use crate::link::Link;
-use crate::vm::{Notifier, Outlet, Vm};
+use crate::vm::{Deliver, Notifier, Vm};
 use std::time::Duration;
 
 impl<V: Vm> Link<V> {
@@ -54,7 +54,7 @@ impl<V: Vm> Link<V> {
 
     /// Delivers what there is, without a bell: for who polls, see [`poll`](Self::poll). Asks for a bell only
     /// if nobody may poll.
-    pub fn deliver_now(&self, outlet: &mut impl Outlet<V>) -> Flow {
+    pub fn deliver_now(&self, outlet: &mut impl Deliver<V>) -> Flow {
         let delivered = self.deliver(outlet, |rx| !rx.poll.is_on());
         self.finish(After::default(), outlet);
         Flow::after(delivered)

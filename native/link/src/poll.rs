@@ -1,7 +1,7 @@
 //! How long to look for data before asking for a bell.
 //!
 //! A bell costs a system call at the one end and a wake-up at the other, some ten microseconds together. Who
-//! has a processor to spare looks into the ring again and again instead, and hears within one. Nobody loops
+//! has a processor to spare looks into the ring again and again instead, and hears within one. NullDeliver loops
 //! in here: a caller that is told to look again lets others run, and then calls. Each wait is judged when
 //! it is over, so what does not pay is given up by itself.
 

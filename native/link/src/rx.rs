@@ -8,7 +8,7 @@ use crate::linger::Linger;
 use crate::memory::Memory;
 use crate::poll::Poll;
 use crate::status::End;
-use crate::vm::{BatchSink, MessageSink, Outlet, Vm};
+use crate::vm::{BatchSink, Deliver, MessageSink, Vm};
 use std::sync::Arc;
 use std::time::Instant;
 use tube_ring::{Consumer, Pull};
@@ -236,7 +236,7 @@ impl<V: Vm> Rx<V> {
 
     /// Messages to an active owner, as many as it wants and the budget allows. `arm` asks for a bell when
     /// there are no more.
-    pub(crate) fn deliver<O: Outlet<V>>(
+    pub(crate) fn deliver<O: Deliver<V>>(
         &mut self,
         outlet: &mut O,
         gone: bool,
@@ -288,7 +288,7 @@ impl<V: Vm> Rx<V> {
     }
 
     /// Tells an active owner, once, that all is delivered. Has it been told now?
-    pub(crate) fn tell_end<O: Outlet<V>>(
+    pub(crate) fn tell_end<O: Deliver<V>>(
         &mut self,
         outlet: &mut O,
         reason: Option<Refusal>,

@@ -290,7 +290,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         after.senders.append(&mut self.waiting);
     }
 
-    /// Lets go of the shared pages. Nobody reads what is sent from here on.
+    /// Lets go of the shared pages. NullDeliver reads what is sent from here on.
     pub(crate) fn leave_pages(&mut self) {
         let producer = &mut self.producer;
         self.ground.leave(producer.capacity(), |control, area| {

@@ -56,7 +56,7 @@ pub trait Notifier<P> {
 }
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
-pub trait Outlet<V: Vm>: MessageSink + Notifier<V::Process> {
+pub trait Deliver<V: Vm>: MessageSink + Notifier<V::Process> {
     /// Delivers the message that [`MessageSink`] has. False if the owner is no more.
     fn small(&mut self, owner: V::Process) -> bool;
 
@@ -71,9 +71,9 @@ pub trait Outlet<V: Vm>: MessageSink + Notifier<V::Process> {
 }
 
 /// For a link that data never flowed through: nobody waits, nobody listens.
-pub struct Nobody;
+pub struct NullDeliver;
 
-impl MessageSink for Nobody {
+impl MessageSink for NullDeliver {
     fn room(&mut self, _len: usize) -> bool {
         false
     }
@@ -81,7 +81,7 @@ impl MessageSink for Nobody {
     fn take(&mut self, _bytes: Fragment<'_>) {}
 }
 
-impl<P> Notifier<P> for Nobody {
+impl<P> Notifier<P> for NullDeliver {
     fn space(&self, _to: P) {}
 
     fn data(&self, _to: P) {}
@@ -89,7 +89,7 @@ impl<P> Notifier<P> for Nobody {
     fn event(&self, _event: Event) {}
 }
 
-impl<V: Vm> Outlet<V> for Nobody {
+impl<V: Vm> Deliver<V> for NullDeliver {
     fn small(&mut self, _owner: V::Process) -> bool {
         false
     }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use tube_link::{Buffer, Event, Fragment, MessageSink, Notifier, Outlet, Refusal, Vm};
+use tube_link::{Buffer, Deliver, Event, Fragment, MessageSink, Notifier, Refusal, Vm};
 
 /// The toy VM.
 pub struct Machine;
@@ -106,7 +106,7 @@ impl Notifier<Process> for Ear {
     }
 }
 
-impl Outlet<Machine> for Ear {
+impl Deliver<Machine> for Ear {
     fn small(&mut self, owner: Process) -> bool {
         let message = std::mem::take(&mut self.message);
         self.deliver(owner, message)

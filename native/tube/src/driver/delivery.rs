@@ -4,7 +4,7 @@ use super::intake::{Intake, Whole};
 use super::term::{ATOMS, Bytes, Sender};
 use crate::handles::Form;
 use crate::process::{Beam, Buffer, Pid};
-use tube_link::{Event, Fragment, MessageSink, Notifier, Outlet, Refusal};
+use tube_link::{Deliver, Event, Fragment, MessageSink, Notifier, Refusal};
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -45,7 +45,7 @@ impl MessageSink for Delivery {
     }
 }
 
-impl Outlet<Beam> for Delivery {
+impl Deliver<Beam> for Delivery {
     fn small(&mut self, owner: Pid) -> bool {
         match self.intake.whole() {
             Whole::Copied(bytes) => send(&self.sender, self.form, owner, Bytes::Copied(bytes)),

@@ -9,7 +9,7 @@ use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use tube_link::{Event, Fragment, Link, MessageSink, Notifier, Outlet, Refusal, Sent};
+use tube_link::{Deliver, Event, Fragment, Link, MessageSink, Notifier, Refusal, Sent};
 
 /// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
 /// handshake carry their length in two bytes with other carriers.
@@ -273,7 +273,7 @@ impl Packet for Buffer {
     }
 }
 
-impl Outlet<Beam> for Dist {
+impl Deliver<Beam> for Dist {
     fn small(&mut self, owner: Pid) -> bool {
         let port = self.port;
         match self.intake.whole() {

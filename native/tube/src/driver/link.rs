@@ -10,7 +10,7 @@ use crate::nif::watch;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
-use tube_link::{Flow, Mode, Nobody, Refusal};
+use tube_link::{Flow, Mode, NullDeliver, Refusal};
 
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
@@ -273,7 +273,7 @@ impl Drop for LinkPort {
         match way {
             Some(Way::Owner(mut delivery)) => self.entry.link.close(&mut delivery),
             Some(Way::Vm(mut dist)) => self.entry.link.close(&mut dist),
-            None => self.entry.link.close(&mut Nobody),
+            None => self.entry.link.close(&mut NullDeliver),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::handles::{self, Form, Parties};
 use crate::process::{Beam, Pid};
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
-use tube_link::{Link, MakeError, Nobody, Offer, Refusal};
+use tube_link::{Link, MakeError, NullDeliver, Offer, Refusal};
 use tube_platform::Domid;
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -77,7 +77,7 @@ fn link_free(id: u64) -> Atom {
     // Whoever has the port, or gets it first, is the one who closes.
     if let Some(entry) = handles::claim_link(id) {
         handles::remove_link(id);
-        guarded(|| entry.link.close(&mut Nobody));
+        guarded(|| entry.link.close(&mut NullDeliver));
     }
     atoms::ok()
 }
