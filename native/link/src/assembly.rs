@@ -34,12 +34,12 @@ impl<B: Buffer> Assembly<B> {
 }
 
 /// The ring's view of it.
-pub(crate) struct Inlet<'a, B, S> {
+pub(crate) struct SinkAdapter<'a, B, S> {
     pub assembly: &'a mut Assembly<B>,
     pub small: &'a mut S,
 }
 
-impl<B: Buffer, S: MessageSink> Sink for Inlet<'_, B, S> {
+impl<B: Buffer, S: MessageSink> Sink for SinkAdapter<'_, B, S> {
     #[inline]
     fn begin(&mut self, total: usize) -> bool {
         self.assembly.total = total;

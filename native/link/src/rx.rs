@@ -1,7 +1,7 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use crate::after::{After, Stop};
-use crate::assembly::{Assembly, Inlet};
+use crate::assembly::{Assembly, SinkAdapter};
 use crate::flow::{Gathered, Look, Mode, Received, Refusal};
 use crate::ground::Ground;
 use crate::linger::Linger;
@@ -310,7 +310,7 @@ impl<V: Vm> Rx<V> {
         after: &mut After<V::Process>,
     ) -> Result<Step<V::Buffer>, Stop> {
         loop {
-            let mut inlet = Inlet {
+            let mut inlet = SinkAdapter {
                 assembly: &mut self.assembly,
                 small,
             };

@@ -1,6 +1,6 @@
 //! Delivery of messages to the owner of a tube.
 
-use super::intake::{Intake, Whole};
+use super::intake::{MessageBuffer, Whole};
 use super::term::{ATOMS, Bytes, Sender};
 use crate::handles::Form;
 use crate::process::{Beam, Buffer, Pid};
@@ -14,7 +14,7 @@ const ON_HEAP: usize = 64;
 pub struct Delivery {
     sender: Sender,
     form: Form,
-    intake: Intake<ON_HEAP>,
+    intake: MessageBuffer<ON_HEAP>,
 }
 
 impl Delivery {
@@ -23,7 +23,7 @@ impl Delivery {
         Delivery {
             sender,
             form,
-            intake: Intake::new(),
+            intake: MessageBuffer::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! it out writes to the port and reads from the link, as anybody would who has a port.
 
 use super::fragments::{Held, Next, Packet};
-use super::intake::{Intake, Whole};
+use super::intake::{MessageBuffer, Whole};
 use super::sys;
 use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
@@ -28,7 +28,7 @@ pub struct Dist {
     /// Whom the link takes for the one sender there is, and who is told what becomes of the link.
     connection: Pid,
     events: Sender,
-    intake: Intake<SMALL>,
+    intake: MessageBuffer<SMALL>,
     held: Held<Buffer>,
     /// Sizes of the packets in the port's queue, which itself knows only bytes.
     queued: VecDeque<usize>,
@@ -82,7 +82,7 @@ impl Dist {
             port,
             connection,
             events,
-            intake: Intake::new(),
+            intake: MessageBuffer::new(),
             held: Held::nothing(),
             queued: VecDeque::new(),
             sent: 0,

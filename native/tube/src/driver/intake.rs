@@ -8,7 +8,7 @@ use tube_link::{Buffer as _, Fragment, MessageSink};
 /// binary that the VM keeps as it is.
 ///
 /// Never handed to the VM from the ring itself: it sizes a message, and then reads the same bytes again.
-pub struct Intake<const ON_HAND: usize> {
+pub struct MessageBuffer<const ON_HAND: usize> {
     taken: Taken,
     hand: Box<[MaybeUninit<u8>; ON_HAND]>,
 }
@@ -27,10 +27,10 @@ pub enum Whole<'a> {
     Kept(Buffer),
 }
 
-impl<const ON_HAND: usize> Intake<ON_HAND> {
+impl<const ON_HAND: usize> MessageBuffer<ON_HAND> {
     /// With nothing in it.
     pub fn new() -> Self {
-        Intake {
+        MessageBuffer {
             taken: Taken::Hand(0),
             hand: Box::new([MaybeUninit::uninit(); ON_HAND]),
         }
@@ -49,7 +49,7 @@ impl<const ON_HAND: usize> Intake<ON_HAND> {
     }
 }
 
-impl<const ON_HAND: usize> MessageSink for Intake<ON_HAND> {
+impl<const ON_HAND: usize> MessageSink for MessageBuffer<ON_HAND> {
     fn room(&mut self, len: usize) -> bool {
         self.taken = if len <= ON_HAND {
             Taken::Hand(len)

@@ -1,7 +1,7 @@
 //! The calls of the data path. They are entered as plain C functions, because the wrapper that rustler
 //! makes allocates a vector for the arguments of each call.
 
-use super::gather::Gather;
+use super::gather::BatchBuilder;
 use super::{NifNotifier, atoms, reason, refused, watch};
 use crate::guard::guarded;
 use crate::handles::{self, Entry};
@@ -226,7 +226,7 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
 
 fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
-    let mut gather = Gather::new(env, most.decode().ok()?);
+    let mut gather = BatchBuilder::new(env, most.decode().ok()?);
     let received = handles::with_link(id, |entry| {
         let owner = Pid::caller(env);
         let voice = NifNotifier::new(env, id, entry);

@@ -20,7 +20,7 @@ const SHARED: usize = 4096;
 const BLOCK: usize = 32 << 10;
 
 /// The messages of one call, in their order.
-pub struct Gather<'a> {
+pub struct BatchBuilder<'a> {
     env: Env<'a>,
     terms: [MaybeUninit<ErlNifTerm>; MOST],
     len: usize,
@@ -47,10 +47,10 @@ struct Place {
     bytes: *mut MaybeUninit<u8>,
 }
 
-impl<'a> Gather<'a> {
+impl<'a> BatchBuilder<'a> {
     /// For at most `most` messages.
-    pub fn new(env: Env<'a>, most: usize) -> Gather<'a> {
-        Gather {
+    pub fn new(env: Env<'a>, most: usize) -> BatchBuilder<'a> {
+        BatchBuilder {
             env,
             terms: [const { MaybeUninit::uninit() }; MOST],
             len: 0,
@@ -134,7 +134,7 @@ impl<'a> Gather<'a> {
     }
 }
 
-impl MessageSink for Gather<'_> {
+impl MessageSink for BatchBuilder<'_> {
     fn room(&mut self, len: usize) -> bool {
         self.bytes += len;
         self.last = Some(match len {
@@ -154,7 +154,7 @@ impl MessageSink for Gather<'_> {
     }
 }
 
-impl BatchSink<Buffer> for Gather<'_> {
+impl BatchSink<Buffer> for BatchBuilder<'_> {
     fn expect(&mut self, bytes: usize) {
         self.expected = bytes;
     }
