@@ -2,7 +2,7 @@
 //! with a half of a link locked.
 
 use crate::channel::Channel;
-use crate::flow::Refusal;
+use crate::flow::LinkError;
 use std::sync::Arc;
 use tube_ring::Violation;
 
@@ -34,30 +34,30 @@ impl<P> Default for After<P> {
 
 /// Why a half could not go on: by the state of things, or by a peer that breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    Refused(Refusal),
+pub(crate) enum Fail {
+    Refused(LinkError),
     Violated,
 }
 
-impl Stop {
+impl Fail {
     /// Does this say that nothing more will ever come?
     pub(crate) fn is_the_end(&self) -> bool {
-        use Refusal::{Closed, DomainGone, PeerDown, Protocol, Suspended};
+        use LinkError::{Closed, DomainGone, PeerDown, Protocol, Suspended};
         matches!(
             self,
-            Stop::Violated | Stop::Refused(Closed | PeerDown | DomainGone | Suspended | Protocol)
+            Fail::Violated | Fail::Refused(Closed | PeerDown | DomainGone | Suspended | Protocol)
         )
     }
 }
 
-impl From<Violation> for Stop {
-    fn from(_: Violation) -> Stop {
-        Stop::Violated
+impl From<Violation> for Fail {
+    fn from(_: Violation) -> Fail {
+        Fail::Violated
     }
 }
 
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
+impl From<LinkError> for Fail {
+    fn from(refusal: LinkError) -> Fail {
+        Fail::Refused(refusal)
     }
 }

@@ -1,7 +1,7 @@
 //! What the driver of a link does when the bell rings: delivers, wakes, and notices the end.
 
-use crate::after::{After, Stop};
-use crate::flow::{Flow, Refusal};
+use crate::after::{After, Fail};
+use crate::flow::{Flow, LinkError};
 use crate::link::{Link, ring};
 use crate::rx::{Delivered, Rx};
 use crate::status::Event;
@@ -47,7 +47,7 @@ impl<V: Vm> Link<V> {
             let now = self.status.now();
             let arm = arm(rx);
             let delivered = match now.has(Event::Violated) {
-                true => Err(Stop::Violated),
+                true => Err(Fail::Violated),
                 false => rx.deliver(outlet, now.has(Event::Gone), arm, after),
             };
             match delivered {
@@ -55,7 +55,7 @@ impl<V: Vm> Link<V> {
                     self.note_end(rx);
                     self.tell_end(rx, outlet, self.status.now().fault());
                 }
-                Err(Stop::Violated) => self.tell_end(rx, outlet, Some(Refusal::Protocol)),
+                Err(Fail::Violated) => self.tell_end(rx, outlet, Some(LinkError::Protocol)),
                 _ => {}
             }
             delivered
@@ -67,12 +67,12 @@ impl<V: Vm> Link<V> {
         match delivered {
             Ok(delivered) => delivered,
             // The message is still there; try again.
-            Err(Refusal::NoMemory) => Delivered::Budget,
+            Err(LinkError::NoMemory) => Delivered::Budget,
             Err(_) => Delivered::Passive,
         }
     }
 
-    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Deliver<V>, reason: Option<Refusal>) {
+    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Deliver<V>, reason: Option<LinkError>) {
         if rx.tell_end(outlet, reason) {
             self.status.raise(Event::Told);
         }
@@ -86,7 +86,7 @@ impl<V: Vm> Link<V> {
             let gone = gone || rx.ground.peer_gone()?;
             self.note_end(rx);
             if gone {
-                self.status.raise_gone(Refusal::PeerDown);
+                self.status.raise_gone(LinkError::PeerDown);
             }
             Ok(())
         });

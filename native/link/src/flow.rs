@@ -54,7 +54,7 @@ pub enum Look {
 
 /// Why a call did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum LinkError {
     /// Our end is closed or has finished, or the peer has finished and all is taken.
     Closed,
     /// The peer's end has gone without having finished.

@@ -36,10 +36,10 @@ mod vm;
 
 pub use census::Census;
 pub use channel::Channel;
-pub use flow::{Flow, Gathered, Look, Mode, Received, Refusal, Sent};
+pub use flow::{Flow, Gathered, LinkError, Look, Mode, Received, Sent};
 pub use info::Info;
 pub use link::Link;
-pub use make::{MakeError, Offer, Refs};
+pub use make::{ConnectError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
 pub use vm::{BatchSink, Buffer, Deliver, MessageSink, Notifier, NullDeliver, Vm};

@@ -1,7 +1,7 @@
 //! A moment's patience in a stream. To sleep and to be rung costs either side many times what it takes the
 //! other, which is at work, to go on by one message.
 
-use crate::after::{After, Stop};
+use crate::after::{After, Fail};
 use tube_ring::Violation;
 
 /// Bytes that an end has moved since it last had nothing to do, from which on it is in the middle of a stream.
@@ -48,7 +48,7 @@ impl Linger {
         &self,
         after: &After<P>,
         mut there: impl FnMut() -> Result<bool, Violation>,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, Fail> {
         if after.ring {
             return Ok(false);
         }
@@ -115,7 +115,7 @@ mod tests {
         let violated = || Err(Violation::State(7));
         assert_eq!(
             Linger::new().look(&After::<()>::default(), violated),
-            Err(Stop::Violated)
+            Err(Fail::Violated)
         );
     }
 }

@@ -1,8 +1,8 @@
 //! A link: two halves, and what has become of it.
 
-use crate::after::{After, Stop};
+use crate::after::{After, Fail};
 use crate::channel::Channel;
-use crate::flow::{Gathered, Mode, Received, Refusal};
+use crate::flow::{Gathered, LinkError, Mode, Received};
 use crate::info::Info;
 use crate::memory::Memory;
 use crate::rx::Rx;
@@ -40,8 +40,8 @@ impl<V: Vm> Link<V> {
     /// the peer may have been quicker.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
-    pub fn start(&self, owner: V::Process) -> Result<(), Refusal> {
+    /// [`LinkError::Closed`].
+    pub fn start(&self, owner: V::Process) -> Result<(), LinkError> {
         self.with_rx(&mut After::default(), |rx, _| {
             rx.owner = Some(owner);
             Ok(())
@@ -53,13 +53,13 @@ impl<V: Vm> Link<V> {
     /// The next message, for a passive owner.
     ///
     /// # Errors
-    /// Every [`Refusal`] but those of the sending side. [`Refusal::Invalid`] when active.
+    /// Every [`LinkError`] but those of the sending side. [`LinkError::Invalid`] when active.
     pub fn recv(
         &self,
         owner: V::Process,
         small: &mut impl MessageSink,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Received<V::Buffer>, Refusal> {
+    ) -> Result<Received<V::Buffer>, LinkError> {
         self.receive(owner, herald, |rx, end, after| {
             rx.recv(owner, small, end, after)
         })
@@ -76,7 +76,7 @@ impl<V: Vm> Link<V> {
         most: usize,
         heap: &mut impl BatchSink<V::Buffer>,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Gathered, Refusal> {
+    ) -> Result<Gathered, LinkError> {
         self.receive(owner, herald, |rx, end, after| {
             rx.recv_many(owner, most, heap, end, after)
         })
@@ -86,13 +86,13 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         herald: &impl Notifier<V::Process>,
-        take: impl FnOnce(&mut Rx<V>, End, &mut After<V::Process>) -> Result<R, Stop>,
-    ) -> Result<R, Refusal> {
+        take: impl FnOnce(&mut Rx<V>, End, &mut After<V::Process>) -> Result<R, Fail>,
+    ) -> Result<R, LinkError> {
         let mut after = After::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
-                true => Err(Refusal::Protocol.into()),
+                true => Err(LinkError::Protocol.into()),
                 false => take(rx, now.end(), after),
             };
             if received.is_err() || now.ends() {
@@ -123,12 +123,12 @@ impl<V: Vm> Link<V> {
     /// Hands the receiving side to another process. The old owner's wait ends.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
+    /// [`LinkError::Closed`].
     pub fn set_owner(
         &self,
         owner: V::Process,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), LinkError> {
         let mut after = After::default();
         let done = self.with_rx(&mut after, |rx, after| {
             rx.wake(after);
@@ -144,11 +144,11 @@ impl<V: Vm> Link<V> {
     /// process, or by the connection itself.
     ///
     /// # Errors
-    /// [`Refusal::NotOwner`], [`Refusal::Closed`].
-    pub fn set_mode(&self, by: Option<V::Process>, mode: Mode) -> Result<(), Refusal> {
+    /// [`LinkError::NotOwner`], [`LinkError::Closed`].
+    pub fn set_mode(&self, by: Option<V::Process>, mode: Mode) -> Result<(), LinkError> {
         self.with_rx(&mut After::default(), |rx, _| {
             if by.is_some() && by != rx.owner {
-                return Err(Refusal::NotOwner.into());
+                return Err(LinkError::NotOwner.into());
             }
             rx.mode = rx.mode.turn(mode);
             rx.waiting &= !rx.mode.is_active();
@@ -165,7 +165,7 @@ impl<V: Vm> Link<V> {
     /// Ends it from our side, for `why`: the peer counts as gone, and all that was shared is let go of
     /// before this returns. What had arrived is still delivered, and then the owner learns the reason.
     /// To be followed by a [`resume`](Self::resume).
-    pub fn cut(&self, why: Refusal) {
+    pub fn cut(&self, why: LinkError) {
         self.status.raise_gone(why);
         self.leave_pages(true);
     }
@@ -174,8 +174,8 @@ impl<V: Vm> Link<V> {
     /// ends the link. Its memory is not even asked for.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
-    pub fn restrict(&self, most: u32) -> Result<(), Refusal> {
+    /// [`LinkError::Closed`].
+    pub fn restrict(&self, most: u32) -> Result<(), LinkError> {
         self.with_rx(&mut After::default(), |rx, _| {
             rx.consumer.restrict(most);
             Ok(())
@@ -186,8 +186,8 @@ impl<V: Vm> Link<V> {
     /// others wait for who has the link.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
-    pub fn be_brief(&self) -> Result<(), Refusal> {
+    /// [`LinkError::Closed`].
+    pub fn be_brief(&self) -> Result<(), LinkError> {
         let after = &mut After::default();
         self.with_rx(after, |rx, _| {
             rx.linger.be_brief();
@@ -278,16 +278,16 @@ impl<V: Vm> Link<V> {
     pub(crate) fn with_tx<R>(
         &self,
         after: &mut After<V::Process>,
-        f: impl FnOnce(&mut Tx<V::Process>, &mut After<V::Process>) -> Result<R, Stop>,
-    ) -> Result<R, Refusal> {
-        let mut half = self.tx.lock().map_err(|_| Refusal::Closed)?;
-        let tx = half.as_mut().ok_or(Refusal::Closed)?;
+        f: impl FnOnce(&mut Tx<V::Process>, &mut After<V::Process>) -> Result<R, Fail>,
+    ) -> Result<R, LinkError> {
+        let mut half = self.tx.lock().map_err(|_| LinkError::Closed)?;
+        let tx = half.as_mut().ok_or(LinkError::Closed)?;
         let result = f(tx, after);
         if after.ring {
             after.channel = Some(tx.ground.channel().clone());
         }
         result.map_err(|stop| {
-            if stop == Stop::Violated {
+            if stop == Fail::Violated {
                 tx.wake_all(after);
             }
             self.stopped(stop)
@@ -297,10 +297,10 @@ impl<V: Vm> Link<V> {
     pub(crate) fn with_rx<R>(
         &self,
         after: &mut After<V::Process>,
-        f: impl FnOnce(&mut Rx<V>, &mut After<V::Process>) -> Result<R, Stop>,
-    ) -> Result<R, Refusal> {
-        let mut half = self.rx.lock().map_err(|_| Refusal::Closed)?;
-        let rx = half.as_mut().ok_or(Refusal::Closed)?;
+        f: impl FnOnce(&mut Rx<V>, &mut After<V::Process>) -> Result<R, Fail>,
+    ) -> Result<R, LinkError> {
+        let mut half = self.rx.lock().map_err(|_| LinkError::Closed)?;
+        let rx = half.as_mut().ok_or(LinkError::Closed)?;
         let result = f(rx, after);
         if after.ring {
             after.channel = Some(rx.ground.channel().clone());
@@ -308,12 +308,12 @@ impl<V: Vm> Link<V> {
         result.map_err(|stop| self.stopped(stop))
     }
 
-    fn stopped(&self, stop: Stop) -> Refusal {
+    fn stopped(&self, stop: Fail) -> LinkError {
         match stop {
-            Stop::Refused(refusal) => refusal,
-            Stop::Violated => {
+            Fail::Refused(refusal) => refusal,
+            Fail::Violated => {
                 self.status.raise(Event::Violated);
-                Refusal::Protocol
+                LinkError::Protocol
             }
         }
     }

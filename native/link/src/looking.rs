@@ -1,7 +1,7 @@
 //! What a process calls that looks in place of the bell. How long it is to look is `poll`'s to say.
 
 use crate::after::After;
-use crate::flow::{Flow, Look, Refusal};
+use crate::flow::{Flow, LinkError, Look};
 use crate::link::Link;
 use crate::vm::{Deliver, Notifier, Vm};
 use std::time::Duration;
@@ -12,12 +12,12 @@ impl<V: Vm> Link<V> {
     /// did so until now, and does no more.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
+    /// [`LinkError::Closed`].
     pub fn set_poll(
         &self,
         most: Duration,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), LinkError> {
         let mut after = After::default();
         let done = self.with_rx(&mut after, |rx, after| {
             rx.poll.set(most);
@@ -36,18 +36,18 @@ impl<V: Vm> Link<V> {
     /// something, or the link is closed.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
+    /// [`LinkError::Closed`].
     pub fn poll(
         &self,
         poller: V::Process,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Look, Refusal> {
+    ) -> Result<Look, LinkError> {
         let mut after = After::default();
         let look = self.with_rx(&mut after, |rx, after| rx.look(poller, after));
         self.finish(after, herald);
         match look {
             // It is a delivery that tells of it.
-            Err(Refusal::Protocol) => Ok(Look::Ready),
+            Err(LinkError::Protocol) => Ok(Look::Ready),
             look => look,
         }
     }

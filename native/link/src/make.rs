@@ -40,43 +40,43 @@ pub struct Refs {
 
 /// Why there is no link.
 #[derive(Debug)]
-pub enum MakeError {
+pub enum ConnectError {
     /// The platform could not.
     Platform(Error),
     /// The pages are not what a tip of this attempt shares.
     Page(Violation),
 }
 
-impl MakeError {
+impl ConnectError {
     /// One lower-case word, fit to become an atom.
     pub fn atom(&self) -> &'static str {
         match self {
-            MakeError::Platform(error) => error.atom(),
-            MakeError::Page(_) => "protocol",
+            ConnectError::Platform(error) => error.atom(),
+            ConnectError::Page(_) => "protocol",
         }
     }
 }
 
-impl fmt::Display for MakeError {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MakeError::Platform(error) => error.fmt(f),
-            MakeError::Page(violation) => violation.fmt(f),
+            ConnectError::Platform(error) => error.fmt(f),
+            ConnectError::Page(violation) => violation.fmt(f),
         }
     }
 }
 
-impl std::error::Error for MakeError {}
+impl std::error::Error for ConnectError {}
 
-impl From<Error> for MakeError {
-    fn from(error: Error) -> MakeError {
-        MakeError::Platform(error)
+impl From<Error> for ConnectError {
+    fn from(error: Error) -> ConnectError {
+        ConnectError::Platform(error)
     }
 }
 
-impl From<Violation> for MakeError {
-    fn from(violation: Violation) -> MakeError {
-        MakeError::Page(violation)
+impl From<Violation> for ConnectError {
+    fn from(violation: Violation) -> ConnectError {
+        ConnectError::Page(violation)
     }
 }
 
@@ -85,7 +85,7 @@ impl<V: Vm> Link<V> {
     ///
     /// # Errors
     /// As the platform says; `EINVAL` for an order above [`ORDER_MAX`].
-    pub fn share(platform: &dyn Platform, offer: Offer) -> Result<(Link<V>, Refs), MakeError> {
+    pub fn share(platform: &dyn Platform, offer: Offer) -> Result<(Link<V>, Refs), ConnectError> {
         if offer.order_tx.max(offer.order_rx) > ORDER_MAX {
             return Err(Error::posix(Errno::INVAL, "ring order").into());
         }
@@ -138,13 +138,13 @@ impl<V: Vm> Link<V> {
         (tx_ref, rx_ref, port): (Gref, Gref, u32),
         nonce: u64,
         max_message: u32,
-    ) -> Result<Link<V>, MakeError> {
+    ) -> Result<Link<V>, ConnectError> {
         let channel = Arc::new(Channel::new(platform.evtchn_bind(peer, port)?));
         let notify = Notify {
             offset: LIVE_NOCK,
             port: channel.port(),
         };
-        let ring = |gref, direction, access, notify| -> Result<Ring, MakeError> {
+        let ring = |gref, direction, access, notify| -> Result<Ring, ConnectError> {
             let pages = platform.map(peer, &[gref], Access::ReadWrite, notify)?;
             // SAFETY: the handle does not outlive this statement.
             let geometry = unsafe { control(&pages) }.check(direction, nonce)?;

@@ -1,8 +1,8 @@
 //! The receiving half: its owner, and how messages get to it.
 
-use crate::after::{After, Stop};
+use crate::after::{After, Fail};
 use crate::assembly::{Assembly, SinkAdapter};
-use crate::flow::{Gathered, Look, Mode, Received, Refusal};
+use crate::flow::{Gathered, LinkError, Look, Mode, Received};
 use crate::ground::Ground;
 use crate::linger::Linger;
 use crate::memory::Memory;
@@ -87,7 +87,7 @@ impl<V: Vm> Rx<V> {
         small: &mut impl MessageSink,
         end: End,
         after: &mut After<V::Process>,
-    ) -> Result<Received<V::Buffer>, Stop> {
+    ) -> Result<Received<V::Buffer>, Fail> {
         self.begin(owner)?;
         let mut budget = BUDGET;
         loop {
@@ -124,7 +124,7 @@ impl<V: Vm> Rx<V> {
         heap: &mut H,
         end: End,
         after: &mut After<V::Process>,
-    ) -> Result<Gathered, Stop> {
+    ) -> Result<Gathered, Fail> {
         self.begin(owner)?;
         let most = most.clamp(1, MESSAGES);
         let mut budget = BUDGET;
@@ -162,19 +162,19 @@ impl<V: Vm> Rx<V> {
     }
 
     /// May `owner` ask for messages? Who asks does not wait.
-    fn begin(&mut self, owner: V::Process) -> Result<(), Stop> {
+    fn begin(&mut self, owner: V::Process) -> Result<(), Fail> {
         if self.owner != Some(owner) {
-            return Err(Refusal::NotOwner.into());
+            return Err(LinkError::NotOwner.into());
         }
         if self.mode.is_active() {
-            return Err(Refusal::Invalid.into());
+            return Err(LinkError::Invalid.into());
         }
         self.waiting = false;
         Ok(())
     }
 
     /// What the owner of an empty ring does: look again, or wait, registered, unless there is news by now.
-    fn idle(&mut self, end: End, after: &mut After<V::Process>) -> Result<Look, Stop> {
+    fn idle(&mut self, end: End, after: &mut After<V::Process>) -> Result<Look, Fail> {
         if let Some(why) = end.gone {
             return Err(why.into());
         }
@@ -192,7 +192,7 @@ impl<V: Vm> Rx<V> {
 
     /// Whether the ring is empty for a moment only, in the middle of a stream. The sender gets all room back
     /// first: it may want it.
-    fn is_more_coming(&mut self, after: &mut After<V::Process>) -> Result<bool, Stop> {
+    fn is_more_coming(&mut self, after: &mut After<V::Process>) -> Result<bool, Fail> {
         if !self.linger.is_due() {
             return Ok(false);
         }
@@ -205,7 +205,7 @@ impl<V: Vm> Rx<V> {
         &mut self,
         poller: V::Process,
         after: &mut After<V::Process>,
-    ) -> Result<Look, Stop> {
+    ) -> Result<Look, Fail> {
         self.poller = None;
         let look = match self.mode.is_active() && !self.ended && self.poll.is_on() {
             false => Look::Wait,
@@ -242,7 +242,7 @@ impl<V: Vm> Rx<V> {
         gone: bool,
         arm: bool,
         after: &mut After<V::Process>,
-    ) -> Result<Delivered, Stop> {
+    ) -> Result<Delivered, Fail> {
         let mut budget = BUDGET;
         for _ in 0..MESSAGES {
             let Some(owner) = self.owner.filter(|_| self.mode.is_active()) else {
@@ -291,7 +291,7 @@ impl<V: Vm> Rx<V> {
     pub(crate) fn tell_end<O: Deliver<V>>(
         &mut self,
         outlet: &mut O,
-        reason: Option<Refusal>,
+        reason: Option<LinkError>,
     ) -> bool {
         let Some(owner) = self.owner.filter(|_| self.mode.is_active() && !self.ended) else {
             return false;
@@ -308,7 +308,7 @@ impl<V: Vm> Rx<V> {
         small: &mut S,
         budget: &mut usize,
         after: &mut After<V::Process>,
-    ) -> Result<Step<V::Buffer>, Stop> {
+    ) -> Result<Step<V::Buffer>, Fail> {
         loop {
             let mut inlet = SinkAdapter {
                 assembly: &mut self.assembly,
@@ -317,7 +317,7 @@ impl<V: Vm> Rx<V> {
             // A whole record is taken at once whatever is left of the budget.
             let pulled = self.consumer.pull(&mut inlet, (*budget).max(PIECE))?;
             if self.assembly.short {
-                return Err(Stop::Violated);
+                return Err(Fail::Violated);
             }
             match pulled {
                 Pull::Message(bytes) => {
@@ -342,7 +342,7 @@ impl<V: Vm> Rx<V> {
                     *budget = budget.saturating_sub(bytes);
                 }
                 Pull::Aborted => *budget = budget.saturating_sub(PIECE),
-                Pull::Refused => return Err(Refusal::NoMemory.into()),
+                Pull::Refused => return Err(LinkError::NoMemory.into()),
                 Pull::Empty => return Ok(Step::Empty),
                 Pull::Finished => return Ok(Step::Finished),
             }
@@ -353,7 +353,7 @@ impl<V: Vm> Rx<V> {
     }
 
     /// After a bell: is the registered owner to be told?
-    pub(crate) fn data(&mut self, after: &mut After<V::Process>) -> Result<(), Stop> {
+    pub(crate) fn data(&mut self, after: &mut After<V::Process>) -> Result<(), Fail> {
         if self.waiting {
             let armed = self.consumer.arm()?;
             after.ring |= armed.notify;
@@ -379,7 +379,7 @@ impl<V: Vm> Rx<V> {
     }
 
     /// Has the peer declared the end of its data?
-    pub(crate) fn peer_finished(&mut self) -> Result<bool, Stop> {
+    pub(crate) fn peer_finished(&mut self) -> Result<bool, Fail> {
         Ok(self.consumer.peer_finished()?)
     }
 

@@ -1,7 +1,7 @@
 //! What senders call, and who ends the sending.
 
 use crate::after::After;
-use crate::flow::{Refusal, Sent};
+use crate::flow::{LinkError, Sent};
 use crate::link::Link;
 use crate::tx::Put;
 use crate::vm::{Notifier, Vm};
@@ -35,14 +35,14 @@ impl<V: Vm> Link<V> {
     /// Puts the next part of `message` into the ring; `done` is what the last call for it answered, else 0.
     ///
     /// # Errors
-    /// Every [`Refusal`] but those of the receiving side.
+    /// Every [`LinkError`] but those of the receiving side.
     pub fn send(
         &self,
         sender: V::Process,
         message: &[u8],
         done: u64,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Sent, Refusal> {
+    ) -> Result<Sent, LinkError> {
         self.send_parts(sender, &[message], done, herald)
     }
 
@@ -56,7 +56,7 @@ impl<V: Vm> Link<V> {
         parts: &[B],
         done: u64,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Sent, Refusal> {
+    ) -> Result<Sent, LinkError> {
         let mut after = After::default();
         let sent = self.with_tx(&mut after, |tx, after| {
             self.status.now().may_send()?;
@@ -74,7 +74,7 @@ impl<V: Vm> Link<V> {
         sender: V::Process,
         messages: &mut impl Iterator<Item = &'m [u8]>,
         herald: &impl Notifier<V::Process>,
-    ) -> (usize, Result<Sent, Refusal>) {
+    ) -> (usize, Result<Sent, LinkError>) {
         let (mut after, mut count) = (After::default(), 0);
         let next = self.with_tx(&mut after, |tx, after| {
             self.status.now().may_send()?;
@@ -89,12 +89,12 @@ impl<V: Vm> Link<V> {
     /// The sender waits no longer. Its message, if part of it is in the ring, ends there.
     ///
     /// # Errors
-    /// [`Refusal::Closed`], [`Refusal::Protocol`].
+    /// [`LinkError::Closed`], [`LinkError::Protocol`].
     pub fn cancel(
         &self,
         sender: V::Process,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), LinkError> {
         let mut after = After::default();
         let done = self.with_tx(&mut after, |tx, after| tx.cancel(sender, after));
         self.finish(after, herald);
@@ -104,8 +104,8 @@ impl<V: Vm> Link<V> {
     /// Declares that nothing more will be sent; a message in progress may be finished.
     ///
     /// # Errors
-    /// [`Refusal::Closed`].
-    pub fn shutdown(&self, herald: &impl Notifier<V::Process>) -> Result<(), Refusal> {
+    /// [`LinkError::Closed`].
+    pub fn shutdown(&self, herald: &impl Notifier<V::Process>) -> Result<(), LinkError> {
         let mut after = After::default();
         let done = self.with_tx(&mut after, |tx, after| {
             tx.shutdown(after);

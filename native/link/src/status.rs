@@ -1,6 +1,6 @@
 //! What has become of a link: flags that are only ever set, each reported to the connection once.
 
-use crate::flow::Refusal;
+use crate::flow::LinkError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One thing that can happen to a link once.
@@ -47,9 +47,9 @@ pub(crate) struct Flags(u32);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     /// When the peer had finished.
-    pub finished: Refusal,
+    pub finished: LinkError,
     /// When it had not: why it will not any more, if it has gone.
-    pub gone: Option<Refusal>,
+    pub gone: Option<LinkError>,
 }
 
 impl Flags {
@@ -65,11 +65,11 @@ impl Flags {
 
     /// What broke the link, if anything did. A peer that goes after it has finished breaks nothing, unless
     /// that was in answer to our suspension.
-    pub(crate) fn fault(self) -> Option<Refusal> {
+    pub(crate) fn fault(self) -> Option<LinkError> {
         if self.has(Event::Violated) {
-            Some(Refusal::Protocol)
+            Some(LinkError::Protocol)
         } else if self.has(Event::Fin) {
-            Some(self.end().finished).filter(|why| *why == Refusal::Suspended)
+            Some(self.end().finished).filter(|why| *why == LinkError::Suspended)
         } else {
             self.end().gone
         }
@@ -79,24 +79,24 @@ impl Flags {
     pub(crate) fn end(self) -> End {
         let suspended = self.0 & SUSPENDED != 0;
         let gone = match self.0 & DOMAIN {
-            _ if suspended => Refusal::Suspended,
-            0 => Refusal::PeerDown,
-            _ => Refusal::DomainGone,
+            _ if suspended => LinkError::Suspended,
+            0 => LinkError::PeerDown,
+            _ => LinkError::DomainGone,
         };
         End {
             finished: match suspended {
-                true => Refusal::Suspended,
-                false => Refusal::Closed,
+                true => LinkError::Suspended,
+                false => LinkError::Closed,
             },
             gone: self.has(Event::Gone).then_some(gone),
         }
     }
 
     /// May something be sent?
-    pub(crate) fn may_send(self) -> Result<(), Refusal> {
+    pub(crate) fn may_send(self) -> Result<(), LinkError> {
         match self.fault() {
             Some(fault) => Err(fault),
-            None if self.has(Event::Gone) => Err(Refusal::Closed),
+            None if self.has(Event::Gone) => Err(LinkError::Closed),
             None => Ok(()),
         }
     }
@@ -122,10 +122,10 @@ impl Status {
     }
 
     /// Notes that the peer has gone, and why. The first reason stays.
-    pub(crate) fn raise_gone(&self, why: Refusal) {
+    pub(crate) fn raise_gone(&self, why: LinkError) {
         let reason = match why {
-            Refusal::DomainGone => DOMAIN,
-            Refusal::Suspended => SUSPENDED,
+            LinkError::DomainGone => DOMAIN,
+            LinkError::Suspended => SUSPENDED,
             _ => 0,
         };
         self.unless_gone(Event::Gone as u32 | reason);
@@ -215,19 +215,19 @@ mod tests {
         let status = Status::default();
         assert_eq!(status.now().fault(), None);
         status.raise(Event::Gone);
-        assert_eq!(status.now().fault(), Some(Refusal::PeerDown));
+        assert_eq!(status.now().fault(), Some(LinkError::PeerDown));
         status.raise(Event::Fin);
         assert_eq!(status.now().fault(), None);
         status.raise(Event::Violated);
-        assert_eq!(status.now().fault(), Some(Refusal::Protocol));
+        assert_eq!(status.now().fault(), Some(LinkError::Protocol));
     }
 
     #[test]
     fn the_first_reason_of_the_peers_end_stays() {
         for (first, then) in [
-            (Refusal::PeerDown, Refusal::DomainGone),
-            (Refusal::DomainGone, Refusal::Suspended),
-            (Refusal::Suspended, Refusal::DomainGone),
+            (LinkError::PeerDown, LinkError::DomainGone),
+            (LinkError::DomainGone, LinkError::Suspended),
+            (LinkError::Suspended, LinkError::DomainGone),
         ] {
             let status = Status::default();
             status.listen();

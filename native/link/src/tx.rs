@@ -1,7 +1,7 @@
 //! The sending half: one message in progress at a time, and the senders that wait.
 
-use crate::after::{After, Stop};
-use crate::flow::{Refusal, Sent};
+use crate::after::{After, Fail};
+use crate::flow::{LinkError, Sent};
 use crate::ground::Ground;
 use crate::linger::Linger;
 use crate::memory::Memory;
@@ -89,7 +89,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         sender: P,
         messages: &mut impl Iterator<Item = &'m [u8]>,
         after: &mut After<P>,
-    ) -> (usize, Result<Sent, Stop>) {
+    ) -> (usize, Result<Sent, Fail>) {
         let (mut count, mut bytes) = (0, 0);
         let next = loop {
             if count >= MESSAGES || bytes >= BUDGET {
@@ -122,17 +122,17 @@ impl<P: Copy + PartialEq> Tx<P> {
         parts: &[B],
         done: u64,
         after: &mut After<P>,
-    ) -> Result<Sent, Stop> {
+    ) -> Result<Sent, Fail> {
         // Who calls does not wait, told or not: it must not be told later of a call long over.
         if !self.waiting.is_empty() {
             self.waiting.retain(|waiting| *waiting != sender);
         }
         let ours = self.current == Some(sender);
         if ours != (done > 0) {
-            return Err(Refusal::Invalid.into());
+            return Err(LinkError::Invalid.into());
         }
         if !ours && self.finishing {
-            return Err(Refusal::Closed.into());
+            return Err(LinkError::Closed.into());
         }
         // Also behind others who wait: small messages must not slip past a larger one for ever. And whoever
         // waits relies on the mark that was set for it, which another's attempt could withdraw.
@@ -140,7 +140,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             self.waiting.push(sender);
             return Ok(Sent::Wait(0));
         }
-        let done = u32::try_from(done).map_err(|_| Refusal::Invalid)?;
+        let done = u32::try_from(done).map_err(|_| LinkError::Invalid)?;
         let mut progress = Progress::at(done);
         let pushed = self.push(parts, &mut progress, after);
         self.follow(sender, done > 0, &pushed, after);
@@ -152,7 +152,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         parts: &[B],
         progress: &mut Progress,
         after: &mut After<P>,
-    ) -> Result<Sent, Stop> {
+    ) -> Result<Sent, Fail> {
         for _ in 0..TRIES {
             match self.producer.push_parts(parts, progress, BUDGET)? {
                 Push::Whole => {
@@ -175,10 +175,10 @@ impl<P: Copy + PartialEq> Tx<P> {
                         return Ok(Sent::Wait(progress.sent().into()));
                     }
                 }
-                Push::TooLong { .. } => return Err(Refusal::TooLong.into()),
-                Push::Gone | Push::Finished => return Err(Refusal::Closed.into()),
+                Push::TooLong { .. } => return Err(LinkError::TooLong.into()),
+                Push::Gone | Push::Finished => return Err(LinkError::Closed.into()),
                 // Whose message it is was settled before: this one changed its length on the way.
-                Push::Busy | Push::Aborted => return Err(Refusal::Invalid.into()),
+                Push::Busy | Push::Aborted => return Err(LinkError::Invalid.into()),
             }
         }
         after.ring |= self.producer.publish()?;
@@ -187,7 +187,7 @@ impl<P: Copy + PartialEq> Tx<P> {
 
     /// Whether the ring is full for a moment only, in the middle of a stream. The reader gets to know of all
     /// that is there first: it may want it.
-    fn is_room_coming(&mut self, after: &mut After<P>) -> Result<bool, Stop> {
+    fn is_room_coming(&mut self, after: &mut After<P>) -> Result<bool, Fail> {
         if !self.linger.is_due() {
             return Ok(false);
         }
@@ -200,7 +200,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         &mut self,
         sender: P,
         begun: bool,
-        pushed: &Result<Sent, Stop>,
+        pushed: &Result<Sent, Fail>,
         after: &mut After<P>,
     ) {
         match pushed {
@@ -213,7 +213,7 @@ impl<P: Copy + PartialEq> Tx<P> {
                 self.waiting.push(sender);
             }
             // The message may go on all the same: only its sender got something wrong.
-            Err(Stop::Refused(Refusal::Invalid)) => {}
+            Err(Fail::Refused(LinkError::Invalid)) => {}
             Ok(Sent::Whole) => self.done(after),
             Err(_) => {
                 if begun {
@@ -234,7 +234,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// The sender waits no longer, and if its message was in progress, it ends here.
-    pub(crate) fn cancel(&mut self, sender: P, after: &mut After<P>) -> Result<(), Stop> {
+    pub(crate) fn cancel(&mut self, sender: P, after: &mut After<P>) -> Result<(), Fail> {
         self.waiting.retain(|waiting| *waiting != sender);
         if self.current == Some(sender) {
             self.producer.abort();
@@ -247,7 +247,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// After a bell: is there room for those who wait for it?
-    pub(crate) fn space(&mut self, after: &mut After<P>) -> Result<(), Stop> {
+    pub(crate) fn space(&mut self, after: &mut After<P>) -> Result<(), Fail> {
         // While a message is in progress only its sender can use room.
         let place = match self.current {
             _ if self.waiting.is_empty() => return Ok(()),

@@ -67,7 +67,7 @@ pub trait Deliver<V: Vm>: MessageSink + Notifier<V::Process> {
     fn passive(&mut self, owner: V::Process);
 
     /// All is delivered and nothing more will come: `None` for a clean end.
-    fn end(&mut self, owner: V::Process, reason: Option<crate::Refusal>);
+    fn end(&mut self, owner: V::Process, reason: Option<crate::LinkError>);
 }
 
 /// For a link that data never flowed through: nobody waits, nobody listens.
@@ -100,5 +100,5 @@ impl<V: Vm> Deliver<V> for NullDeliver {
 
     fn passive(&mut self, _owner: V::Process) {}
 
-    fn end(&mut self, _owner: V::Process, _reason: Option<crate::Refusal>) {}
+    fn end(&mut self, _owner: V::Process, _reason: Option<crate::LinkError>) {}
 }

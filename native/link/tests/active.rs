@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Event, Flow, Mode, Received, Refusal, Sent};
+use tube_link::{Event, Flow, LinkError, Mode, Received, Sent};
 
 fn send(tube: &Tube, message: &[u8]) {
     let sent = tube.tip.send(ALICE, message, 0, &Ear::default());
@@ -34,7 +34,7 @@ fn always_delivers_what_is_there_and_what_comes() {
     assert_eq!(ear.take(), [message(b"three")]);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
 }
 
@@ -99,7 +99,7 @@ fn only_the_owner_or_the_connection_sets_the_mode() {
     let tube = tube(4);
     assert_eq!(
         tube.nock.set_mode(Some(ALICE), Mode::Always),
-        Err(Refusal::NotOwner)
+        Err(LinkError::NotOwner)
     );
     assert_eq!(tube.nock.set_mode(None, Mode::Always), Ok(()));
     assert_eq!(tube.nock.info().unwrap().mode, Mode::Always);

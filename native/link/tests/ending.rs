@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, pattern, tube};
-use tube_link::{Census, Event, Flow, Mode, Received, Refusal, Sent};
+use tube_link::{Census, Event, Flow, LinkError, Mode, Received, Sent};
 
 fn events<const N: usize>(events: [Event; N]) -> [Told; N] {
     events.map(Told::Event)
@@ -18,15 +18,18 @@ fn what_was_sent_before_the_end_is_received_and_then_the_end() {
     tube.tip.shutdown(&ear).unwrap();
     assert_eq!(tube.world.rung(), before + 1, "also when nobody sleeps");
     tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(tube.tip.send(ALICE, b"more", 0, &ear), Err(Refusal::Closed));
+    assert_eq!(
+        tube.tip.send(ALICE, b"more", 0, &ear),
+        Err(LinkError::Closed)
+    );
     assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
     assert_eq!(ear.take(), events([Event::Fin]));
     let deaf = Ear::default();
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(deaf.take(), events([Event::Drained]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
     assert_eq!(deaf.take(), events([Event::Told]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
     assert_eq!(deaf.take(), [], "said once");
     // The other direction is open still.
     assert_eq!(tube.nock.send(BOB, b"reply", 0, &ear), Ok(Sent::Whole));
@@ -48,7 +51,7 @@ fn an_owner_that_waits_learns_of_the_end() {
     assert_eq!(told[1..], events([Event::Fin, Event::Drained]));
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
 }
 
@@ -63,7 +66,7 @@ fn a_message_under_way_is_finished_before_the_end() {
     assert_eq!(tube.tip.send(7, b"late", 0, &ear), Ok(Sent::Wait(0)));
     tube.tip.shutdown(&ear).unwrap();
     assert_eq!(ear.take(), [Told::Space(7)]);
-    assert_eq!(tube.tip.send(7, b"late", 0, &ear), Err(Refusal::Closed));
+    assert_eq!(tube.tip.send(7, b"late", 0, &ear), Err(LinkError::Closed));
     assert!(tube.tip.info().unwrap().tx_finished);
     loop {
         match tube.nock.recv(BOB, &mut ear, &deaf) {
@@ -79,7 +82,7 @@ fn a_message_under_way_is_finished_before_the_end() {
             Err(refusal) => panic!("{refusal:?}"),
         }
     }
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
     assert_eq!(
         deaf.take(),
         events([Event::Fin, Event::Drained, Event::Told])
@@ -96,7 +99,7 @@ fn a_message_given_up_lets_the_end_through() {
     ));
     tube.tip.shutdown(&ear).unwrap();
     tube.tip.cancel(ALICE, &ear).unwrap();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
 }
 
 #[test]
@@ -111,13 +114,13 @@ fn a_peer_that_closes_is_seen_with_its_last_words() {
     assert!(tube.nock.is_gone());
     assert_eq!(
         tube.nock.send(BOB, b"hello?", 0, &ear),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
     let deaf = Ear::default();
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(ear.message(), b"last");
     assert_eq!(deaf.take(), events([Event::Drained]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
 }
 
 #[test]
@@ -137,16 +140,19 @@ fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
     assert_eq!(ear.take(), [Told::Space(BOB), Told::Event(Event::Gone)]);
     assert_eq!(
         tube.nock.send(BOB, b"hello?", 0, &ear),
-        Err(Refusal::PeerDown)
+        Err(LinkError::PeerDown)
     );
     let deaf = Ear::default();
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::PeerDown));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &deaf),
+        Err(LinkError::PeerDown)
+    );
     assert_eq!(deaf.take(), events([Event::Drained, Event::Told]));
     // An owner that turns active now is told the same way.
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
     tube.nock.resume(&mut ear);
-    assert_eq!(ear.take(), [Told::End(BOB, Some(Refusal::PeerDown))]);
+    assert_eq!(ear.take(), [Told::End(BOB, Some(LinkError::PeerDown))]);
 }
 
 #[test]
@@ -177,7 +183,7 @@ fn a_reader_that_leaves_stops_the_writer() {
     assert!(ear.take().contains(&Told::Space(ALICE)));
     assert_eq!(
         tube.tip.send(ALICE, &[0; 500], 0, &ear),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
 }
 
@@ -194,18 +200,18 @@ fn closing_tells_those_who_wait_and_leaves_a_shell() {
     assert_eq!(ear.take(), [Told::Space(ALICE), Told::Data(ALICE)]);
     tube.tip.close(&mut ear);
     assert_eq!(ear.take(), []);
-    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(Refusal::Closed));
+    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(LinkError::Closed));
     assert_eq!(
         tube.tip.recv(ALICE, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
     assert_eq!(
         tube.tip.set_mode(Some(ALICE), Mode::Always),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
-    assert_eq!(tube.tip.set_owner(BOB, &ear), Err(Refusal::Closed));
-    assert_eq!(tube.tip.shutdown(&ear), Err(Refusal::Closed));
-    assert_eq!(tube.tip.cancel(ALICE, &ear), Err(Refusal::Closed));
+    assert_eq!(tube.tip.set_owner(BOB, &ear), Err(LinkError::Closed));
+    assert_eq!(tube.tip.shutdown(&ear), Err(LinkError::Closed));
+    assert_eq!(tube.tip.cancel(ALICE, &ear), Err(LinkError::Closed));
     assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
     assert!(tube.tip.info().is_none() && tube.tip.channel().is_none());
 }
@@ -228,7 +234,7 @@ fn a_panic_under_a_lock_closes_that_half_and_nothing_more() {
     assert!(blown.is_err());
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
     assert_eq!(tube.nock.send(BOB, b"still here", 0, &ear), Ok(Sent::Whole));
     tube.nock.close(&mut ear);

@@ -5,7 +5,7 @@ mod toy;
 
 use std::ptr::NonNull;
 use toy::{ALICE, BOB, Ear, Told, Tube, poke, poke_word, tube};
-use tube_link::{Event, Flow, Mode, Received, Refusal, Sent};
+use tube_link::{Event, Flow, LinkError, Mode, Received, Sent};
 use tube_ring::wire;
 
 fn tx_page(tube: &Tube) -> NonNull<u8> {
@@ -21,9 +21,9 @@ fn assert_violated(tube: &Tube, told: &[Told]) {
     let mut ear = Ear::default();
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Protocol)
+        Err(LinkError::Protocol)
     );
-    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(Refusal::Protocol));
+    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(LinkError::Protocol));
     assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
     assert_eq!(ear.take(), [], "told once");
 }
@@ -34,7 +34,10 @@ fn an_impossible_index_while_pulling() {
     let mut ear = Ear::default();
     poke_word(tx_page(&tube), wire::PRODUCER + wire::INDEX, 1 << 20);
     let told = Ear::default();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &told), Err(Refusal::Protocol));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &told),
+        Err(LinkError::Protocol)
+    );
     assert_violated(&tube, &told.take());
 }
 
@@ -62,7 +65,7 @@ fn an_impossible_index_while_active() {
     poke_word(tx_page(&tube), wire::PRODUCER + wire::INDEX, 3);
     tube.nock.bell(&mut ear);
     let told = ear.take();
-    assert_eq!(told[0], Told::End(BOB, Some(Refusal::Protocol)));
+    assert_eq!(told[0], Told::End(BOB, Some(LinkError::Protocol)));
     assert_violated(&tube, &told);
 }
 
@@ -98,10 +101,10 @@ fn an_impossible_index_of_the_reader() {
         "{told:?}"
     );
     assert!(told.contains(&Told::Event(Event::Violated)));
-    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(Refusal::Protocol));
+    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(LinkError::Protocol));
     assert_eq!(
         tube.tip.recv(ALICE, &mut ear, &Ear::default()),
-        Err(Refusal::Protocol)
+        Err(LinkError::Protocol)
     );
 }
 
@@ -112,10 +115,10 @@ fn a_close_tells_an_active_owner_what_only_a_sender_has_seen() {
     tube.tip.set_mode(Some(ALICE), Mode::Always).unwrap();
     tube.tip.resume(&mut ear);
     poke_word(tx_page(&tube), wire::CONSUMER + wire::MARK, 3);
-    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(Refusal::Protocol));
+    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(LinkError::Protocol));
     assert_eq!(ear.take(), [Told::Event(Event::Violated)]);
     tube.tip.close(&mut ear);
-    assert_eq!(ear.take(), [Told::End(ALICE, Some(Refusal::Protocol))]);
+    assert_eq!(ear.take(), [Told::End(ALICE, Some(LinkError::Protocol))]);
 }
 
 #[test]
@@ -131,7 +134,10 @@ fn a_total_above_the_limit_allocates_nothing() {
     poke_word(data, 8, 40 << 20);
     poke_word(data, 12, 0);
     let told = Ear::default();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &told), Err(Refusal::Protocol));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &told),
+        Err(LinkError::Protocol)
+    );
     assert_violated(&tube, &told.take());
 }
 

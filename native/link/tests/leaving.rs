@@ -3,7 +3,7 @@
 
 mod toy;
 
-use tube_link::{Event, Flow, Link, Mode, Received, Refusal, Sent};
+use tube_link::{Event, Flow, Link, LinkError, Mode, Received, Sent};
 use tube_platform::{Gref, PAGE};
 use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP};
 
@@ -24,7 +24,7 @@ fn mapped(tube: &Tube, pages: [Gref; 4]) -> [usize; 4] {
     pages.map(|gref| tube.world.mapped(gref))
 }
 
-fn cut(link: &Link<Machine>, why: Refusal, ear: &mut Ear) -> Flow {
+fn cut(link: &Link<Machine>, why: LinkError, ear: &mut Ear) -> Flow {
     link.cut(why);
     link.resume(ear)
 }
@@ -64,10 +64,13 @@ fn a_dead_tips_pages_go_at_once_and_what_it_sent_does_not() {
     assert_eq!(ear.message(), b"two");
     let received = tube.nock.recv(BOB, &mut ear, &deaf);
     assert!(matches!(received, Ok(Received::Long(bytes)) if bytes.0 == long));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::PeerDown));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &deaf),
+        Err(LinkError::PeerDown)
+    );
     let ended = [Event::Drained, Event::Told].map(Told::Event);
     assert_eq!(deaf.take(), ended);
-    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(Refusal::PeerDown));
+    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(LinkError::PeerDown));
     tube.nock.bell(&mut ear);
     tube.nock.close(&mut ear);
     assert_eq!(ear.take(), []);
@@ -98,7 +101,10 @@ fn a_message_half_taken_is_completed_from_the_copy_or_not_at_all() {
             let received = tube.nock.recv(BOB, &mut ear, &deaf);
             assert!(matches!(received, Ok(Received::Long(bytes)) if bytes.0 == long));
         }
-        assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::PeerDown));
+        assert_eq!(
+            tube.nock.recv(BOB, &mut ear, &deaf),
+            Err(LinkError::PeerDown)
+        );
     }
 }
 
@@ -120,7 +126,7 @@ fn a_dead_nock_leaves_the_tip_its_own_pages() {
 
 #[test]
 fn a_cut_lets_go_of_everything_on_either_side_and_says_why() {
-    for (why, of_tip) in [(Refusal::DomainGone, false), (Refusal::Suspended, true)] {
+    for (why, of_tip) in [(LinkError::DomainGone, false), (LinkError::Suspended, true)] {
         let tube = tube(0);
         let all = pages(&tube);
         let (one, me, other, you) = match of_tip {
@@ -142,7 +148,7 @@ fn a_cut_lets_go_of_everything_on_either_side_and_says_why() {
         assert_eq!(one.recv(me, &mut ear, &deaf), Err(why));
         assert_eq!(one.send(me, b"", 0, &deaf), Err(why));
         // It says so once, and a second cut changes nothing.
-        assert_eq!(cut(one, Refusal::PeerDown, &mut ear), Flow::Idle);
+        assert_eq!(cut(one, LinkError::PeerDown, &mut ear), Flow::Idle);
         assert_eq!(one.recv(me, &mut ear, &deaf), Err(why));
         assert_eq!(ear.take(), []);
         // To the other it is gone.
@@ -162,7 +168,7 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
     }
     tube.nock.set_mode(Some(BOB), Mode::Count(1)).unwrap();
     tube.nock.resume(&mut ear);
-    cut(&tube.nock, Refusal::Suspended, &mut ear);
+    cut(&tube.nock, LinkError::Suspended, &mut ear);
     let told = [
         Told::Message(BOB, b"one".to_vec()),
         Told::Passive(BOB),
@@ -173,7 +179,7 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
     tube.nock.resume(&mut ear);
     let told = [
         Told::Message(BOB, b"two".to_vec()),
-        Told::End(BOB, Some(Refusal::Suspended)),
+        Told::End(BOB, Some(LinkError::Suspended)),
         Told::Event(Event::Drained),
         Told::Event(Event::Told),
     ];
@@ -183,9 +189,9 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
 #[test]
 fn a_peer_that_had_finished_has_finished_unless_it_was_in_answer() {
     for (why, told) in [
-        (Refusal::DomainGone, Refusal::Closed),
-        (Refusal::PeerDown, Refusal::Closed),
-        (Refusal::Suspended, Refusal::Suspended),
+        (LinkError::DomainGone, LinkError::Closed),
+        (LinkError::PeerDown, LinkError::Closed),
+        (LinkError::Suspended, LinkError::Suspended),
     ] {
         let tube = tube(0);
         let (mut ear, deaf) = (Ear::default(), Ear::default());
@@ -209,13 +215,16 @@ fn a_peer_that_closes_because_we_are_suspended_is_no_reason() {
     tube.nock.bell(&mut ear);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &deaf),
-        Err(Refusal::Suspended)
+        Err(LinkError::Suspended)
     );
-    assert_eq!(tube.nock.send(BOB, b"", 0, &deaf), Err(Refusal::Suspended));
+    assert_eq!(
+        tube.nock.send(BOB, b"", 0, &deaf),
+        Err(LinkError::Suspended)
+    );
     ear.take();
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
     tube.nock.resume(&mut ear);
-    assert_eq!(ear.take(), [Told::End(BOB, Some(Refusal::Suspended))]);
+    assert_eq!(ear.take(), [Told::End(BOB, Some(LinkError::Suspended))]);
 }
 
 #[test]
@@ -226,9 +235,12 @@ fn a_peer_that_lied_has_lied() {
     let index = tube_ring::wire::PRODUCER + tube_ring::wire::INDEX;
     toy::poke_word(page, index, 3);
     let all = pages(&tube);
-    cut(&tube.nock, Refusal::DomainGone, &mut ear);
+    cut(&tube.nock, LinkError::DomainGone, &mut ear);
     assert_eq!(mapped(&tube, all), [1; 4]);
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Protocol));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut ear, &deaf),
+        Err(LinkError::Protocol)
+    );
 }
 
 #[test]
@@ -248,7 +260,7 @@ fn a_half_that_panicked_holds_nothing_back() {
         tube.nock.recv(BOB, &mut Bomb, &Ear::default())
     }));
     assert!(blown.is_err());
-    cut(&tube.nock, Refusal::Suspended, &mut ear);
+    cut(&tube.nock, LinkError::Suspended, &mut ear);
     assert_eq!(mapped(&tube, all), [1; 4]);
-    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(Refusal::Suspended));
+    assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(LinkError::Suspended));
 }

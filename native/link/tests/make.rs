@@ -4,7 +4,7 @@ mod toy;
 
 use std::sync::atomic::Ordering;
 use toy::{Ear, Machine, NONCE, Toy, offer};
-use tube_link::{Event, Flow, Link, MakeError, Offer};
+use tube_link::{ConnectError, Event, Flow, Link, Offer};
 
 fn share(toy: &Toy, offer: Offer) -> Result<(u32, u32), &'static str> {
     let made = Link::<Machine>::share(toy, offer);
@@ -53,7 +53,7 @@ fn the_nock_checks_what_it_maps() {
     let (link, refs) = Link::<Machine>::share(&tip, offer(0, 100)).unwrap();
     let map = |tx, rx, port, nonce| {
         let made = Link::<Machine>::map(&nock, 1, (tx, rx, port), nonce, 100);
-        made.map(drop).map_err(|error: MakeError| error.atom())
+        made.map(drop).map_err(|error: ConnectError| error.atom())
     };
     let (tx, rx, port) = (refs.tx_ring_ref, refs.rx_ring_ref, refs.event_channel);
     assert_eq!(map(tx, rx, port + 1000, NONCE), Err("enoent"));

@@ -4,7 +4,9 @@ mod toy;
 
 use std::mem::take;
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, poke_word, sleep, tube};
-use tube_link::{BatchSink, Event, Fragment, Gathered, MessageSink, Mode, Received, Refusal, Sent};
+use tube_link::{
+    BatchSink, Event, Fragment, Gathered, LinkError, MessageSink, Mode, Received, Sent,
+};
 use tube_ring::wire;
 
 /// Gathers everything.
@@ -45,7 +47,7 @@ impl BatchSink<Bytes> for Pile {
     }
 }
 
-fn gather(tube: &Tube, most: usize) -> (Result<Gathered, Refusal>, Vec<Vec<u8>>) {
+fn gather(tube: &Tube, most: usize) -> (Result<Gathered, LinkError>, Vec<Vec<u8>>) {
     let mut pile = Pile::default();
     let gathered = tube.nock.recv_many(BOB, most, &mut pile, &Ear::default());
     (gathered, pile.messages)
@@ -161,7 +163,7 @@ fn messages_come_before_the_end() {
     send(&tube, b"last");
     tube.tip.shutdown(&Ear::default()).unwrap();
     assert_eq!(gather(&tube, 9).1, [b"last"]);
-    assert_eq!(gather(&tube, 9).0, Err(Refusal::Closed));
+    assert_eq!(gather(&tube, 9).0, Err(LinkError::Closed));
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn messages_come_before_a_violation() {
     );
     let (told, mut pile) = (Ear::default(), Pile::default());
     let gathered = tube.nock.recv_many(BOB, 9, &mut pile, &told);
-    assert_eq!(gathered, Err(Refusal::Protocol));
+    assert_eq!(gathered, Err(LinkError::Protocol));
     assert!(told.take().contains(&Told::Event(Event::Violated)));
 }
 
@@ -193,9 +195,9 @@ fn only_for_a_passive_owner() {
     send(&tube, b"mine");
     let mut pile = Pile::default();
     let asked = tube.nock.recv_many(ALICE, 9, &mut pile, &Ear::default());
-    assert_eq!(asked, Err(Refusal::NotOwner));
+    assert_eq!(asked, Err(LinkError::NotOwner));
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
-    assert_eq!(gather(&tube, 9), (Err(Refusal::Invalid), vec![]));
+    assert_eq!(gather(&tube, 9), (Err(LinkError::Invalid), vec![]));
 }
 
 #[test]

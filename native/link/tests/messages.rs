@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, tube, tube_with};
-use tube_link::{Received, Refusal, Sent};
+use tube_link::{LinkError, Received, Sent};
 
 /// Takes what there is for Bob; true when a message is complete in `ear` or `long`.
 fn pull(tube: &Tube, ear: &mut Ear, long: &mut Option<Vec<u8>>) -> bool {
@@ -66,7 +66,7 @@ fn the_largest_message() {
     let larger = vec![0; (64 << 20) + 1];
     assert_eq!(
         tube.tip.send(ALICE, &larger, 0, &ear),
-        Err(Refusal::TooLong)
+        Err(LinkError::TooLong)
     );
 }
 
@@ -76,7 +76,7 @@ fn a_message_longer_than_the_peer_takes_is_refused_and_nothing_else_is_hurt() {
     let ear = Ear::default();
     assert_eq!(
         tube.tip.send(ALICE, &[0; 1001], 0, &ear),
-        Err(Refusal::TooLong)
+        Err(LinkError::TooLong)
     );
     let message = pattern(1000, 0);
     assert_eq!(through(&tube, &message), message);
@@ -96,7 +96,7 @@ fn a_restricted_end_takes_no_more_until_it_may() {
     let larger = pattern(3001, 2);
     assert_eq!(
         tube.tip.send(ALICE, &larger, 0, &ear),
-        Err(Refusal::TooLong)
+        Err(LinkError::TooLong)
     );
     // The peer was told of 3000; what counts here is less, and what is more ends the link.
     tube.nock.restrict(1000).unwrap();
@@ -106,7 +106,7 @@ fn a_restricted_end_takes_no_more_until_it_may() {
     );
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Protocol)
+        Err(LinkError::Protocol)
     );
 }
 
@@ -194,7 +194,7 @@ fn a_progress_that_is_not_the_callers_is_refused() {
     for done in [1, 100, u64::MAX] {
         assert_eq!(
             tube.tip.send(ALICE, &message, done, &ear),
-            Err(Refusal::Invalid)
+            Err(LinkError::Invalid)
         );
     }
     let Ok(Sent::Wait(done)) = tube.tip.send(ALICE, &message, 0, &ear) else {
@@ -202,19 +202,19 @@ fn a_progress_that_is_not_the_callers_is_refused() {
     };
     assert_eq!(
         tube.tip.send(7, &message, done, &ear),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
     assert_eq!(
         tube.tip.send(ALICE, &message, done - 1, &ear),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
     assert_eq!(
         tube.tip.send(ALICE, &message[1..], done, &ear),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
     assert_eq!(
         tube.tip.send(ALICE, b"another", 0, &ear),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
     // None of which has hurt the message.
     let (mut mine, mut long, mut done) = (Ear::default(), None, done);
@@ -245,7 +245,7 @@ fn without_memory_a_message_stays_where_it_is() {
     none(true);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NoMemory)
+        Err(LinkError::NoMemory)
     );
     none(false);
     assert_eq!(
@@ -256,7 +256,7 @@ fn without_memory_a_message_stays_where_it_is() {
     none(true);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NoMemory)
+        Err(LinkError::NoMemory)
     );
     none(false);
     assert_eq!(

@@ -4,7 +4,7 @@ mod toy;
 
 use std::time::Duration;
 use toy::{ALICE, BOB, Ear, Process, Told, Tube, pattern, tube};
-use tube_link::{Event, Flow, Look, Mode, Received, Refusal, Sent};
+use tube_link::{Event, Flow, LinkError, Look, Mode, Received, Sent};
 use tube_ring::wire;
 
 const POLLER: Process = 7;
@@ -87,7 +87,7 @@ fn the_peers_end_is_seen_while_polling() {
     tube.tip.shutdown(&ear).unwrap();
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        Err(LinkError::Closed)
     );
 }
 
@@ -164,7 +164,7 @@ fn a_poller_is_told_when_polling_begins_and_when_the_link_is_closed() {
     assert_eq!(look(&tube), Look::Wait);
     tube.nock.close(&mut ear);
     assert_eq!(ear.take(), [Told::Data(POLLER)]);
-    assert_eq!(tube.nock.poll(POLLER, &ear), Err(Refusal::Closed));
+    assert_eq!(tube.nock.poll(POLLER, &ear), Err(LinkError::Closed));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_poller_that_meets_an_impossible_word_has_it_told() {
     tube.nock.deliver_now(&mut ear);
     assert!(
         ear.take()
-            .contains(&Told::End(BOB, Some(Refusal::Protocol)))
+            .contains(&Told::End(BOB, Some(LinkError::Protocol)))
     );
     assert_eq!(look(&tube), Look::Wait);
 }

@@ -4,13 +4,13 @@
 mod toy;
 
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, tube, tube_with};
-use tube_link::{Received, Refusal, Sent};
+use tube_link::{LinkError, Received, Sent};
 
-fn send<const N: usize>(tube: &Tube, messages: [&[u8]; N]) -> (usize, Result<Sent, Refusal>) {
+fn send<const N: usize>(tube: &Tube, messages: [&[u8]; N]) -> (usize, Result<Sent, LinkError>) {
     send_all(tube, &messages)
 }
 
-fn send_all<B: AsRef<[u8]>>(tube: &Tube, messages: &[B]) -> (usize, Result<Sent, Refusal>) {
+fn send_all<B: AsRef<[u8]>>(tube: &Tube, messages: &[B]) -> (usize, Result<Sent, LinkError>) {
     let mut left = messages.iter().map(AsRef::as_ref);
     let (count, next) = tube.tip.send_many(ALICE, &mut left, &Ear::default());
     // Nothing is looked at but what was sent and the one that was not.
@@ -100,12 +100,12 @@ fn what_is_refused_is_refused_at_its_place() {
     let tube = tube_with(4, 1000);
     let long = pattern(1001, 0);
     let told = send(&tube, [b"one", b"two", &long, b"four"]);
-    assert_eq!(told, (2, Err(Refusal::TooLong)));
+    assert_eq!(told, (2, Err(LinkError::TooLong)));
     assert_eq!(received(&tube), [b"one", b"two"]);
     tube.tip.shutdown(&Ear::default()).unwrap();
-    assert_eq!(send(&tube, [b"late"]), (0, Err(Refusal::Closed)));
+    assert_eq!(send(&tube, [b"late"]), (0, Err(LinkError::Closed)));
     tube.tip.close(&mut Ear::default());
-    assert_eq!(send(&tube, [b"later"]), (0, Err(Refusal::Closed)));
+    assert_eq!(send(&tube, [b"later"]), (0, Err(LinkError::Closed)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Flow, Received, Refusal, Sent};
+use tube_link::{Flow, LinkError, Received, Sent};
 
 /// Fills the ring with small messages from Alice; how many there was room for.
 fn fill(tube: &Tube, ear: &Ear) -> usize {
@@ -71,12 +71,12 @@ fn only_the_owner_receives() {
     assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
     assert_eq!(
         tube.nock.recv(ALICE, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
+        Err(LinkError::NotOwner)
     );
     tube.nock.set_owner(ALICE, &ear).unwrap();
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
+        Err(LinkError::NotOwner)
     );
     assert_eq!(
         tube.nock.recv(ALICE, &mut ear, &Ear::default()),
@@ -97,7 +97,7 @@ fn an_owner_that_waits_when_it_is_replaced_is_told_to_come_and_see() {
     assert_eq!(ear.take(), [Told::Data(BOB)]);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
+        Err(LinkError::NotOwner)
     );
     // The wait is not the new owner's.
     assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
@@ -197,7 +197,7 @@ fn a_message_given_up_half_way_is_never_seen_and_the_next_one_is() {
     // Its sender, if it comes back, learns that it is over; and may start again.
     assert_eq!(
         tube.tip.send(ALICE, &message, 100, &ear),
-        Err(Refusal::Invalid)
+        Err(LinkError::Invalid)
     );
     assert_eq!(tube.tip.send(ALICE, b"again", 0, &ear), Ok(Sent::Whole));
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
-use tube_link::{Buffer, Deliver, Event, Fragment, MessageSink, Notifier, Refusal, Vm};
+use tube_link::{Buffer, Deliver, Event, Fragment, LinkError, MessageSink, Notifier, Vm};
 
 /// The toy VM.
 pub struct Machine;
@@ -45,7 +45,7 @@ pub enum Told {
     Event(Event),
     Message(Process, Vec<u8>),
     Passive(Process),
-    End(Process, Option<Refusal>),
+    End(Process, Option<LinkError>),
 }
 
 /// Hears everything.
@@ -120,7 +120,7 @@ impl Deliver<Machine> for Ear {
         self.hear(Told::Passive(owner));
     }
 
-    fn end(&mut self, owner: Process, reason: Option<Refusal>) {
+    fn end(&mut self, owner: Process, reason: Option<LinkError>) {
         self.hear(Told::End(owner, reason));
     }
 }

@@ -4,7 +4,7 @@ use super::intake::{MessageBuffer, Whole};
 use super::term::{ATOMS, Bytes, Sender};
 use crate::handles::Form;
 use crate::process::{Beam, Buffer, Pid};
-use tube_link::{Deliver, Event, Fragment, MessageSink, Notifier, Refusal};
+use tube_link::{Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
@@ -64,16 +64,16 @@ impl Deliver<Beam> for Delivery {
         }
     }
 
-    fn end(&mut self, owner: Pid, reason: Option<Refusal>) {
+    fn end(&mut self, owner: Pid, reason: Option<LinkError>) {
         // A port ends by its exit signal, which is the connection's to give.
         if self.form == Form::Port {
             return;
         }
         if let Some(reason) = reason {
             let name = match reason {
-                Refusal::PeerDown => ATOMS.peer_down,
-                Refusal::DomainGone => ATOMS.peer_domain_gone,
-                Refusal::Suspended => ATOMS.suspended,
+                LinkError::PeerDown => ATOMS.peer_down,
+                LinkError::DomainGone => ATOMS.peer_domain_gone,
+                LinkError::Suspended => ATOMS.suspended,
                 _ => ATOMS.protocol,
             };
             self.sender.tube_error(owner, name);

@@ -9,7 +9,7 @@ use super::term::{ATOMS, Sender};
 use crate::process::{Beam, Buffer, Pid};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use tube_link::{Deliver, Event, Fragment, Link, MessageSink, Notifier, Refusal, Sent};
+use tube_link::{Deliver, Event, Fragment, Link, LinkError, MessageSink, Notifier, Sent};
 
 /// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
 /// handshake carry their length in two bytes with other carriers.
@@ -182,7 +182,7 @@ impl Dist {
         link: &Link<Beam>,
         parts: &[B],
         sent: u64,
-    ) -> Result<Pushed, Refusal> {
+    ) -> Result<Pushed, LinkError> {
         let mut sent = sent;
         for _ in 0..ROUNDS {
             match link.send_parts(self.connection, parts, sent, self)? {
@@ -195,16 +195,16 @@ impl Dist {
     }
 
     /// The link takes no more packets.
-    fn refused(&mut self, refusal: Refusal) {
+    fn refused(&mut self, refusal: LinkError) {
         self.discard();
         self.set_busy(false);
         // When the peer has gone, what it sent before comes first: then the bell tells. But a packet that
         // the peer does not take would be missing in its stream.
         let gone = [
-            Refusal::Closed,
-            Refusal::PeerDown,
-            Refusal::DomainGone,
-            Refusal::Suspended,
+            LinkError::Closed,
+            LinkError::PeerDown,
+            LinkError::DomainGone,
+            LinkError::Suspended,
         ];
         if !gone.contains(&refusal) {
             self.ended = true;
@@ -298,7 +298,7 @@ impl Deliver<Beam> for Dist {
 
     fn passive(&mut self, _owner: Pid) {}
 
-    fn end(&mut self, _owner: Pid, _reason: Option<Refusal>) {
+    fn end(&mut self, _owner: Pid, _reason: Option<LinkError>) {
         self.ended = true;
     }
 }

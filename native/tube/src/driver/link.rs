@@ -10,7 +10,7 @@ use crate::nif::watch;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
-use tube_link::{Flow, Mode, NullDeliver, Refusal};
+use tube_link::{Flow, LinkError, Mode, NullDeliver};
 
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
@@ -123,7 +123,7 @@ impl LinkPort {
                     let by = (caller != connected).then_some(Pid::from_word(caller));
                     self.entry.link.set_mode(by, mode)
                 }
-                _ => Err(Refusal::Invalid),
+                _ => Err(LinkError::Invalid),
             },
             (DIST_INPUT, []) => self.dist_input(Pid::from_word(caller)),
             (DIST_TICK, []) => match self.dist() {
@@ -131,38 +131,38 @@ impl LinkPort {
                     dist.tick(&entry.link);
                     Ok(())
                 }
-                None => Err(Refusal::Invalid),
+                None => Err(LinkError::Invalid),
             },
             (CUT, [why]) if caller == connected => self.cut(*why),
             _ => return None,
         };
         Some(match done {
             Ok(()) => (c"ok", self.resume()),
-            Err(Refusal::NotOwner) => (c"not_owner", Verdict::Stay),
-            Err(Refusal::Invalid) => (c"einval", Verdict::Stay),
+            Err(LinkError::NotOwner) => (c"not_owner", Verdict::Stay),
+            Err(LinkError::Invalid) => (c"einval", Verdict::Stay),
             Err(_) => (c"closed", Verdict::Stay),
         })
     }
 
     /// Everything shared goes, for one of the reasons that `Tube.Native.cut/2` numbers.
-    fn cut(&self, why: u8) -> Result<(), Refusal> {
+    fn cut(&self, why: u8) -> Result<(), LinkError> {
         let why = match why {
-            0 => Refusal::PeerDown,
-            1 => Refusal::DomainGone,
-            2 => Refusal::Suspended,
+            0 => LinkError::PeerDown,
+            1 => LinkError::DomainGone,
+            2 => LinkError::Suspended,
             3 => {
                 self.entry.link.suspend();
                 return Ok(());
             }
-            _ => return Err(Refusal::Invalid),
+            _ => return Err(LinkError::Invalid),
         };
         self.entry.link.cut(why);
         Ok(())
     }
 
     /// From here on the peer's packets go to the VM, whose cookie the peer has shown that it knows.
-    fn dist_input(&mut self, owner: Pid) -> Result<(), Refusal> {
-        let (_, entry) = self.dist().ok_or(Refusal::Invalid)?;
+    fn dist_input(&mut self, owner: Pid) -> Result<(), LinkError> {
+        let (_, entry) = self.dist().ok_or(LinkError::Invalid)?;
         entry.link.set_mode(Some(owner), Mode::Always)?;
         entry.link.restrict(u32::MAX)
     }
@@ -189,17 +189,17 @@ impl LinkPort {
     }
 
     /// Data begins to flow.
-    fn begin(&mut self, connected: Pid) -> Result<(), Refusal> {
-        let parties = *self.entry.parties.get().ok_or(Refusal::Invalid)?;
+    fn begin(&mut self, connected: Pid) -> Result<(), LinkError> {
+        let parties = *self.entry.parties.get().ok_or(LinkError::Invalid)?;
         // Also the proof that NIF and driver mean the same by a process. See `Pid`.
         if parties.connection != connected || self.flowing.is_some() {
-            return Err(Refusal::Invalid);
+            return Err(LinkError::Invalid);
         }
-        let channel = self.entry.link.channel().ok_or(Refusal::Closed)?;
+        let channel = self.entry.link.channel().ok_or(LinkError::Closed)?;
         let fd = channel.fd();
         // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
         let selected = unsafe { Selected::new(self.port, fd, channel) };
-        let selected = Some(selected.ok_or(Refusal::Invalid)?);
+        let selected = Some(selected.ok_or(LinkError::Invalid)?);
         let sender = self.sender(parties.connection);
         let way = match parties.form {
             Form::Dist => {

@@ -12,7 +12,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Gathered, Look, MessageSink, Received, Refusal, Sent};
+use tube_link::{Fragment, Gathered, LinkError, Look, MessageSink, Received, Sent};
 
 /// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
 macro_rules! enter {
@@ -96,7 +96,7 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
         Some(sent)
     });
     // A packet between those of the VM would be one of the VM's to the peer.
-    let Some(sent) = sent.unwrap_or(Some(Err(Refusal::Closed))) else {
+    let Some(sent) = sent.unwrap_or(Some(Err(LinkError::Closed))) else {
         return Some((atoms::error(), atoms::distribution()).encode(env));
     };
     charge(
@@ -126,7 +126,7 @@ fn send_many<'a>(env: Env<'a>, [id, messages]: [Term<'a>; 2]) -> Option<Term<'a>
         watch::follow(env, id, entry, false, begun);
         Some((count, next))
     });
-    let Some((count, next)) = sent.unwrap_or(Some((0, Err(Refusal::Closed)))) else {
+    let Some((count, next)) = sent.unwrap_or(Some((0, Err(LinkError::Closed)))) else {
         return Some((atoms::error(), atoms::distribution(), messages.rest(0)).encode(env));
     };
     charge(env, messages.bytes.min(BUDGET), count);
@@ -207,7 +207,7 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
             .link
             .recv(owner, &mut small, &NifNotifier::new(env, id, entry))
     });
-    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+    Some(match received.unwrap_or(Err(LinkError::Closed)) {
         Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
         Ok(Received::Long(buffer)) => {
             charge(env, buffer.len().min(BUDGET), 0);
@@ -233,7 +233,7 @@ fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
         let most = gather.most();
         entry.link.recv_many(owner, most, &mut gather, &voice)
     });
-    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+    Some(match received.unwrap_or(Err(LinkError::Closed)) {
         Ok(Gathered::Messages(count)) => {
             charge(env, gather.bytes().min(BUDGET), count);
             (atoms::ok(), gather.list()).encode(env)
@@ -254,7 +254,7 @@ fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
         let poller = Pid::caller(env);
         entry.link.poll(poller, &NifNotifier::new(env, id, entry))
     });
-    Some(match look.unwrap_or(Err(Refusal::Closed)) {
+    Some(match look.unwrap_or(Err(LinkError::Closed)) {
         Ok(Look::Ready) => atoms::ready().to_term(env),
         Ok(Look::Again) => atoms::poll().to_term(env),
         Ok(Look::Wait) => atoms::wait().to_term(env),

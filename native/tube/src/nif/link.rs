@@ -7,7 +7,7 @@ use crate::handles::{self, Form, Parties};
 use crate::process::{Beam, Pid};
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
-use tube_link::{Link, MakeError, NullDeliver, Offer, Refusal};
+use tube_link::{ConnectError, Link, LinkError, NullDeliver, Offer};
 use tube_platform::Domid;
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -27,7 +27,7 @@ fn link_share<'a>(
         nonce,
         max_message,
     };
-    let shared = platform.get().map_err(MakeError::from);
+    let shared = platform.get().map_err(ConnectError::from);
     let (link, refs) = match shared.and_then(|platform| Link::<Beam>::share(&*platform, offer)) {
         Ok(made) => made,
         Err(error) => return Ok(failed(env, error.atom())),
@@ -63,7 +63,7 @@ fn link_map<'a>(
     let refs = (tx_ref, rx_ref, event_channel);
     let mapped = platform
         .get()
-        .map_err(MakeError::from)
+        .map_err(ConnectError::from)
         .and_then(|platform| Link::<Beam>::map(&*platform, peer, refs, nonce, max_message));
     match mapped.map(handles::insert_link) {
         Ok(Some(id)) => (atoms::ok(), id).encode(env),
@@ -98,7 +98,7 @@ fn link_parties<'a>(
         _ => return Err(rustler::Error::BadArg),
     };
     let Some(entry) = handles::link(id) else {
-        return Ok(refused(env, Refusal::Closed));
+        return Ok(refused(env, LinkError::Closed));
     };
     let parties = Parties {
         connection: Pid::from_nif(connection),
@@ -107,7 +107,7 @@ fn link_parties<'a>(
     };
     Ok(match entry.parties.set(parties) {
         Ok(()) => atoms::ok().encode(env),
-        Err(_) => refused(env, Refusal::Invalid),
+        Err(_) => refused(env, LinkError::Invalid),
     })
 }
 
@@ -149,10 +149,10 @@ fn shutdown<'a>(env: Env<'a>, id: u64) -> Term<'a> {
 fn answer<'a>(
     env: Env<'a>,
     id: u64,
-    call: impl FnOnce(&handles::Entry, &NifNotifier<'a>) -> Result<(), Refusal>,
+    call: impl FnOnce(&handles::Entry, &NifNotifier<'a>) -> Result<(), LinkError>,
 ) -> Term<'a> {
     let called = handles::link(id).map(|entry| call(&entry, &NifNotifier::new(env, id, &entry)));
-    match called.unwrap_or(Err(Refusal::Closed)) {
+    match called.unwrap_or(Err(LinkError::Closed)) {
         Ok(()) => atoms::ok().encode(env),
         Err(refusal) => refused(env, refusal),
     }

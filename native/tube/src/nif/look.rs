@@ -3,7 +3,7 @@
 use super::{atoms, refused};
 use crate::{handles, image};
 use rustler::{Encoder, Env, NifMap, Term};
-use tube_link::{Census, Counters, Info, Mode, Refusal};
+use tube_link::{Census, Counters, Info, LinkError, Mode};
 
 /// Live counts of this VM.
 #[derive(NifMap)]
@@ -58,7 +58,7 @@ fn stats() -> Stats {
 fn info<'a>(env: Env<'a>, id: u64) -> Term<'a> {
     match handles::link(id).and_then(|entry| entry.link.info()) {
         Some(info) => (atoms::ok(), Report::from(info)).encode(env),
-        None => refused(env, Refusal::Closed),
+        None => refused(env, LinkError::Closed),
     }
 }
 

@@ -9,7 +9,7 @@ pub mod watch;
 
 use crate::process::Pid;
 use rustler::{Atom, Encoder, Env, Term};
-use tube_link::{Event, Notifier, Refusal};
+use tube_link::{Event, LinkError, Notifier};
 
 /// The atoms of the answers.
 pub mod atoms {
@@ -53,21 +53,21 @@ pub mod atoms {
 }
 
 /// `{:error, reason}`.
-fn refused<'a>(env: Env<'a>, refusal: Refusal) -> Term<'a> {
+fn refused<'a>(env: Env<'a>, refusal: LinkError) -> Term<'a> {
     (atoms::error(), reason(refusal)).encode(env)
 }
 
-fn reason(refusal: Refusal) -> Atom {
+fn reason(refusal: LinkError) -> Atom {
     match refusal {
-        Refusal::Closed => atoms::closed(),
-        Refusal::PeerDown => atoms::peer_down(),
-        Refusal::DomainGone => atoms::peer_domain_gone(),
-        Refusal::Suspended => atoms::suspended(),
-        Refusal::Protocol => atoms::protocol(),
-        Refusal::TooLong => atoms::emsgsize(),
-        Refusal::Invalid => atoms::einval(),
-        Refusal::NotOwner => atoms::not_owner(),
-        Refusal::NoMemory => atoms::enomem(),
+        LinkError::Closed => atoms::closed(),
+        LinkError::PeerDown => atoms::peer_down(),
+        LinkError::DomainGone => atoms::peer_domain_gone(),
+        LinkError::Suspended => atoms::suspended(),
+        LinkError::Protocol => atoms::protocol(),
+        LinkError::TooLong => atoms::emsgsize(),
+        LinkError::Invalid => atoms::einval(),
+        LinkError::NotOwner => atoms::not_owner(),
+        LinkError::NoMemory => atoms::enomem(),
     }
 }
 
