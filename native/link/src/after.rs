@@ -6,7 +6,7 @@ use crate::flow::LinkError;
 use std::sync::Arc;
 use tube_ring::Violation;
 
-pub(crate) struct After<P> {
+pub(crate) struct Deferred<P> {
     /// Senders to wake.
     pub senders: Vec<P>,
     /// The owner to wake.
@@ -19,9 +19,9 @@ pub(crate) struct After<P> {
     pub channel: Option<Arc<Channel>>,
 }
 
-impl<P> Default for After<P> {
+impl<P> Default for Deferred<P> {
     fn default() -> Self {
-        After {
+        Deferred {
             // Without elements it has no memory either, so the common case allocates nothing.
             senders: Vec::new(),
             owner: None,

@@ -1,6 +1,6 @@
 //! What the driver of a link does when the bell rings: delivers, wakes, and notices the end.
 
-use crate::after::{After, Fail};
+use crate::after::{Deferred, Fail};
 use crate::flow::{Flow, LinkError};
 use crate::link::{Link, ring};
 use crate::rx::{Delivered, Rx};
@@ -42,7 +42,7 @@ impl<V: Vm> Link<V> {
         outlet: &mut impl Deliver<V>,
         arm: impl FnOnce(&Rx<V>) -> bool,
     ) -> Delivered {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let delivered = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let arm = arm(rx);
@@ -80,7 +80,7 @@ impl<V: Vm> Link<V> {
 
     /// Looks for the end of the peer's data and of the peer.
     fn look(&self, gone: bool) {
-        _ = self.with_rx(&mut After::default(), |rx, _| {
+        _ = self.with_rx(&mut Deferred::default(), |rx, _| {
             // First, since a peer that goes has declared its end before: seen in this order, a clean end
             // is never taken for a broken link.
             let gone = gone || rx.ground.peer_gone()?;
@@ -97,7 +97,7 @@ impl<V: Vm> Link<V> {
 
     /// Wakes those for whom the bell may have rung, and reports what is to be reported.
     fn settle(&self, herald: &impl Notifier<V::Process>) {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let now = self.status.now();
         let over = now.has(Event::Gone) || now.has(Event::Violated);
         _ = self.with_rx(&mut after, |rx, after| {

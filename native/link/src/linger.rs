@@ -1,7 +1,7 @@
 //! A moment's patience in a stream. To sleep and to be rung costs either side many times what it takes the
 //! other, which is at work, to go on by one message.
 
-use crate::after::{After, Fail};
+use crate::after::{Deferred, Fail};
 use tube_ring::Violation;
 
 /// Bytes that an end has moved since it last had nothing to do, from which on it is in the middle of a stream.
@@ -46,7 +46,7 @@ impl Linger {
     /// is done.
     pub(crate) fn look<P>(
         &self,
-        after: &After<P>,
+        after: &Deferred<P>,
         mut there: impl FnMut() -> Result<bool, Violation>,
     ) -> Result<bool, Fail> {
         if after.ring {
@@ -93,7 +93,7 @@ mod tests {
                     looked += 1;
                     Ok(looked == there_at)
                 };
-                assert_eq!(linger.look(&After::<()>::default(), look), Ok(found));
+                assert_eq!(linger.look(&Deferred::<()>::default(), look), Ok(found));
                 assert_eq!(looked, there_at.min(looks));
             }
             linger.be_brief();
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn does_not_wait_for_whom_the_caller_has_yet_to_ring() {
-        let after = After::<()> {
+        let after = Deferred::<()> {
             ring: true,
-            ..After::default()
+            ..Deferred::default()
         };
         let never = || unreachable!("it sleeps");
         assert_eq!(Linger::new().look(&after, never), Ok(false));
@@ -114,7 +114,7 @@ mod tests {
     fn an_impossible_value_is_found_here_too() {
         let violated = || Err(Violation::State(7));
         assert_eq!(
-            Linger::new().look(&After::<()>::default(), violated),
+            Linger::new().look(&Deferred::<()>::default(), violated),
             Err(Fail::Violated)
         );
     }

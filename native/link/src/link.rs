@@ -1,6 +1,6 @@
 //! A link: two halves, and what has become of it.
 
-use crate::after::{After, Fail};
+use crate::after::{Deferred, Fail};
 use crate::channel::Channel;
 use crate::flow::{Gathered, LinkError, Mode, Received};
 use crate::info::Info;
@@ -42,7 +42,7 @@ impl<V: Vm> Link<V> {
     /// # Errors
     /// [`LinkError::Closed`].
     pub fn start(&self, owner: V::Process) -> Result<(), LinkError> {
-        self.with_rx(&mut After::default(), |rx, _| {
+        self.with_rx(&mut Deferred::default(), |rx, _| {
             rx.owner = Some(owner);
             Ok(())
         })?;
@@ -86,9 +86,9 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         herald: &impl Notifier<V::Process>,
-        take: impl FnOnce(&mut Rx<V>, End, &mut After<V::Process>) -> Result<R, Fail>,
+        take: impl FnOnce(&mut Rx<V>, End, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let received = self.with_rx(&mut after, |rx, after| {
             let now = self.status.now();
             let received = match now.has(Event::Violated) && rx.owner == Some(owner) {
@@ -111,7 +111,7 @@ impl<V: Vm> Link<V> {
 
     /// The owner waits no longer.
     pub fn recv_cancel(&self, owner: V::Process) {
-        _ = self.with_rx(&mut After::default(), |rx, _| {
+        _ = self.with_rx(&mut Deferred::default(), |rx, _| {
             if rx.owner == Some(owner) {
                 rx.waiting = false;
                 rx.poll.forget();
@@ -129,7 +129,7 @@ impl<V: Vm> Link<V> {
         owner: V::Process,
         herald: &impl Notifier<V::Process>,
     ) -> Result<(), LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let done = self.with_rx(&mut after, |rx, after| {
             rx.wake(after);
             rx.poll.forget();
@@ -146,7 +146,7 @@ impl<V: Vm> Link<V> {
     /// # Errors
     /// [`LinkError::NotOwner`], [`LinkError::Closed`].
     pub fn set_mode(&self, by: Option<V::Process>, mode: Mode) -> Result<(), LinkError> {
-        self.with_rx(&mut After::default(), |rx, _| {
+        self.with_rx(&mut Deferred::default(), |rx, _| {
             if by.is_some() && by != rx.owner {
                 return Err(LinkError::NotOwner.into());
             }
@@ -176,7 +176,7 @@ impl<V: Vm> Link<V> {
     /// # Errors
     /// [`LinkError::Closed`].
     pub fn restrict(&self, most: u32) -> Result<(), LinkError> {
-        self.with_rx(&mut After::default(), |rx, _| {
+        self.with_rx(&mut Deferred::default(), |rx, _| {
             rx.consumer.restrict(most);
             Ok(())
         })
@@ -188,7 +188,7 @@ impl<V: Vm> Link<V> {
     /// # Errors
     /// [`LinkError::Closed`].
     pub fn be_brief(&self) -> Result<(), LinkError> {
-        let after = &mut After::default();
+        let after = &mut Deferred::default();
         self.with_rx(after, |rx, _| {
             rx.linger.be_brief();
             Ok(())
@@ -220,7 +220,7 @@ impl<V: Vm> Link<V> {
     /// Gives everything back. Messages that are in the ring reach the peer all the same. Those who wait are
     /// told; so is an active owner, if the link broke and nobody has said so yet.
     pub fn close(&self, outlet: &mut impl Deliver<V>) {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         // Poisoned or not: this only takes things apart.
         let tx = self
             .tx
@@ -277,8 +277,8 @@ impl<V: Vm> Link<V> {
 
     pub(crate) fn with_tx<R>(
         &self,
-        after: &mut After<V::Process>,
-        f: impl FnOnce(&mut Tx<V::Process>, &mut After<V::Process>) -> Result<R, Fail>,
+        after: &mut Deferred<V::Process>,
+        f: impl FnOnce(&mut Tx<V::Process>, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
         let mut half = self.tx.lock().map_err(|_| LinkError::Closed)?;
         let tx = half.as_mut().ok_or(LinkError::Closed)?;
@@ -296,8 +296,8 @@ impl<V: Vm> Link<V> {
 
     pub(crate) fn with_rx<R>(
         &self,
-        after: &mut After<V::Process>,
-        f: impl FnOnce(&mut Rx<V>, &mut After<V::Process>) -> Result<R, Fail>,
+        after: &mut Deferred<V::Process>,
+        f: impl FnOnce(&mut Rx<V>, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
         let mut half = self.rx.lock().map_err(|_| LinkError::Closed)?;
         let rx = half.as_mut().ok_or(LinkError::Closed)?;
@@ -319,7 +319,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// What is left to do when no lock is held any more.
-    pub(crate) fn finish(&self, after: After<V::Process>, herald: &impl Notifier<V::Process>) {
+    pub(crate) fn finish(&self, after: Deferred<V::Process>, herald: &impl Notifier<V::Process>) {
         ring(&after);
         for sender in after.senders {
             herald.space(sender);
@@ -344,7 +344,7 @@ fn of_half<T>(half: &Mutex<Option<T>>, leave: impl FnOnce(&mut T)) {
     }
 }
 
-pub(crate) fn ring<P>(after: &After<P>) {
+pub(crate) fn ring<P>(after: &Deferred<P>) {
     if let Some(channel) = &after.channel {
         channel.ring();
     }

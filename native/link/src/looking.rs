@@ -1,6 +1,6 @@
 //! What a process calls that looks in place of the bell. How long it is to look is `poll`'s to say.
 
-use crate::after::After;
+use crate::after::Deferred;
 use crate::flow::{Flow, LinkError, Look};
 use crate::link::Link;
 use crate::vm::{Deliver, Notifier, Vm};
@@ -18,7 +18,7 @@ impl<V: Vm> Link<V> {
         most: Duration,
         herald: &impl Notifier<V::Process>,
     ) -> Result<(), LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let done = self.with_rx(&mut after, |rx, after| {
             rx.poll.set(most);
             rx.wake_poller(after);
@@ -42,7 +42,7 @@ impl<V: Vm> Link<V> {
         poller: V::Process,
         herald: &impl Notifier<V::Process>,
     ) -> Result<Look, LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let look = self.with_rx(&mut after, |rx, after| rx.look(poller, after));
         self.finish(after, herald);
         match look {
@@ -56,7 +56,7 @@ impl<V: Vm> Link<V> {
     /// if nobody may poll.
     pub fn deliver_now(&self, outlet: &mut impl Deliver<V>) -> Flow {
         let delivered = self.deliver(outlet, |rx| !rx.poll.is_on());
-        self.finish(After::default(), outlet);
+        self.finish(Deferred::default(), outlet);
         Flow::after(delivered)
     }
 }

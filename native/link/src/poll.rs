@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const LATE: Duration = Duration::from_micros(100);
 /// To try for less than this is not to try.
 const LEAST: Duration = Duration::from_micros(1);
-/// After so many vain attempts in a row, the next is made after 2^so many waits.
+/// Deferred so many vain attempts in a row, the next is made after 2^so many waits.
 const PATIENCE: u32 = 6;
 
 /// The state of one link's polling. Switched off until [`set`](Poll::set) says otherwise.

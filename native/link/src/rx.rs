@@ -1,6 +1,6 @@
 //! The receiving half: its owner, and how messages get to it.
 
-use crate::after::{After, Fail};
+use crate::after::{Deferred, Fail};
 use crate::assembly::{Assembly, SinkAdapter};
 use crate::flow::{Gathered, LinkError, Look, Mode, Received};
 use crate::ground::Ground;
@@ -86,7 +86,7 @@ impl<V: Vm> Rx<V> {
         owner: V::Process,
         small: &mut impl MessageSink,
         end: End,
-        after: &mut After<V::Process>,
+        after: &mut Deferred<V::Process>,
     ) -> Result<Received<V::Buffer>, Fail> {
         self.begin(owner)?;
         let mut budget = BUDGET;
@@ -123,7 +123,7 @@ impl<V: Vm> Rx<V> {
         most: usize,
         heap: &mut H,
         end: End,
-        after: &mut After<V::Process>,
+        after: &mut Deferred<V::Process>,
     ) -> Result<Gathered, Fail> {
         self.begin(owner)?;
         let most = most.clamp(1, MESSAGES);
@@ -157,7 +157,7 @@ impl<V: Vm> Rx<V> {
 
     /// Gives room back now and then. What was taken is good whatever the peer wrote besides, and a fault
     /// stays until the next call.
-    fn give_back(&mut self, after: &mut After<V::Process>) {
+    fn give_back(&mut self, after: &mut Deferred<V::Process>) {
         after.ring |= self.consumer.release_batch().unwrap_or(false);
     }
 
@@ -174,7 +174,7 @@ impl<V: Vm> Rx<V> {
     }
 
     /// What the owner of an empty ring does: look again, or wait, registered, unless there is news by now.
-    fn idle(&mut self, end: End, after: &mut After<V::Process>) -> Result<Look, Fail> {
+    fn idle(&mut self, end: End, after: &mut Deferred<V::Process>) -> Result<Look, Fail> {
         if let Some(why) = end.gone {
             return Err(why.into());
         }
@@ -192,7 +192,7 @@ impl<V: Vm> Rx<V> {
 
     /// Whether the ring is empty for a moment only, in the middle of a stream. The sender gets all room back
     /// first: it may want it.
-    fn is_more_coming(&mut self, after: &mut After<V::Process>) -> Result<bool, Fail> {
+    fn is_more_coming(&mut self, after: &mut Deferred<V::Process>) -> Result<bool, Fail> {
         if !self.linger.is_due() {
             return Ok(false);
         }
@@ -204,7 +204,7 @@ impl<V: Vm> Rx<V> {
     pub(crate) fn look(
         &mut self,
         poller: V::Process,
-        after: &mut After<V::Process>,
+        after: &mut Deferred<V::Process>,
     ) -> Result<Look, Fail> {
         self.poller = None;
         let look = match self.mode.is_active() && !self.ended && self.poll.is_on() {
@@ -241,7 +241,7 @@ impl<V: Vm> Rx<V> {
         outlet: &mut O,
         gone: bool,
         arm: bool,
-        after: &mut After<V::Process>,
+        after: &mut Deferred<V::Process>,
     ) -> Result<Delivered, Fail> {
         let mut budget = BUDGET;
         for _ in 0..MESSAGES {
@@ -307,7 +307,7 @@ impl<V: Vm> Rx<V> {
         &mut self,
         small: &mut S,
         budget: &mut usize,
-        after: &mut After<V::Process>,
+        after: &mut Deferred<V::Process>,
     ) -> Result<Step<V::Buffer>, Fail> {
         loop {
             let mut inlet = SinkAdapter {
@@ -352,8 +352,8 @@ impl<V: Vm> Rx<V> {
         }
     }
 
-    /// After a bell: is the registered owner to be told?
-    pub(crate) fn data(&mut self, after: &mut After<V::Process>) -> Result<(), Fail> {
+    /// Deferred a bell: is the registered owner to be told?
+    pub(crate) fn data(&mut self, after: &mut Deferred<V::Process>) -> Result<(), Fail> {
         if self.waiting {
             let armed = self.consumer.arm()?;
             after.ring |= armed.notify;
@@ -365,14 +365,14 @@ impl<V: Vm> Rx<V> {
     }
 
     /// Ends the owner's wait, if it waits.
-    pub(crate) fn wake(&mut self, after: &mut After<V::Process>) {
+    pub(crate) fn wake(&mut self, after: &mut Deferred<V::Process>) {
         if std::mem::take(&mut self.waiting) {
             after.owner = self.owner;
         }
     }
 
     /// Has whoever polls look again.
-    pub(crate) fn wake_poller(&mut self, after: &mut After<V::Process>) {
+    pub(crate) fn wake_poller(&mut self, after: &mut Deferred<V::Process>) {
         if let Some(poller) = self.poller.take() {
             after.poller = Some(poller);
         }

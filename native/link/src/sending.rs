@@ -1,6 +1,6 @@
 //! What senders call, and who ends the sending.
 
-use crate::after::After;
+use crate::after::Deferred;
 use crate::flow::{LinkError, Sent};
 use crate::link::Link;
 use crate::tx::Put;
@@ -57,7 +57,7 @@ impl<V: Vm> Link<V> {
         done: u64,
         herald: &impl Notifier<V::Process>,
     ) -> Result<Sent, LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let sent = self.with_tx(&mut after, |tx, after| {
             self.status.now().may_send()?;
             tx.send(sender, parts, done, after)
@@ -75,7 +75,7 @@ impl<V: Vm> Link<V> {
         messages: &mut impl Iterator<Item = &'m [u8]>,
         herald: &impl Notifier<V::Process>,
     ) -> (usize, Result<Sent, LinkError>) {
-        let (mut after, mut count) = (After::default(), 0);
+        let (mut after, mut count) = (Deferred::default(), 0);
         let next = self.with_tx(&mut after, |tx, after| {
             self.status.now().may_send()?;
             let (whole, next) = tx.send_many(sender, messages, after);
@@ -95,7 +95,7 @@ impl<V: Vm> Link<V> {
         sender: V::Process,
         herald: &impl Notifier<V::Process>,
     ) -> Result<(), LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let done = self.with_tx(&mut after, |tx, after| tx.cancel(sender, after));
         self.finish(after, herald);
         done
@@ -106,7 +106,7 @@ impl<V: Vm> Link<V> {
     /// # Errors
     /// [`LinkError::Closed`].
     pub fn shutdown(&self, herald: &impl Notifier<V::Process>) -> Result<(), LinkError> {
-        let mut after = After::default();
+        let mut after = Deferred::default();
         let done = self.with_tx(&mut after, |tx, after| {
             tx.shutdown(after);
             Ok(())

@@ -1,6 +1,6 @@
 //! The sending half: one message in progress at a time, and the senders that wait.
 
-use crate::after::{After, Fail};
+use crate::after::{Deferred, Fail};
 use crate::flow::{LinkError, Sent};
 use crate::ground::Ground;
 use crate::linger::Linger;
@@ -88,7 +88,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         &mut self,
         sender: P,
         messages: &mut impl Iterator<Item = &'m [u8]>,
-        after: &mut After<P>,
+        after: &mut Deferred<P>,
     ) -> (usize, Result<Sent, Fail>) {
         let (mut count, mut bytes) = (0, 0);
         let next = loop {
@@ -121,7 +121,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         sender: P,
         parts: &[B],
         done: u64,
-        after: &mut After<P>,
+        after: &mut Deferred<P>,
     ) -> Result<Sent, Fail> {
         // Who calls does not wait, told or not: it must not be told later of a call long over.
         if !self.waiting.is_empty() {
@@ -151,7 +151,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         &mut self,
         parts: &[B],
         progress: &mut Progress,
-        after: &mut After<P>,
+        after: &mut Deferred<P>,
     ) -> Result<Sent, Fail> {
         for _ in 0..TRIES {
             match self.producer.push_parts(parts, progress, BUDGET)? {
@@ -187,7 +187,7 @@ impl<P: Copy + PartialEq> Tx<P> {
 
     /// Whether the ring is full for a moment only, in the middle of a stream. The reader gets to know of all
     /// that is there first: it may want it.
-    fn is_room_coming(&mut self, after: &mut After<P>) -> Result<bool, Fail> {
+    fn is_room_coming(&mut self, after: &mut Deferred<P>) -> Result<bool, Fail> {
         if !self.linger.is_due() {
             return Ok(false);
         }
@@ -201,7 +201,7 @@ impl<P: Copy + PartialEq> Tx<P> {
         sender: P,
         begun: bool,
         pushed: &Result<Sent, Fail>,
-        after: &mut After<P>,
+        after: &mut Deferred<P>,
     ) {
         match pushed {
             Ok(Sent::Whole) if !begun => {}
@@ -224,7 +224,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// The message in progress is complete or given up: the others' turn.
-    fn done(&mut self, after: &mut After<P>) {
+    fn done(&mut self, after: &mut Deferred<P>) {
         self.current = None;
         after.senders.append(&mut self.waiting);
         if self.finishing {
@@ -234,7 +234,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// The sender waits no longer, and if its message was in progress, it ends here.
-    pub(crate) fn cancel(&mut self, sender: P, after: &mut After<P>) -> Result<(), Fail> {
+    pub(crate) fn cancel(&mut self, sender: P, after: &mut Deferred<P>) -> Result<(), Fail> {
         self.waiting.retain(|waiting| *waiting != sender);
         if self.current == Some(sender) {
             self.producer.abort();
@@ -246,8 +246,8 @@ impl<P: Copy + PartialEq> Tx<P> {
         Ok(())
     }
 
-    /// After a bell: is there room for those who wait for it?
-    pub(crate) fn space(&mut self, after: &mut After<P>) -> Result<(), Fail> {
+    /// Deferred a bell: is there room for those who wait for it?
+    pub(crate) fn space(&mut self, after: &mut Deferred<P>) -> Result<(), Fail> {
         // While a message is in progress only its sender can use room.
         let place = match self.current {
             _ if self.waiting.is_empty() => return Ok(()),
@@ -269,7 +269,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// No new message from here on.
-    pub(crate) fn shutdown(&mut self, after: &mut After<P>) {
+    pub(crate) fn shutdown(&mut self, after: &mut Deferred<P>) {
         if self.finishing {
             return;
         }
@@ -286,7 +286,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// Everybody who waits shall come and see.
-    pub(crate) fn wake_all(&mut self, after: &mut After<P>) {
+    pub(crate) fn wake_all(&mut self, after: &mut Deferred<P>) {
         after.senders.append(&mut self.waiting);
     }
 
@@ -299,7 +299,7 @@ impl<P: Copy + PartialEq> Tx<P> {
     }
 
     /// Declares the end of data, for good. A message in progress is ended before.
-    pub(crate) fn end(&mut self, after: &mut After<P>) {
+    pub(crate) fn end(&mut self, after: &mut Deferred<P>) {
         self.producer.finish();
         self.wake_all(after);
     }
