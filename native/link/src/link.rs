@@ -4,7 +4,7 @@ use crate::after::{Deferred, Fail};
 use crate::channel::Channel;
 use crate::flow::{Gathered, LinkError, Mode, Received};
 use crate::info::Info;
-use crate::memory::Memory;
+use crate::memory::SharedPages;
 use crate::rx::Rx;
 use crate::status::{End, Event, Status};
 use crate::tx::Tx;
@@ -24,7 +24,7 @@ pub struct Link<V: Vm> {
 }
 
 impl<V: Vm> Link<V> {
-    pub(crate) fn new(memory: Memory, max_message: u32) -> Link<V> {
+    pub(crate) fn new(memory: SharedPages, max_message: u32) -> Link<V> {
         let memory = Arc::new(memory);
         // SAFETY: once per memory. Each half holds it, and drops it after its ring end.
         let (producer, consumer) = unsafe { memory.ends(max_message) };

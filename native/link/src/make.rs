@@ -1,7 +1,7 @@
 //! How the two ends of a link come to be: the tip shares, the nock maps.
 
 use crate::channel::Channel;
-use crate::memory::{Memory, Ring, control};
+use crate::memory::{Ring, SharedPages, control};
 use crate::{Link, Vm};
 use std::fmt;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl<V: Vm> Link<V> {
                 data: rx_data,
             },
         );
-        let memory = Memory::new(Role::Tip, tx, rx, channel);
+        let memory = SharedPages::new(Role::Tip, tx, rx, channel);
         Ok((Link::new(memory, offer.max_message), refs))
     }
 
@@ -158,7 +158,7 @@ impl<V: Vm> Link<V> {
         let rx = ring(rx_ref, Direction::Rx, Access::ReadWrite, None)?;
         // SAFETY: as above.
         unsafe { control(&tx.control) }.set_live(Role::Nock, tube_ring::Live::Here);
-        let memory = Memory::new(Role::Nock, tx, rx, channel);
+        let memory = SharedPages::new(Role::Nock, tx, rx, channel);
         Ok(Link::new(memory, max_message))
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Ring {
 }
 
 /// What both halves of a link have in common. Dropped with the second of them, or when both have left it.
-pub(crate) struct Memory {
+pub(crate) struct SharedPages {
     role: Role,
     // The order of the fields is the order of their end: pages first, since the platform rings the channel
     // as it unmaps the one with the live bytes.
@@ -23,10 +23,10 @@ pub(crate) struct Memory {
     _counted: Counted,
 }
 
-impl Memory {
+impl SharedPages {
     /// `tx` and `rx` as the tip names them, whoever we are. The control pages are mapped writable; the
     /// data pages are 2^order, and writable in the direction in which `role` writes.
-    pub(crate) fn new(role: Role, tx: Ring, rx: Ring, channel: Arc<Channel>) -> Memory {
+    pub(crate) fn new(role: Role, tx: Ring, rx: Ring, channel: Arc<Channel>) -> SharedPages {
         for ring in [&tx, &rx] {
             // What the ring ends below rely on, whatever the platform made of the request.
             assert_eq!(ring.control.len(), PAGE);
@@ -34,7 +34,7 @@ impl Memory {
         }
         let bytes = [&tx, &rx].map(|ring| ring.control.len() + ring.data.len());
         let _counted = Counted::link((bytes[0] + bytes[1]) / PAGE);
-        Memory {
+        SharedPages {
             role,
             tx,
             rx,

@@ -3,9 +3,9 @@
 use crate::after::{Deferred, Fail};
 use crate::assembly::{Assembly, SinkAdapter};
 use crate::flow::{Gathered, LinkError, Look, Mode, Received};
-use crate::ground::Ground;
+use crate::ground::Backing;
 use crate::linger::Linger;
-use crate::memory::Memory;
+use crate::memory::SharedPages;
 use crate::poll::Poll;
 use crate::status::End;
 use crate::vm::{BatchSink, Deliver, MessageSink, Vm};
@@ -36,7 +36,7 @@ pub(crate) struct Rx<V: Vm> {
     pub(crate) linger: Linger,
     /// Bytes of the largest message so far.
     pub(crate) largest: usize,
-    pub(crate) ground: Ground,
+    pub(crate) ground: Backing,
 }
 
 /// What ended a look into the ring.
@@ -62,7 +62,7 @@ pub(crate) enum Delivered {
 }
 
 impl<V: Vm> Rx<V> {
-    pub(crate) fn new(consumer: Consumer, memory: Arc<Memory>) -> Rx<V> {
+    pub(crate) fn new(consumer: Consumer, memory: Arc<SharedPages>) -> Rx<V> {
         // Half the ring, less a header: what an honest sender puts into one record.
         let inline = (consumer.capacity() / 2 - 8).min(PIECE);
         Rx {
@@ -76,7 +76,7 @@ impl<V: Vm> Rx<V> {
             ended: false,
             linger: Linger::new(),
             largest: 0,
-            ground: Ground::Shared(memory),
+            ground: Backing::Shared(memory),
         }
     }
 

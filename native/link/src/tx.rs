@@ -2,9 +2,9 @@
 
 use crate::after::{Deferred, Fail};
 use crate::flow::{LinkError, Sent};
-use crate::ground::Ground;
+use crate::ground::Backing;
 use crate::linger::Linger;
-use crate::memory::Memory;
+use crate::memory::SharedPages;
 use std::sync::Arc;
 use tube_ring::{Producer, Progress, Push};
 
@@ -37,11 +37,11 @@ pub(crate) struct Tx<P> {
     pub(crate) linger: Linger,
     /// Bytes of the largest message so far.
     pub(crate) largest: u32,
-    pub(crate) ground: Ground,
+    pub(crate) ground: Backing,
 }
 
 impl<P: Copy + PartialEq> Tx<P> {
-    pub(crate) fn new(producer: Producer, memory: Arc<Memory>) -> Tx<P> {
+    pub(crate) fn new(producer: Producer, memory: Arc<SharedPages>) -> Tx<P> {
         Tx {
             producer,
             current: None,
@@ -49,7 +49,7 @@ impl<P: Copy + PartialEq> Tx<P> {
             finishing: false,
             linger: Linger::new(),
             largest: 0,
-            ground: Ground::Shared(memory),
+            ground: Backing::Shared(memory),
         }
     }
 

@@ -16,7 +16,7 @@ use tube_platform::{
 /// What both domains know.
 #[derive(Default)]
 pub struct World {
-    grants: Mutex<HashMap<Gref, (Arc<Block>, usize)>>,
+    grants: Mutex<HashMap<Gref, (Arc<PrivateRing>, usize)>>,
     ports: Mutex<HashMap<u32, UnixStream>>,
     rung: AtomicUsize,
     next: AtomicUsize,
@@ -24,17 +24,17 @@ pub struct World {
     pub room: AtomicUsize,
 }
 
-struct Block {
+struct PrivateRing {
     base: NonNull<u8>,
     layout: Layout,
 }
 
 // SAFETY: plain memory, accessed by whoever maps it under the rules of shared pages.
-unsafe impl Send for Block {}
+unsafe impl Send for PrivateRing {}
 // SAFETY: as above.
-unsafe impl Sync for Block {}
+unsafe impl Sync for PrivateRing {}
 
-impl Drop for Block {
+impl Drop for PrivateRing {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout, and the last owner is gone.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
@@ -43,7 +43,7 @@ impl Drop for Block {
 
 /// Keeps a mapping, and does at its end what unmap-notify does.
 struct Keeper {
-    block: Arc<Block>,
+    block: Arc<PrivateRing>,
     notify: Option<(usize, Arc<Mutex<UnixStream>>)>,
 }
 
@@ -90,7 +90,7 @@ impl Toy {
         &self.world
     }
 
-    fn keeper(&self, block: &Arc<Block>, notify: Option<Notify>) -> Box<Keeper> {
+    fn keeper(&self, block: &Arc<PrivateRing>, notify: Option<Notify>) -> Box<Keeper> {
         let channels = self.channels.lock().unwrap();
         Box::new(Keeper {
             block: block.clone(),
@@ -173,7 +173,7 @@ impl Platform for Toy {
         let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
-        let block = Arc::new(Block { base, layout });
+        let block = Arc::new(PrivateRing { base, layout });
         let refs: Vec<Gref> = (0..pages).map(|_| self.world.number()).collect();
         let mut grants = self.world.grants.lock().unwrap();
         for (page, gref) in refs.iter().enumerate() {
