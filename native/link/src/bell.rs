@@ -1,7 +1,7 @@
 //! What the driver of a link does when the bell rings: delivers, wakes, and notices the end.
 
 use crate::after::{Deferred, Fail};
-use crate::flow::{Flow, LinkError};
+use crate::flow::{LinkError, Outcome};
 use crate::link::{Link, ring};
 use crate::rx::{Delivered, Rx};
 use crate::status::Event;
@@ -9,31 +9,31 @@ use crate::vm::{Deliver, Notifier, Vm};
 
 impl<V: Vm> Link<V> {
     /// The event channel's descriptor is readable.
-    pub fn bell(&self, outlet: &mut impl Deliver<V>) -> Flow {
+    pub fn bell(&self, outlet: &mut impl Deliver<V>) -> Outcome {
         // While there is more to deliver than the budget allows, the bell stays: it will call again. To
         // arm before the bell is taken would be to ask for one that is taken with it.
         if self.deliver(outlet, |_| false) == Delivered::Budget {
             self.settle(outlet);
-            return Flow::Ready;
+            return Outcome::Ready;
         }
         let Some(channel) = self.channel() else {
-            return Flow::Idle;
+            return Outcome::Idle;
         };
         self.look(channel.acknowledge());
         self.go_on(outlet)
     }
 
     /// Looks at everything once, as after a bell: when data begins to flow, when the owner wants messages,
-    /// and when the last look ended with [`Flow::Later`].
-    pub fn resume(&self, outlet: &mut impl Deliver<V>) -> Flow {
+    /// and when the last look ended with [`Outcome::Later`].
+    pub fn resume(&self, outlet: &mut impl Deliver<V>) -> Outcome {
         self.look(false);
         self.go_on(outlet)
     }
 
-    fn go_on(&self, outlet: &mut impl Deliver<V>) -> Flow {
+    fn go_on(&self, outlet: &mut impl Deliver<V>) -> Outcome {
         let delivered = self.deliver(outlet, |_| true);
         self.settle(outlet);
-        Flow::after(delivered)
+        Outcome::after(delivered)
     }
 
     /// Delivers what an active owner wants. Those who wait, and events, are left to [`settle`](Self::settle).

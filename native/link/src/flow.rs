@@ -107,7 +107,7 @@ impl Mode {
 
 /// What the driver of a link must do for the work to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum Outcome {
     /// Nothing: the next bell says when.
     Idle,
     /// Nothing: the bell was left pending, so the descriptor is still readable.
@@ -116,12 +116,12 @@ pub enum Flow {
     Later,
 }
 
-impl Flow {
+impl Outcome {
     /// What follows from a round of deliveries that was not owed to the bell.
-    pub(crate) fn after(delivered: Delivered) -> Flow {
+    pub(crate) fn after(delivered: Delivered) -> Outcome {
         match delivered {
-            Delivered::Budget => Flow::Later,
-            _ => Flow::Idle,
+            Delivered::Budget => Outcome::Later,
+            _ => Outcome::Idle,
         }
     }
 }

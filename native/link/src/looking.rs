@@ -1,7 +1,7 @@
 //! What a process calls that looks in place of the bell. How long it is to look is `poll`'s to say.
 
 use crate::after::Deferred;
-use crate::flow::{Flow, LinkError, Look};
+use crate::flow::{LinkError, Look, Outcome};
 use crate::link::Link;
 use crate::vm::{Deliver, Notifier, Vm};
 use std::time::Duration;
@@ -54,9 +54,9 @@ impl<V: Vm> Link<V> {
 
     /// Delivers what there is, without a bell: for who polls, see [`poll`](Self::poll). Asks for a bell only
     /// if nobody may poll.
-    pub fn deliver_now(&self, outlet: &mut impl Deliver<V>) -> Flow {
+    pub fn deliver_now(&self, outlet: &mut impl Deliver<V>) -> Outcome {
         let delivered = self.deliver(outlet, |rx| !rx.poll.is_on());
         self.finish(Deferred::default(), outlet);
-        Flow::after(delivered)
+        Outcome::after(delivered)
     }
 }

@@ -3,14 +3,14 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Event, Flow, LinkError, Mode, Received, Sent};
+use tube_link::{Event, LinkError, Mode, Outcome, Received, Sent};
 
 fn send(tube: &Tube, message: &[u8]) {
     let sent = tube.tip.send(ALICE, message, 0, &Ear::default());
     assert_eq!(sent, Ok(Sent::Whole));
 }
 
-fn set(tube: &Tube, ear: &mut Ear, mode: Mode) -> Flow {
+fn set(tube: &Tube, ear: &mut Ear, mode: Mode) -> Outcome {
     tube.nock.set_mode(Some(BOB), mode).unwrap();
     tube.nock.resume(ear)
 }
@@ -25,12 +25,12 @@ fn always_delivers_what_is_there_and_what_comes() {
     let mut ear = Ear::default();
     send(&tube, b"one");
     send(&tube, b"");
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Flow::Idle);
+    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Idle);
     assert_eq!(ear.take(), [message(b"one"), message(b"")]);
     let before = tube.world.rung();
     send(&tube, b"three");
     assert_eq!(tube.world.rung(), before + 1);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [message(b"three")]);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
@@ -45,7 +45,7 @@ fn passive_delivers_nothing() {
     set(&tube, &mut ear, Mode::Always);
     set(&tube, &mut ear, Mode::Passive);
     send(&tube, b"one");
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
     assert_eq!(
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
@@ -59,9 +59,9 @@ fn once_is_one_message_and_no_word() {
     let mut ear = Ear::default();
     send(&tube, b"one");
     send(&tube, b"two");
-    assert_eq!(set(&tube, &mut ear, Mode::Once), Flow::Idle);
+    assert_eq!(set(&tube, &mut ear, Mode::Once), Outcome::Idle);
     assert_eq!(ear.take(), [message(b"one")]);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
     set(&tube, &mut ear, Mode::Once);
     assert_eq!(ear.take(), [message(b"two")]);
@@ -124,7 +124,7 @@ fn a_mode_can_change_in_the_middle_of_a_long_message() {
             Sent::Whole => break,
             Sent::More(more) | Sent::Wait(more) => done = more,
         }
-        assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+        assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
         told.append(&mut ear.take());
     }
     tube.nock.bell(&mut ear);
@@ -142,7 +142,7 @@ fn one_bell_does_bounded_work_and_stays_readable_until_all_is_delivered() {
         send(&tube, &text);
     }
     let mut rounds = 0;
-    while tube.nock.bell(&mut ear) == Flow::Ready {
+    while tube.nock.bell(&mut ear) == Outcome::Ready {
         rounds += 1;
         assert!(ear.take().len() <= 6, "256 KiB and a message more, at most");
         toy::sleep(&tube.nock);
@@ -153,9 +153,9 @@ fn one_bell_does_bounded_work_and_stays_readable_until_all_is_delivered() {
     for _ in 0..3000 {
         send(&tube, b"");
     }
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Ready);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Ready);
     assert_eq!(ear.take().len(), 1024);
-    while tube.nock.bell(&mut ear) == Flow::Ready {}
+    while tube.nock.bell(&mut ear) == Outcome::Ready {}
     assert_eq!(tube.nock.info().unwrap().rx.messages, 3015);
 }
 
@@ -166,8 +166,8 @@ fn without_a_bell_the_rest_is_asked_for() {
     for _ in 0..1500 {
         send(&tube, b"");
     }
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Flow::Later);
-    assert_eq!(tube.nock.resume(&mut ear), Flow::Idle);
+    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Later);
+    assert_eq!(tube.nock.resume(&mut ear), Outcome::Idle);
     assert_eq!(ear.take().len(), 1500);
 }
 
@@ -187,7 +187,7 @@ fn a_sender_waits_for_room_while_much_is_delivered() {
     }
     while tube.tip.recv(ALICE, &mut ear, &Ear::default()) == Ok(Received::Small) {}
     ear.take();
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Ready);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Ready);
     assert!(
         ear.take().contains(&Told::Space(BOB)),
         "room is not forgotten over data"
@@ -202,7 +202,7 @@ fn a_dead_owner_gets_no_more_and_the_rest_is_kept() {
         send(&tube, text);
     }
     ear.dead = Some(BOB);
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Flow::Idle);
+    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Idle);
     assert_eq!(ear.take(), []);
     assert_eq!(tube.nock.info().unwrap().mode, Mode::Passive);
     tube.nock.set_owner(8, &ear).unwrap();
@@ -220,7 +220,7 @@ fn the_end_comes_after_the_data_and_once() {
     set(&tube, &mut ear, Mode::Always);
     send(&tube, b"last");
     tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     let told = ear.take();
     assert_eq!(told[..2], [message(b"last"), Told::End(BOB, None)]);
     let events = [Event::Fin, Event::Drained, Event::Told];

@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, pattern, tube};
-use tube_link::{Census, Event, Flow, LinkError, Mode, Received, Sent};
+use tube_link::{Census, Event, LinkError, Mode, Outcome, Received, Sent};
 
 fn events<const N: usize>(events: [Event; N]) -> [Told; N] {
     events.map(Told::Event)
@@ -22,7 +22,7 @@ fn what_was_sent_before_the_end_is_received_and_then_the_end() {
         tube.tip.send(ALICE, b"more", 0, &ear),
         Err(LinkError::Closed)
     );
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), events([Event::Fin]));
     let deaf = Ear::default();
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
@@ -109,7 +109,7 @@ fn a_peer_that_closes_is_seen_with_its_last_words() {
     assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
     tube.tip.close(&mut ear);
     assert_eq!(ear.take(), []);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), events([Event::Fin, Event::Gone]));
     assert!(tube.nock.is_gone());
     assert_eq!(
@@ -136,7 +136,7 @@ fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
     // A death: the byte is zeroed and the bell rings, as the kernel does it.
     let page = tube.world.page(tube.refs.tx_ring_ref);
     toy::poke(page, tube_ring::LIVE_TIP, 0);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Space(BOB), Told::Event(Event::Gone)]);
     assert_eq!(
         tube.nock.send(BOB, b"hello?", 0, &ear),
@@ -212,7 +212,7 @@ fn closing_tells_those_who_wait_and_leaves_a_shell() {
     assert_eq!(tube.tip.set_owner(BOB, &ear), Err(LinkError::Closed));
     assert_eq!(tube.tip.shutdown(&ear), Err(LinkError::Closed));
     assert_eq!(tube.tip.cancel(ALICE, &ear), Err(LinkError::Closed));
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert!(tube.tip.info().is_none() && tube.tip.channel().is_none());
 }
 

@@ -5,7 +5,7 @@ mod toy;
 
 use std::ptr::NonNull;
 use toy::{ALICE, BOB, Ear, Told, Tube, poke, poke_word, tube};
-use tube_link::{Event, Flow, LinkError, Mode, Received, Sent};
+use tube_link::{Event, LinkError, Mode, Outcome, Received, Sent};
 use tube_ring::wire;
 
 fn tx_page(tube: &Tube) -> NonNull<u8> {
@@ -24,7 +24,7 @@ fn assert_violated(tube: &Tube, told: &[Told]) {
         Err(LinkError::Protocol)
     );
     assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(LinkError::Protocol));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [], "told once");
 }
 
@@ -50,7 +50,7 @@ fn an_impossible_index_while_waiting() {
         Ok(Received::Wait)
     );
     poke_word(tx_page(&tube), wire::PRODUCER + wire::INDEX, 3);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     let told = ear.take();
     assert!(told.contains(&Told::Data(BOB)), "{told:?}");
     assert_violated(&tube, &told);

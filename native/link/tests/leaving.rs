@@ -3,7 +3,7 @@
 
 mod toy;
 
-use tube_link::{Event, Flow, Link, LinkError, Mode, Received, Sent};
+use tube_link::{Event, Link, LinkError, Mode, Outcome, Received, Sent};
 use tube_platform::{Gref, PAGE};
 use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP};
 
@@ -24,7 +24,7 @@ fn mapped(tube: &Tube, pages: [Gref; 4]) -> [usize; 4] {
     pages.map(|gref| tube.world.mapped(gref))
 }
 
-fn cut(link: &Link<Machine>, why: LinkError, ear: &mut Ear) -> Flow {
+fn cut(link: &Link<Machine>, why: LinkError, ear: &mut Ear) -> Outcome {
     link.cut(why);
     link.resume(ear)
 }
@@ -53,7 +53,7 @@ fn a_dead_tips_pages_go_at_once_and_what_it_sent_does_not() {
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(tube.nock.send(BOB, b"unread", 0, &ear), Ok(Sent::Whole));
     kill(&tube, LIVE_TIP);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Event(Event::Gone)]);
     assert_eq!(mapped(&tube, all), [1; 4], "only by the tip itself");
     // The dead are not always dead.
@@ -138,7 +138,7 @@ fn a_cut_lets_go_of_everything_on_either_side_and_says_why() {
         while one.send(me, &[7; 500], 0, &ear) == Ok(Sent::Whole) {}
         assert_eq!(other.send(you, b"last", 0, &deaf), Ok(Sent::Whole));
         ear.take();
-        assert_eq!(cut(one, why, &mut ear), Flow::Idle);
+        assert_eq!(cut(one, why, &mut ear), Outcome::Idle);
         let told = [Told::Space(me), Told::Data(me), Told::Event(Event::Gone)];
         let heard = ear.take();
         assert!(told.iter().all(|told| heard.contains(told)), "{heard:?}");
@@ -148,7 +148,7 @@ fn a_cut_lets_go_of_everything_on_either_side_and_says_why() {
         assert_eq!(one.recv(me, &mut ear, &deaf), Err(why));
         assert_eq!(one.send(me, b"", 0, &deaf), Err(why));
         // It says so once, and a second cut changes nothing.
-        assert_eq!(cut(one, LinkError::PeerDown, &mut ear), Flow::Idle);
+        assert_eq!(cut(one, LinkError::PeerDown, &mut ear), Outcome::Idle);
         assert_eq!(one.recv(me, &mut ear, &deaf), Err(why));
         assert_eq!(ear.take(), []);
         // To the other it is gone.

@@ -4,7 +4,7 @@ mod toy;
 
 use std::sync::atomic::Ordering;
 use toy::{Ear, Machine, NONCE, Toy, offer};
-use tube_link::{ConnectError, Event, Flow, Link, Offer};
+use tube_link::{ConnectError, Event, Link, Offer, Outcome};
 
 fn share(toy: &Toy, offer: Offer) -> Result<(u32, u32), &'static str> {
     let made = Link::<Machine>::share(toy, offer);
@@ -81,7 +81,7 @@ fn events_before_the_start_are_kept_for_it() {
     let nock = Link::<Machine>::map(&two, 1, named, NONCE, 100).unwrap();
     nock.close(&mut Ear::default());
     let mut ear = Ear::default();
-    assert_eq!(tip.resume(&mut ear), Flow::Idle);
+    assert_eq!(tip.resume(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [], "nobody listens yet");
     tip.start(1).unwrap();
     tip.resume(&mut ear);

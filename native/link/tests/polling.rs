@@ -4,7 +4,7 @@ mod toy;
 
 use std::time::Duration;
 use toy::{ALICE, BOB, Ear, Process, Told, Tube, pattern, tube};
-use tube_link::{Event, Flow, LinkError, Look, Mode, Received, Sent};
+use tube_link::{Event, LinkError, Look, Mode, Outcome, Received, Sent};
 use tube_ring::wire;
 
 const POLLER: Process = 7;
@@ -22,7 +22,7 @@ fn polled(most: Duration) -> (Tube, Ear) {
 fn active(most: Duration) -> (Tube, Ear) {
     let (tube, mut ear) = polled(most);
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
-    assert_eq!(tube.nock.resume(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.resume(&mut ear), Outcome::Idle);
     (tube, ear)
 }
 
@@ -66,7 +66,7 @@ fn when_the_budget_is_spent_a_bell_is_asked_for() {
     let before = tube.world.rung();
     send(&tube, b"hello");
     assert_eq!(tube.world.rung(), before + 1);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Data(BOB)]);
     assert_eq!(recv(&tube, &mut ear), Received::Small);
 }
@@ -100,7 +100,7 @@ fn a_poller_delivers_to_an_active_owner_without_a_bell() {
         assert_eq!(look(&tube), Look::Again);
         send(&tube, &[n]);
         assert_eq!(look(&tube), Look::Ready);
-        assert_eq!(tube.nock.deliver_now(&mut ear), Flow::Idle);
+        assert_eq!(tube.nock.deliver_now(&mut ear), Outcome::Idle);
         assert_eq!(ear.take(), [Told::Message(BOB, vec![n])]);
     }
     assert_eq!(tube.world.rung(), before);
@@ -127,7 +127,7 @@ fn a_poller_sleeps_when_its_budget_is_spent_and_the_bell_wakes_it() {
     let before = tube.world.rung();
     send(&tube, b"one");
     assert_eq!(tube.world.rung(), before + 1);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(
         ear.take(),
         [Told::Message(BOB, b"one".to_vec()), Told::Data(POLLER)]
@@ -175,7 +175,7 @@ fn when_a_poller_is_no_more_the_bell_is_asked_for_again() {
     send(&tube, b"one");
     assert_eq!(tube.world.rung(), before, "somebody looks");
     tube.nock.set_poll(Duration::ZERO, &ear).unwrap();
-    assert_eq!(tube.nock.deliver_now(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.deliver_now(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Message(BOB, b"one".to_vec())]);
     send(&tube, b"two");
     assert_eq!(tube.world.rung(), before + 1);

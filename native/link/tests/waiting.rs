@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Flow, LinkError, Received, Sent};
+use tube_link::{LinkError, Outcome, Received, Sent};
 
 /// Fills the ring with small messages from Alice; how many there was room for.
 fn fill(tube: &Tube, ear: &Ear) -> usize {
@@ -26,16 +26,16 @@ fn an_owner_that_found_nothing_is_told_of_data_once() {
         Ok(Received::Wait)
     );
     // A bell that means nothing wakes nobody.
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
     let before = tube.world.rung();
     for _ in 0..5 {
         assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
     }
     assert_eq!(tube.world.rung(), before + 1, "one bell for one who sleeps");
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Data(BOB)]);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
     for _ in 0..5 {
         assert_eq!(
@@ -60,7 +60,7 @@ fn an_owner_that_gave_up_is_left_in_peace() {
     tube.nock.recv_cancel(ALICE);
     tube.nock.recv_cancel(BOB);
     assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
 }
 
@@ -101,7 +101,7 @@ fn an_owner_that_waits_when_it_is_replaced_is_told_to_come_and_see() {
     );
     // The wait is not the new owner's.
     assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
 }
 
@@ -111,7 +111,7 @@ fn senders_are_told_of_room_when_there_is_enough() {
     let mut ear = Ear::default();
     let count = fill(&tube, &ear);
     assert_eq!(tube.tip.send(7, b"me too", 0, &ear), Ok(Sent::Wait(0)));
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [], "nothing was taken yet");
     let before = tube.world.rung();
     let mut rung_after = None;
@@ -130,9 +130,9 @@ fn senders_are_told_of_room_when_there_is_enough() {
         "after {rung_after} of {count}"
     );
     assert_eq!(tube.world.rung(), before + 1);
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Space(ALICE), Told::Space(7)]);
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
 }
 
@@ -161,7 +161,7 @@ fn a_sender_that_gave_up_is_left_in_peace() {
     assert_eq!(tube.tip.send(7, b"me too", 0, &ear), Ok(Sent::Wait(0)));
     tube.tip.cancel(ALICE, &ear).unwrap();
     while tube.nock.recv(BOB, &mut ear, &Ear::default()) == Ok(Received::Small) {}
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Space(7)]);
 }
 
@@ -216,7 +216,7 @@ fn while_a_long_message_is_under_way_room_is_for_its_sender_alone() {
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
         Ok(Received::Wait)
     );
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(tube.tip.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), [Told::Space(ALICE)]);
 }
 

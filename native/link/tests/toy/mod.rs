@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tube_link::{Flow, Link, Offer, Refs};
+use tube_link::{Link, Offer, Outcome, Refs};
 use tube_platform::PAGE;
 
 /// Owner of the tip in these tests, and of the nock.
@@ -42,7 +42,7 @@ pub fn tube_with(order: u32, max_message: u32) -> Tube {
     for (link, owner) in [(&tip, ALICE), (&nock, BOB)] {
         let mut ear = Ear::default();
         link.start(owner).unwrap();
-        assert_eq!(link.resume(&mut ear), Flow::Idle);
+        assert_eq!(link.resume(&mut ear), Outcome::Idle);
         assert_eq!(ear.take(), []);
     }
     let world = one.world.clone();

@@ -10,7 +10,7 @@ use crate::nif::watch;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
-use tube_link::{Flow, LinkError, Mode, NullDeliver};
+use tube_link::{LinkError, Mode, NullDeliver, Outcome};
 
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
@@ -237,7 +237,7 @@ impl LinkPort {
         self.follow(flow)
     }
 
-    fn follow(&mut self, flow: Flow) -> Verdict {
+    fn follow(&mut self, flow: Outcome) -> Verdict {
         let Some(flowing) = &mut self.flowing else {
             return Verdict::Stay;
         };
@@ -246,9 +246,9 @@ impl LinkPort {
             flowing.selected = None;
         }
         let again = match flow {
-            Flow::Idle => false,
-            Flow::Ready => flowing.selected.is_none(),
-            Flow::Later => true,
+            Outcome::Idle => false,
+            Outcome::Ready => flowing.selected.is_none(),
+            Outcome::Later => true,
         };
         if again {
             // SAFETY: in a callback of this port.
