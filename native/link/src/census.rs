@@ -8,7 +8,7 @@ static PAGES: AtomicUsize = AtomicUsize::new(0);
 
 /// Live resources of all links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Census {
+pub struct LiveCounts {
     /// Links that hold pages.
     pub links: usize,
     /// Event channels, which may outlive their link until nobody polls them any more.
@@ -17,10 +17,10 @@ pub struct Census {
     pub pages: usize,
 }
 
-impl Census {
+impl LiveCounts {
     /// The counts now.
-    pub fn take() -> Census {
-        Census {
+    pub fn take() -> LiveCounts {
+        LiveCounts {
             links: LINKS.load(Ordering::Relaxed),
             channels: CHANNELS.load(Ordering::Relaxed),
             pages: PAGES.load(Ordering::Relaxed),

@@ -34,7 +34,7 @@ mod status;
 mod tx;
 mod vm;
 
-pub use census::Census;
+pub use census::LiveCounts;
 pub use channel::Channel;
 pub use flow::{Gathered, LinkError, Look, Mode, Outcome, Received, Sent};
 pub use info::Info;

@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, pattern, tube};
-use tube_link::{Census, Event, LinkError, Mode, Outcome, Received, Sent};
+use tube_link::{Event, LinkError, LiveCounts, Mode, Outcome, Received, Sent};
 
 fn events<const N: usize>(events: [Event; N]) -> [Told; N] {
     events.map(Told::Event)
@@ -246,17 +246,17 @@ fn a_panic_under_a_lock_closes_that_half_and_nothing_more() {
 #[test]
 #[ignore = "run alone by `nothing_is_left`"]
 fn census() {
-    let before = Census::take();
+    let before = LiveCounts::take();
     for _ in 0..50 {
         let tube = tube(2);
-        let during = Census::take();
+        let during = LiveCounts::take();
         assert_eq!(during.links - before.links, 2);
         assert_eq!(during.channels - before.channels, 2);
         assert_eq!(during.pages - before.pages, 2 * (2 + 4 + 4));
         tube.tip.close(&mut Ear::default());
         tube.nock.close(&mut Ear::default());
         assert_eq!(
-            Census::take(),
+            LiveCounts::take(),
             before,
             "although the shells are still there"
         );

@@ -3,7 +3,7 @@
 use super::{atoms, refused};
 use crate::{handles, image};
 use rustler::{Encoder, Env, NifMap, Term};
-use tube_link::{Census, Counters, Info, LinkError, Mode};
+use tube_link::{Counters, Info, LinkError, LiveCounts, Mode};
 
 /// Live counts of this VM.
 #[derive(NifMap)]
@@ -44,7 +44,7 @@ fn build() -> &'static str {
 
 #[rustler::nif]
 fn stats() -> Stats {
-    let census = Census::take();
+    let census = LiveCounts::take();
     let streams = handles::streams();
     Stats {
         links: census.links,
