@@ -5,7 +5,7 @@ use crate::vm::{Buffer, MessageSink};
 use tube_ring::{Fragment, Sink};
 
 /// Where the bytes of the message that is being pulled go.
-pub(crate) struct Assembly<B> {
+pub(crate) struct Reassembly<B> {
     /// Messages up to this long are expected in one piece and need no buffer.
     inline: usize,
     pub buffer: Option<B>,
@@ -16,9 +16,9 @@ pub(crate) struct Assembly<B> {
     pub short: bool,
 }
 
-impl<B: Buffer> Assembly<B> {
-    pub fn new(inline: usize) -> Assembly<B> {
-        Assembly {
+impl<B: Buffer> Reassembly<B> {
+    pub fn new(inline: usize) -> Reassembly<B> {
+        Reassembly {
             inline,
             buffer: None,
             total: 0,
@@ -35,7 +35,7 @@ impl<B: Buffer> Assembly<B> {
 
 /// The ring's view of it.
 pub(crate) struct SinkAdapter<'a, B, S> {
-    pub assembly: &'a mut Assembly<B>,
+    pub assembly: &'a mut Reassembly<B>,
     pub small: &'a mut S,
 }
 

@@ -3,7 +3,7 @@
 use crate::after::{Deferred, Fail};
 use crate::flow::{LinkError, Outcome};
 use crate::link::{Link, ring};
-use crate::rx::{Delivered, Rx};
+use crate::rx::{Delivered, Receiver};
 use crate::status::Event;
 use crate::vm::{Deliver, Notifier, Vm};
 
@@ -40,7 +40,7 @@ impl<V: Vm> Link<V> {
     pub(crate) fn deliver(
         &self,
         outlet: &mut impl Deliver<V>,
-        arm: impl FnOnce(&Rx<V>) -> bool,
+        arm: impl FnOnce(&Receiver<V>) -> bool,
     ) -> Delivered {
         let mut after = Deferred::default();
         let delivered = self.with_rx(&mut after, |rx, after| {
@@ -72,7 +72,12 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    fn tell_end(&self, rx: &mut Rx<V>, outlet: &mut impl Deliver<V>, reason: Option<LinkError>) {
+    fn tell_end(
+        &self,
+        rx: &mut Receiver<V>,
+        outlet: &mut impl Deliver<V>,
+        reason: Option<LinkError>,
+    ) {
         if rx.tell_end(outlet, reason) {
             self.status.raise(Event::Told);
         }

@@ -1,9 +1,9 @@
 //! What a link has done, for people to look at.
 
 use crate::flow::Mode;
-use crate::rx::Rx;
+use crate::rx::Receiver;
 use crate::status::{Event, Flags};
-use crate::tx::Tx;
+use crate::tx::Sender;
 use crate::vm::Vm;
 use tube_ring::Counters;
 
@@ -37,7 +37,7 @@ pub struct Info {
 }
 
 impl Info {
-    pub(crate) fn new<V: Vm>(tx: Sending, rx: &Rx<V>, now: Flags) -> Info {
+    pub(crate) fn new<V: Vm>(tx: Sending, rx: &Receiver<V>, now: Flags) -> Info {
         let Sending {
             counters,
             ring: tx_ring,
@@ -72,7 +72,7 @@ pub(crate) struct Sending {
     finished: bool,
 }
 
-impl<P: Copy + PartialEq> Tx<P> {
+impl<P: Copy + PartialEq> Sender<P> {
     pub(crate) fn info(&self) -> Sending {
         let producer = self.producer();
         Sending {

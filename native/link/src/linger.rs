@@ -13,14 +13,14 @@ const LOOKS: usize = 192;
 const FEW: usize = 64;
 
 /// The patience of one end.
-pub(crate) struct Linger {
+pub(crate) struct Spin {
     moved: u32,
     looks: usize,
 }
 
-impl Linger {
-    pub(crate) fn new() -> Linger {
-        Linger {
+impl Spin {
+    pub(crate) fn new() -> Spin {
+        Spin {
             moved: 0,
             looks: LOOKS,
         }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn is_due_once_after_enough_bytes() {
-        let mut linger = Linger::new();
+        let mut linger = Spin::new();
         assert!(!linger.is_due());
         linger.moved(STREAM - 1);
         linger.moved(1);
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn looks_until_it_is_there_and_not_for_ever() {
-        let mut linger = Linger::new();
+        let mut linger = Spin::new();
         for looks in [LOOKS, FEW] {
             for (there_at, found) in [(1, true), (looks, true), (looks + 1, false)] {
                 let mut looked = 0;
@@ -107,14 +107,14 @@ mod tests {
             ..Deferred::default()
         };
         let never = || unreachable!("it sleeps");
-        assert_eq!(Linger::new().look(&after, never), Ok(false));
+        assert_eq!(Spin::new().look(&after, never), Ok(false));
     }
 
     #[test]
     fn an_impossible_value_is_found_here_too() {
         let violated = || Err(Violation::State(7));
         assert_eq!(
-            Linger::new().look(&Deferred::<()>::default(), violated),
+            Spin::new().look(&Deferred::<()>::default(), violated),
             Err(Fail::Violated)
         );
     }

@@ -5,9 +5,9 @@ use crate::channel::Channel;
 use crate::flow::{Gathered, LinkError, Mode, Received};
 use crate::info::Info;
 use crate::memory::SharedPages;
-use crate::rx::Rx;
+use crate::rx::Receiver;
 use crate::status::{End, Event, Status};
-use crate::tx::Tx;
+use crate::tx::Sender;
 use crate::vm::{BatchSink, Deliver, MessageSink, Notifier, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Link<V: Vm> {
     // A half whose lock is poisoned is taken for closed: what a panic left is not to be trusted.
     // Apart, since sender and receiver run on different schedulers, each at its own lock all the time.
-    pub(crate) tx: CachePadded<Mutex<Option<Tx<V::Process>>>>,
-    rx: CachePadded<Mutex<Option<Rx<V>>>>,
+    pub(crate) tx: CachePadded<Mutex<Option<Sender<V::Process>>>>,
+    rx: CachePadded<Mutex<Option<Receiver<V>>>>,
     pub(crate) status: Status,
     /// Held while events are reported, so that they arrive in their order.
     reporting: Mutex<()>,
@@ -29,8 +29,8 @@ impl<V: Vm> Link<V> {
         // SAFETY: once per memory. Each half holds it, and drops it after its ring end.
         let (producer, consumer) = unsafe { memory.ends(max_message) };
         Link {
-            tx: Mutex::new(Some(Tx::new(producer, memory.clone()))).into(),
-            rx: Mutex::new(Some(Rx::new(consumer, memory))).into(),
+            tx: Mutex::new(Some(Sender::new(producer, memory.clone()))).into(),
+            rx: Mutex::new(Some(Receiver::new(consumer, memory))).into(),
             status: Status::default(),
             reporting: Mutex::new(()),
         }
@@ -86,7 +86,7 @@ impl<V: Vm> Link<V> {
         &self,
         owner: V::Process,
         herald: &impl Notifier<V::Process>,
-        take: impl FnOnce(&mut Rx<V>, End, &mut Deferred<V::Process>) -> Result<R, Fail>,
+        take: impl FnOnce(&mut Receiver<V>, End, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
         let mut after = Deferred::default();
         let received = self.with_rx(&mut after, |rx, after| {
@@ -263,7 +263,7 @@ impl<V: Vm> Link<V> {
     }
 
     /// Notes the end of the peer's data, and whether all of it is taken.
-    pub(crate) fn note_end(&self, rx: &mut Rx<V>) {
+    pub(crate) fn note_end(&self, rx: &mut Receiver<V>) {
         let Ok(finished) = rx.peer_finished() else {
             return self.status.raise(Event::Violated);
         };
@@ -278,7 +278,7 @@ impl<V: Vm> Link<V> {
     pub(crate) fn with_tx<R>(
         &self,
         after: &mut Deferred<V::Process>,
-        f: impl FnOnce(&mut Tx<V::Process>, &mut Deferred<V::Process>) -> Result<R, Fail>,
+        f: impl FnOnce(&mut Sender<V::Process>, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
         let mut half = self.tx.lock().map_err(|_| LinkError::Closed)?;
         let tx = half.as_mut().ok_or(LinkError::Closed)?;
@@ -297,7 +297,7 @@ impl<V: Vm> Link<V> {
     pub(crate) fn with_rx<R>(
         &self,
         after: &mut Deferred<V::Process>,
-        f: impl FnOnce(&mut Rx<V>, &mut Deferred<V::Process>) -> Result<R, Fail>,
+        f: impl FnOnce(&mut Receiver<V>, &mut Deferred<V::Process>) -> Result<R, Fail>,
     ) -> Result<R, LinkError> {
         let mut half = self.rx.lock().map_err(|_| LinkError::Closed)?;
         let rx = half.as_mut().ok_or(LinkError::Closed)?;

@@ -14,9 +14,9 @@ const LEAST: Duration = Duration::from_micros(1);
 /// Deferred so many vain attempts in a row, the next is made after 2^so many waits.
 const PATIENCE: u32 = 6;
 
-/// The state of one link's polling. Switched off until [`set`](Poll::set) says otherwise.
+/// The state of one link's polling. Switched off until [`set`](BusyPoll::set) says otherwise.
 #[derive(Debug, Default)]
-pub(crate) struct Poll {
+pub(crate) struct BusyPoll {
     /// The longest time to look. Zero: polling is off.
     most: Duration,
     /// The time to look, this once.
@@ -38,13 +38,13 @@ struct Wait {
     asleep: bool,
 }
 
-impl Poll {
+impl BusyPoll {
     /// Looks for at most `most`, and at first for that long.
     pub fn set(&mut self, most: Duration) {
-        *self = Poll {
+        *self = BusyPoll {
             most,
             budget: most,
-            ..Poll::default()
+            ..BusyPoll::default()
         };
     }
 
@@ -135,21 +135,21 @@ mod tests {
         }
     }
 
-    fn start(most: u64) -> (Poll, Clock) {
-        let mut poll = Poll::default();
+    fn start(most: u64) -> (BusyPoll, Clock) {
+        let mut poll = BusyPoll::default();
         poll.set(Duration::from_micros(most));
         (poll, Clock(Instant::now()))
     }
 
     /// Looks every microsecond; how many looks there were before the bell was asked for.
-    fn looks(poll: &mut Poll, clock: &mut Clock) -> u64 {
+    fn looks(poll: &mut BusyPoll, clock: &mut Clock) -> u64 {
         let looked = (0..).take_while(|_| poll.look_again(clock.after(1)));
         looked.count() as u64
     }
 
     #[test]
     fn off_is_a_bell_at_once_and_no_clock_is_read() {
-        let mut poll = Poll::default();
+        let mut poll = BusyPoll::default();
         assert!(!poll.look_again(|| unreachable!()));
         poll.over(|| unreachable!());
         assert!(!poll.is_on() && !poll.is_awake());

@@ -1,12 +1,12 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use crate::after::{Deferred, Fail};
-use crate::assembly::{Assembly, SinkAdapter};
+use crate::assembly::{Reassembly, SinkAdapter};
 use crate::flow::{Gathered, LinkError, Look, Mode, Received};
 use crate::ground::Backing;
-use crate::linger::Linger;
+use crate::linger::Spin;
 use crate::memory::SharedPages;
-use crate::poll::Poll;
+use crate::poll::BusyPoll;
 use crate::status::End;
 use crate::vm::{BatchSink, Deliver, MessageSink, Vm};
 use std::sync::Arc;
@@ -20,20 +20,20 @@ const MESSAGES: usize = 1024;
 /// No record in one piece is longer than this, so that a pull with this budget takes any of them whole.
 const PIECE: usize = 64 << 10;
 
-pub(crate) struct Rx<V: Vm> {
+pub(crate) struct Receiver<V: Vm> {
     pub(crate) consumer: Consumer,
-    assembly: Assembly<V::Buffer>,
+    assembly: Reassembly<V::Buffer>,
     pub(crate) owner: Option<V::Process>,
     pub(crate) mode: Mode,
     /// The owner is to be told of data.
     pub(crate) waiting: bool,
     /// How long to look before a bell is asked for.
-    pub(crate) poll: Poll,
+    pub(crate) poll: BusyPoll,
     /// Who looks for an active owner, and is to be told when that is worth while.
     poller: Option<V::Process>,
     /// An active owner was told of the end.
     ended: bool,
-    pub(crate) linger: Linger,
+    pub(crate) linger: Spin,
     /// Bytes of the largest message so far.
     pub(crate) largest: usize,
     pub(crate) ground: Backing,
@@ -61,20 +61,20 @@ pub(crate) enum Delivered {
     Budget,
 }
 
-impl<V: Vm> Rx<V> {
-    pub(crate) fn new(consumer: Consumer, memory: Arc<SharedPages>) -> Rx<V> {
+impl<V: Vm> Receiver<V> {
+    pub(crate) fn new(consumer: Consumer, memory: Arc<SharedPages>) -> Receiver<V> {
         // Half the ring, less a header: what an honest sender puts into one record.
         let inline = (consumer.capacity() / 2 - 8).min(PIECE);
-        Rx {
+        Receiver {
             consumer,
-            assembly: Assembly::new(inline),
+            assembly: Reassembly::new(inline),
             owner: None,
             mode: Mode::Passive,
             waiting: false,
-            poll: Poll::default(),
+            poll: BusyPoll::default(),
             poller: None,
             ended: false,
-            linger: Linger::new(),
+            linger: Spin::new(),
             largest: 0,
             ground: Backing::Shared(memory),
         }

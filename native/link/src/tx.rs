@@ -3,7 +3,7 @@
 use crate::after::{Deferred, Fail};
 use crate::flow::{LinkError, Sent};
 use crate::ground::Backing;
-use crate::linger::Linger;
+use crate::linger::Spin;
 use crate::memory::SharedPages;
 use std::sync::Arc;
 use tube_ring::{Producer, Progress, Push};
@@ -26,7 +26,7 @@ pub(crate) enum Put {
     No,
 }
 
-pub(crate) struct Tx<P> {
+pub(crate) struct Sender<P> {
     producer: Producer,
     /// The sender of the message that is partly in the ring.
     current: Option<P>,
@@ -34,20 +34,20 @@ pub(crate) struct Tx<P> {
     waiting: Vec<P>,
     /// No new messages; the end of data is declared when the one in progress is done.
     finishing: bool,
-    pub(crate) linger: Linger,
+    pub(crate) linger: Spin,
     /// Bytes of the largest message so far.
     pub(crate) largest: u32,
     pub(crate) ground: Backing,
 }
 
-impl<P: Copy + PartialEq> Tx<P> {
-    pub(crate) fn new(producer: Producer, memory: Arc<SharedPages>) -> Tx<P> {
-        Tx {
+impl<P: Copy + PartialEq> Sender<P> {
+    pub(crate) fn new(producer: Producer, memory: Arc<SharedPages>) -> Sender<P> {
+        Sender {
             producer,
             current: None,
             waiting: Vec::new(),
             finishing: false,
-            linger: Linger::new(),
+            linger: Spin::new(),
             largest: 0,
             ground: Backing::Shared(memory),
         }
