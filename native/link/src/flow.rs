@@ -43,7 +43,7 @@ pub enum Gathered {
 
 /// What a look at a polled link says: see [`Link::poll`](crate::Link::poll).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Polled {
     /// There is something: [`Link::deliver_now`](crate::Link::deliver_now).
     Ready,
     /// Nothing there: let others run, and look again.

@@ -1,7 +1,7 @@
 //! What a process calls that looks in place of the bell. How long it is to look is `poll`'s to say.
 
 use crate::after::Deferred;
-use crate::flow::{LinkError, Look, Outcome};
+use crate::flow::{LinkError, Outcome, Polled};
 use crate::link::Link;
 use crate::vm::{Deliver, Notifier, Vm};
 use std::time::Duration;
@@ -41,13 +41,13 @@ impl<V: Vm> Link<V> {
         &self,
         poller: V::Process,
         herald: &impl Notifier<V::Process>,
-    ) -> Result<Look, LinkError> {
+    ) -> Result<Polled, LinkError> {
         let mut after = Deferred::default();
         let look = self.with_rx(&mut after, |rx, after| rx.look(poller, after));
         self.finish(after, herald);
         match look {
             // It is a delivery that tells of it.
-            Err(LinkError::Protocol) => Ok(Look::Ready),
+            Err(LinkError::Protocol) => Ok(Polled::Ready),
             look => look,
         }
     }

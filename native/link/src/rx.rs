@@ -2,7 +2,7 @@
 
 use crate::after::{Deferred, Fail};
 use crate::assembly::{Reassembly, SinkAdapter};
-use crate::flow::{Gathered, LinkError, Look, Mode, Received};
+use crate::flow::{Gathered, LinkError, Mode, Polled, Received};
 use crate::ground::Backing;
 use crate::linger::Spin;
 use crate::memory::SharedPages;
@@ -103,9 +103,9 @@ impl<V: Vm> Receiver<V> {
                 Step::Budget => return Ok(Received::More),
                 Step::Finished => return Err(end.finished.into()),
                 Step::Empty => match self.idle(end, after)? {
-                    Look::Again => return Ok(Received::Poll),
-                    Look::Wait => return Ok(Received::Wait),
-                    Look::Ready => {}
+                    Polled::Again => return Ok(Received::Poll),
+                    Polled::Wait => return Ok(Received::Wait),
+                    Polled::Ready => {}
                 },
             }
             // A peer that writes one fragment at a time must not keep us here.
@@ -139,9 +139,9 @@ impl<V: Vm> Receiver<V> {
                 Ok(Step::Empty | Step::Finished) | Err(_) if taken > 0 => break,
                 Ok(Step::Finished) => return Err(end.finished.into()),
                 Ok(Step::Empty) => match self.idle(end, after)? {
-                    Look::Again => return Ok(Gathered::Poll),
-                    Look::Wait => return Ok(Gathered::Wait),
-                    Look::Ready => continue,
+                    Polled::Again => return Ok(Gathered::Poll),
+                    Polled::Wait => return Ok(Gathered::Wait),
+                    Polled::Ready => continue,
                 },
                 Err(stop) => return Err(stop),
             }
@@ -174,20 +174,24 @@ impl<V: Vm> Receiver<V> {
     }
 
     /// What the owner of an empty ring does: look again, or wait, registered, unless there is news by now.
-    fn idle(&mut self, end: End, after: &mut Deferred<V::Process>) -> Result<Look, Fail> {
+    fn idle(&mut self, end: End, after: &mut Deferred<V::Process>) -> Result<Polled, Fail> {
         if let Some(why) = end.gone {
             return Err(why.into());
         }
         if self.poll.look_again(Instant::now) {
-            return Ok(Look::Again);
+            return Ok(Polled::Again);
         }
         if self.is_more_coming(after)? {
-            return Ok(Look::Ready);
+            return Ok(Polled::Ready);
         }
         let armed = self.consumer.arm()?;
         after.ring |= armed.notify;
         self.waiting = !armed.ready;
-        Ok(if armed.ready { Look::Ready } else { Look::Wait })
+        Ok(if armed.ready {
+            Polled::Ready
+        } else {
+            Polled::Wait
+        })
     }
 
     /// Whether the ring is empty for a moment only, in the middle of a stream. The sender gets all room back
@@ -205,11 +209,11 @@ impl<V: Vm> Receiver<V> {
         &mut self,
         poller: V::Process,
         after: &mut Deferred<V::Process>,
-    ) -> Result<Look, Fail> {
+    ) -> Result<Polled, Fail> {
         self.poller = None;
         let look = match self.mode.is_active() && !self.ended && self.poll.is_on() {
-            false => Look::Wait,
-            true if self.consumer.is_ready()? => Look::Ready,
+            false => Polled::Wait,
+            true if self.consumer.is_ready()? => Polled::Ready,
             true => {
                 let began = !self.poll.is_awake();
                 match self.poll.look_again(Instant::now) {
@@ -218,17 +222,21 @@ impl<V: Vm> Receiver<V> {
                             // Asked for by the last delivery, before there was somebody to look.
                             self.consumer.disarm();
                         }
-                        Look::Again
+                        Polled::Again
                     }
                     false => {
                         let armed = self.consumer.arm()?;
                         after.ring |= armed.notify;
-                        if armed.ready { Look::Ready } else { Look::Wait }
+                        if armed.ready {
+                            Polled::Ready
+                        } else {
+                            Polled::Wait
+                        }
                     }
                 }
             }
         };
-        if look == Look::Wait {
+        if look == Polled::Wait {
             self.poller = Some(poller);
         }
         Ok(look)

@@ -4,7 +4,7 @@ mod toy;
 
 use std::time::Duration;
 use toy::{ALICE, BOB, Ear, Process, Told, Tube, pattern, tube};
-use tube_link::{Event, LinkError, Look, Mode, Outcome, Received, Sent};
+use tube_link::{Event, LinkError, Mode, Outcome, Polled, Received, Sent};
 use tube_ring::wire;
 
 const POLLER: Process = 7;
@@ -35,13 +35,13 @@ fn recv(tube: &Tube, ear: &mut Ear) -> Received<toy::Bytes> {
     tube.nock.recv(BOB, ear, &Ear::default()).unwrap()
 }
 
-fn look(tube: &Tube) -> Look {
+fn look(tube: &Tube) -> Polled {
     tube.nock.poll(POLLER, &Ear::default()).unwrap()
 }
 
 /// Looks until it is told to wait. A first look may find the budget spent already.
 fn fall_asleep(tube: &Tube) {
-    while look(tube) != Look::Wait {}
+    while look(tube) != Polled::Wait {}
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn without_polling_or_once_it_is_off_nobody_is_told_to_look_again() {
     assert_eq!(recv(&tube, &mut ear), Received::Poll);
     tube.nock.set_poll(Duration::ZERO, &ear).unwrap();
     assert_eq!(recv(&tube, &mut ear), Received::Wait);
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
 }
 
 #[test]
@@ -94,12 +94,12 @@ fn the_peers_end_is_seen_while_polling() {
 #[test]
 fn a_poller_delivers_to_an_active_owner_without_a_bell() {
     let (tube, mut ear) = active(LONG);
-    assert_eq!(look(&tube), Look::Again);
+    assert_eq!(look(&tube), Polled::Again);
     let before = tube.world.rung();
     for n in 0..10u8 {
-        assert_eq!(look(&tube), Look::Again);
+        assert_eq!(look(&tube), Polled::Again);
         send(&tube, &[n]);
-        assert_eq!(look(&tube), Look::Ready);
+        assert_eq!(look(&tube), Polled::Ready);
         assert_eq!(tube.nock.deliver_now(&mut ear), Outcome::Idle);
         assert_eq!(ear.take(), [Told::Message(BOB, vec![n])]);
     }
@@ -108,13 +108,13 @@ fn a_poller_delivers_to_an_active_owner_without_a_bell() {
     let long = pattern(200_000, 3);
     let mut sent = tube.tip.send(ALICE, &long, 0, &ear).unwrap();
     while let Sent::Wait(done) | Sent::More(done) = sent {
-        assert_eq!(look(&tube), Look::Ready);
+        assert_eq!(look(&tube), Polled::Ready);
         tube.nock.deliver_now(&mut ear);
         // The room may have rung.
         tube.tip.bell(&mut Ear::default());
         sent = tube.tip.send(ALICE, &long, done, &ear).unwrap();
     }
-    while look(&tube) == Look::Ready {
+    while look(&tube) == Polled::Ready {
         tube.nock.deliver_now(&mut ear);
     }
     assert_eq!(ear.take(), [Told::Message(BOB, long)]);
@@ -141,7 +141,7 @@ fn a_poller_sleeps_when_its_budget_is_spent_and_the_bell_wakes_it() {
 #[test]
 fn a_poller_has_nothing_to_do_for_a_passive_owner() {
     let (tube, mut ear) = polled(LONG);
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
     tube.nock.set_mode(Some(BOB), Mode::Once).unwrap();
     tube.nock.resume(&mut ear);
     send(&tube, b"one");
@@ -150,18 +150,18 @@ fn a_poller_has_nothing_to_do_for_a_passive_owner() {
         ear.take(),
         [Told::Message(BOB, b"one".to_vec()), Told::Data(POLLER)]
     );
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
 }
 
 #[test]
 fn a_poller_is_told_when_polling_begins_and_when_the_link_is_closed() {
     let (tube, mut ear) = active(Duration::ZERO);
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
     tube.nock.set_poll(LONG, &ear).unwrap();
     assert_eq!(ear.take(), [Told::Data(POLLER)]);
-    assert_eq!(look(&tube), Look::Again);
+    assert_eq!(look(&tube), Polled::Again);
     tube.nock.set_poll(Duration::ZERO, &ear).unwrap();
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
     tube.nock.close(&mut ear);
     assert_eq!(ear.take(), [Told::Data(POLLER)]);
     assert_eq!(tube.nock.poll(POLLER, &ear), Err(LinkError::Closed));
@@ -170,7 +170,7 @@ fn a_poller_is_told_when_polling_begins_and_when_the_link_is_closed() {
 #[test]
 fn when_a_poller_is_no_more_the_bell_is_asked_for_again() {
     let (tube, mut ear) = active(LONG);
-    assert_eq!(look(&tube), Look::Again);
+    assert_eq!(look(&tube), Polled::Again);
     let before = tube.world.rung();
     send(&tube, b"one");
     assert_eq!(tube.world.rung(), before, "somebody looks");
@@ -184,12 +184,12 @@ fn when_a_poller_is_no_more_the_bell_is_asked_for_again() {
 #[test]
 fn a_poller_brings_the_end_and_then_rests() {
     let (tube, mut ear) = active(LONG);
-    assert_eq!(look(&tube), Look::Again);
+    assert_eq!(look(&tube), Polled::Again);
     send(&tube, b"last");
     tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(look(&tube), Look::Ready);
+    assert_eq!(look(&tube), Polled::Ready);
     tube.nock.deliver_now(&mut ear);
-    while look(&tube) == Look::Ready {
+    while look(&tube) == Polled::Ready {
         tube.nock.deliver_now(&mut ear);
     }
     let told = ear.take();
@@ -202,20 +202,20 @@ fn a_poller_brings_the_end_and_then_rests() {
     assert!(told.contains(&Told::Event(Event::Drained)));
     // Even if the owner asks for more.
     tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
 }
 
 #[test]
 fn a_poller_that_meets_an_impossible_word_has_it_told() {
     let (tube, mut ear) = active(LONG);
-    assert_eq!(look(&tube), Look::Again);
+    assert_eq!(look(&tube), Polled::Again);
     let page = tube.world.page(tube.refs.tx_ring_ref);
     toy::poke_word(page, wire::PRODUCER + wire::INDEX, 3);
-    assert_eq!(look(&tube), Look::Ready);
+    assert_eq!(look(&tube), Polled::Ready);
     tube.nock.deliver_now(&mut ear);
     assert!(
         ear.take()
             .contains(&Told::End(BOB, Some(LinkError::Protocol)))
     );
-    assert_eq!(look(&tube), Look::Wait);
+    assert_eq!(look(&tube), Polled::Wait);
 }

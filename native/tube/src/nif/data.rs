@@ -12,7 +12,7 @@ use rustler::sys::{
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Gathered, LinkError, Look, MessageSink, Received, Sent};
+use tube_link::{Fragment, Gathered, LinkError, MessageSink, Polled, Received, Sent};
 
 /// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
 macro_rules! enter {
@@ -255,9 +255,9 @@ fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
         entry.link.poll(poller, &NifNotifier::new(env, id, entry))
     });
     Some(match look.unwrap_or(Err(LinkError::Closed)) {
-        Ok(Look::Ready) => atoms::ready().to_term(env),
-        Ok(Look::Again) => atoms::poll().to_term(env),
-        Ok(Look::Wait) => atoms::wait().to_term(env),
+        Ok(Polled::Ready) => atoms::ready().to_term(env),
+        Ok(Polled::Again) => atoms::poll().to_term(env),
+        Ok(Polled::Wait) => atoms::wait().to_term(env),
         Err(refusal) => refused(env, refusal),
     })
 }
