@@ -481,7 +481,7 @@ defmodule Tube do
 
   #{Options.docs(:setopts)}
 
-  A number for `:active` adds to what is left of the last; any other mode replaces it.
+  A number for `:active` adds to what is left of the last; any other value replaces it.
 
   Errors: `:not_owner`, `:closed`. An owner that is passive when the peer closes, perhaps because its count is used up, hears of
   it by its next call: by `:closed` from here, if it had everything, and then no `{:tube_closed, tube}` follows.
@@ -512,7 +512,9 @@ defmodule Tube do
 
   def setopts(tube, _options), do: elsewhere!(tube)
 
-  defp set_active(tube, %{active: active}), do: Native.active(tube.port, Link.mode(active))
+  defp set_active(tube, %{active: active}),
+    do: Native.active(tube.port, Link.encode_active(active))
+
   defp set_active(_tube, _options), do: :ok
 
   @doc """
@@ -536,7 +538,7 @@ defmodule Tube do
     names = Options.names!(names, :getopts)
 
     with {:ok, options} <- Connection.options(tube), {:ok, now} <- Native.info(tube.id) do
-      options = %{options | active: Link.active(now.active), ring: now.tx.ring}
+      options = %{options | active: Link.decode_active(now.active), ring: now.tx.ring}
       {:ok, for(name <- names, do: {name, Map.fetch!(options, name)})}
     end
   end

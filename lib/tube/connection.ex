@@ -39,10 +39,10 @@ defmodule Tube.Connection do
   @spec give(Tube.t(), pid) :: :ok | {:error, reason}
   def give(tube, new_owner) do
     # Asked before anything moves: what is sent to a process that is no more is lost.
-    with {:ok, mode} <- call(tube.pid, {:hold, new_owner}) do
+    with {:ok, active} <- call(tube.pid, {:hold, new_owner}) do
       # Passive now, so nothing follows what is forwarded here.
       Owner.forward(tube, new_owner)
-      call(tube.pid, {:give, new_owner, mode})
+      call(tube.pid, {:give, new_owner, active})
     end
   end
 
@@ -51,7 +51,10 @@ defmodule Tube.Connection do
   def hand_over(tube, new_owner), do: call(tube.pid, {:give, new_owner, :initial})
 
   @doc "Sets what of the options is not the driver's to know."
-  @spec set(Tube.t(), %{optional(:send_timeout) => timeout, optional(:poll) => BusyPoller.option()}) ::
+  @spec set(Tube.t(), %{
+          optional(:send_timeout) => timeout,
+          optional(:poll) => BusyPoller.option()
+        }) ::
           :ok | {:error, reason}
   def set(tube, options), do: call(tube.pid, {:set, options})
 

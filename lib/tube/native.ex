@@ -27,7 +27,7 @@ defmodule Tube.Native do
   @type form :: :tube | :port | :dist
 
   @typedoc "-1 always, 0 never, -2 the next message only, n the next n messages."
-  @type mode :: -2..0x7FFFFFFF
+  @type active :: -2..0x7FFFFFFF
 
   @typedoc "What the tip tells the nock through xenstore."
   @type refs :: %{
@@ -266,15 +266,15 @@ defmodule Tube.Native do
   def deliver(port), do: control(port, @op_deliver, <<>>)
 
   @doc """
-  Sets the mode of delivery; for the owner and the connection process. A count is added to what is
+  Sets when messages are delivered unasked; for the owner and the connection process. A count is added to what is
   left of an earlier count.
 
   The owner gets messages in its form; in form `:tube` also `{:tube_passive, tube}` when a count is
   used up and, when the peer has finished or gone and all is delivered, `{:tube_closed, tube}`, after
-  `{:tube_error, tube, reason}` if it was not a clean end. These wait for an active mode.
+  `{:tube_error, tube, reason}` if it was not a clean end. These wait until the owner is active.
   """
-  @spec active(port, mode) :: :ok | {:error, :not_owner | :closed | :einval}
-  def active(port, mode), do: control(port, @op_active, <<mode::signed-little-32>>)
+  @spec active(port, active) :: :ok | {:error, :not_owner | :closed | :einval}
+  def active(port, active), do: control(port, @op_active, <<active::signed-little-32>>)
 
   @doc """
   Lets the port of a link of form `:dist` hand the peer's packets to the VM, and lifts the limit on their

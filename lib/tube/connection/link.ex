@@ -85,19 +85,19 @@ defmodule Tube.Connection.Link do
     ArgumentError -> :ok
   end
 
-  @doc "The driver's word for a mode of delivery."
-  @spec mode(boolean | :once | pos_integer) :: Native.mode()
-  def mode(true), do: -1
-  def mode(false), do: 0
-  def mode(:once), do: -2
-  def mode(count), do: count
+  @doc "The option `:active` as the driver takes it."
+  @spec encode_active(boolean | :once | pos_integer) :: Native.active()
+  def encode_active(true), do: -1
+  def encode_active(false), do: 0
+  def encode_active(:once), do: -2
+  def encode_active(count), do: count
 
   @doc "The other way round."
-  @spec active(integer) :: boolean | :once | pos_integer
-  def active(-1), do: true
-  def active(0), do: false
-  def active(-2), do: :once
-  def active(count), do: count
+  @spec decode_active(integer) :: boolean | :once | pos_integer
+  def decode_active(-1), do: true
+  def decode_active(0), do: false
+  def decode_active(-2), do: :once
+  def decode_active(count), do: count
 
   defp bytes(order), do: Bitwise.bsl(4096, order)
 

@@ -86,21 +86,21 @@ defmodule Tube.Connection.Server do
   defp owner_call(_request, _from, %{tube: nil} = state), do: {:reply, {:error, :closed}, state}
 
   defp owner_call({:hold, new_owner}, _from, state) do
-    with true <- owner?(new_owner), {:ok, %{active: mode}} <- Native.info(state.tube.id) do
+    with true <- owner?(new_owner), {:ok, %{active: active}} <- Native.info(state.tube.id) do
       Native.active(state.tube.port, 0)
-      {:reply, {:ok, mode}, state}
+      {:reply, {:ok, active}, state}
     else
       false -> {:reply, {:error, :einval}, state}
       error -> {:reply, error, state}
     end
   end
 
-  defp owner_call({:give, pid, mode}, _from, state) do
+  defp owner_call({:give, pid, active}, _from, state) do
     if owner?(pid) do
-      mode = if mode == :initial, do: Link.mode(state.options.active), else: mode
+      active = if active == :initial, do: Link.encode_active(state.options.active), else: active
       Native.link_owner(state.tube.id, pid)
       state = %{state | owner: Owner.change(state.owner, pid)}
-      {:reply, Native.active(state.tube.port, mode), state}
+      {:reply, Native.active(state.tube.port, active), state}
     else
       {:reply, {:error, :einval}, state}
     end

@@ -68,7 +68,8 @@ defmodule Tube.Connection.State do
   @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
-          | {:tip, Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), listener :: pid, term}
+          | {:tip, Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), listener :: pid,
+             term}
 
   @doc "A new tube, and the first operations of its handshake."
   @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}

@@ -77,7 +77,7 @@ pub enum LinkError {
 
 /// When messages are delivered without being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum Active {
     /// Never.
     Passive,
     /// Always.
@@ -88,18 +88,18 @@ pub enum Mode {
     Count(u32),
 }
 
-impl Mode {
+impl Active {
     /// Whether messages are to be delivered now.
     pub fn is_active(self) -> bool {
-        self != Mode::Passive
+        self != Active::Passive
     }
 
     /// `self` after `asked` was asked for: counts add up, so that an owner can top up in time.
     #[must_use]
-    pub fn turn(self, asked: Mode) -> Mode {
+    pub fn turn(self, asked: Active) -> Active {
         match (self, asked) {
-            (Mode::Count(left), Mode::Count(more)) => Mode::Count(left.saturating_add(more)),
-            (_, Mode::Count(0)) => Mode::Passive,
+            (Active::Count(left), Active::Count(more)) => Active::Count(left.saturating_add(more)),
+            (_, Active::Count(0)) => Active::Passive,
             _ => asked,
         }
     }
@@ -128,18 +128,18 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::Mode::{Always, Count, Once, Passive};
+    use super::Active::{Always, Count, Once, Passive};
 
     #[test]
-    fn counts_add_up_and_other_modes_replace() {
+    fn counts_add_up_and_other_values_replace() {
         assert_eq!(Count(2).turn(Count(3)), Count(5));
         assert_eq!(Count(u32::MAX).turn(Count(3)), Count(u32::MAX));
         assert_eq!(Passive.turn(Count(3)), Count(3));
         assert_eq!(Passive.turn(Count(0)), Passive);
         assert_eq!(Always.turn(Count(3)), Count(3));
-        for mode in [Passive, Always, Once, Count(1)] {
+        for active in [Passive, Always, Once, Count(1)] {
             for asked in [Passive, Always, Once] {
-                assert_eq!(mode.turn(asked), asked);
+                assert_eq!(active.turn(asked), asked);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a link has done, for people to look at.
 
-use crate::flow::Mode;
+use crate::flow::Active;
 use crate::rx::Receiver;
 use crate::status::{Event, Flags};
 use crate::tx::Sender;
@@ -33,7 +33,7 @@ pub struct Info {
     /// The peer's end has gone.
     pub gone: bool,
     /// How messages are delivered.
-    pub mode: Mode,
+    pub active: Active,
 }
 
 impl Info {
@@ -58,7 +58,7 @@ impl Info {
             tx_finished,
             rx_finished: now.has(Event::Fin),
             gone: now.has(Event::Gone),
-            mode: rx.mode,
+            active: rx.active,
         }
     }
 }

@@ -36,7 +36,7 @@ mod vm;
 
 pub use census::LiveCounts;
 pub use channel::Channel;
-pub use flow::{Gathered, LinkError, Mode, Outcome, Polled, Received, Sent};
+pub use flow::{Active, Gathered, LinkError, Outcome, Polled, Received, Sent};
 pub use info::Info;
 pub use link::Link;
 pub use make::{ConnectError, Offer, Refs};

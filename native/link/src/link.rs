@@ -2,7 +2,7 @@
 
 use crate::after::{Deferred, Fail};
 use crate::channel::Channel;
-use crate::flow::{Gathered, LinkError, Mode, Received};
+use crate::flow::{Active, Gathered, LinkError, Received};
 use crate::info::Info;
 use crate::memory::SharedPages;
 use crate::rx::Receiver;
@@ -145,13 +145,13 @@ impl<V: Vm> Link<V> {
     ///
     /// # Errors
     /// [`LinkError::NotOwner`], [`LinkError::Closed`].
-    pub fn set_mode(&self, by: Option<V::Process>, mode: Mode) -> Result<(), LinkError> {
+    pub fn set_active(&self, by: Option<V::Process>, active: Active) -> Result<(), LinkError> {
         self.with_rx(&mut Deferred::default(), |rx, _| {
             if by.is_some() && by != rx.owner {
                 return Err(LinkError::NotOwner.into());
             }
-            rx.mode = rx.mode.turn(mode);
-            rx.waiting &= !rx.mode.is_active();
+            rx.active = rx.active.turn(active);
+            rx.waiting &= !rx.active.is_active();
             Ok(())
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::after::{Deferred, Fail};
 use crate::assembly::{Reassembly, SinkAdapter};
-use crate::flow::{Gathered, LinkError, Mode, Polled, Received};
+use crate::flow::{Active, Gathered, LinkError, Polled, Received};
 use crate::ground::Backing;
 use crate::linger::Spin;
 use crate::memory::SharedPages;
@@ -24,7 +24,7 @@ pub(crate) struct Receiver<V: Vm> {
     pub(crate) consumer: Consumer,
     assembly: Reassembly<V::Buffer>,
     pub(crate) owner: Option<V::Process>,
-    pub(crate) mode: Mode,
+    pub(crate) active: Active,
     /// The owner is to be told of data.
     pub(crate) waiting: bool,
     /// How long to look before a bell is asked for.
@@ -69,7 +69,7 @@ impl<V: Vm> Receiver<V> {
             consumer,
             assembly: Reassembly::new(inline),
             owner: None,
-            mode: Mode::Passive,
+            active: Active::Passive,
             waiting: false,
             poll: BusyPoll::default(),
             poller: None,
@@ -166,7 +166,7 @@ impl<V: Vm> Receiver<V> {
         if self.owner != Some(owner) {
             return Err(LinkError::NotOwner.into());
         }
-        if self.mode.is_active() {
+        if self.active.is_active() {
             return Err(LinkError::Invalid.into());
         }
         self.waiting = false;
@@ -211,7 +211,7 @@ impl<V: Vm> Receiver<V> {
         after: &mut Deferred<V::Process>,
     ) -> Result<Polled, Fail> {
         self.poller = None;
-        let look = match self.mode.is_active() && !self.ended && self.poll.is_on() {
+        let look = match self.active.is_active() && !self.ended && self.poll.is_on() {
             false => Polled::Wait,
             true if self.consumer.is_ready()? => Polled::Ready,
             true => {
@@ -253,7 +253,7 @@ impl<V: Vm> Receiver<V> {
     ) -> Result<Delivered, Fail> {
         let mut budget = BUDGET;
         for _ in 0..MESSAGES {
-            let Some(owner) = self.owner.filter(|_| self.mode.is_active()) else {
+            let Some(owner) = self.owner.filter(|_| self.active.is_active()) else {
                 return Ok(Delivered::Passive);
             };
             let alive = match self.step(outlet, &mut budget, after)? {
@@ -277,16 +277,16 @@ impl<V: Vm> Receiver<V> {
             };
             after.ring |= self.consumer.release_batch()?;
             self.wake_poller(after);
-            match self.mode {
+            match self.active {
                 // What was just taken is lost with its reader; the rest stays for whoever comes next.
-                _ if !alive => self.mode = Mode::Passive,
-                Mode::Once => self.mode = Mode::Passive,
-                Mode::Count(1) => {
-                    self.mode = Mode::Passive;
+                _ if !alive => self.active = Active::Passive,
+                Active::Once => self.active = Active::Passive,
+                Active::Count(1) => {
+                    self.active = Active::Passive;
                     outlet.passive(owner);
                 }
-                Mode::Count(left) => self.mode = Mode::Count(left - 1),
-                Mode::Passive | Mode::Always => {}
+                Active::Count(left) => self.active = Active::Count(left - 1),
+                Active::Passive | Active::Always => {}
             }
             if budget == 0 {
                 return Ok(Delivered::Budget);
@@ -301,11 +301,14 @@ impl<V: Vm> Receiver<V> {
         outlet: &mut O,
         reason: Option<LinkError>,
     ) -> bool {
-        let Some(owner) = self.owner.filter(|_| self.mode.is_active() && !self.ended) else {
+        let Some(owner) = self
+            .owner
+            .filter(|_| self.active.is_active() && !self.ended)
+        else {
             return false;
         };
         self.ended = true;
-        self.mode = Mode::Passive;
+        self.active = Active::Passive;
         outlet.end(owner, reason);
         true
     }

@@ -3,15 +3,15 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Event, LinkError, Mode, Outcome, Received, Sent};
+use tube_link::{Active, Event, LinkError, Outcome, Received, Sent};
 
 fn send(tube: &Tube, message: &[u8]) {
     let sent = tube.tip.send(ALICE, message, 0, &Ear::default());
     assert_eq!(sent, Ok(Sent::Whole));
 }
 
-fn set(tube: &Tube, ear: &mut Ear, mode: Mode) -> Outcome {
-    tube.nock.set_mode(Some(BOB), mode).unwrap();
+fn set(tube: &Tube, ear: &mut Ear, active: Active) -> Outcome {
+    tube.nock.set_active(Some(BOB), active).unwrap();
     tube.nock.resume(ear)
 }
 
@@ -25,7 +25,7 @@ fn always_delivers_what_is_there_and_what_comes() {
     let mut ear = Ear::default();
     send(&tube, b"one");
     send(&tube, b"");
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Idle);
+    assert_eq!(set(&tube, &mut ear, Active::Always), Outcome::Idle);
     assert_eq!(ear.take(), [message(b"one"), message(b"")]);
     let before = tube.world.rung();
     send(&tube, b"three");
@@ -42,8 +42,8 @@ fn always_delivers_what_is_there_and_what_comes() {
 fn passive_delivers_nothing() {
     let tube = tube(4);
     let mut ear = Ear::default();
-    set(&tube, &mut ear, Mode::Always);
-    set(&tube, &mut ear, Mode::Passive);
+    set(&tube, &mut ear, Active::Always);
+    set(&tube, &mut ear, Active::Passive);
     send(&tube, b"one");
     assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
@@ -59,13 +59,13 @@ fn once_is_one_message_and_no_word() {
     let mut ear = Ear::default();
     send(&tube, b"one");
     send(&tube, b"two");
-    assert_eq!(set(&tube, &mut ear, Mode::Once), Outcome::Idle);
+    assert_eq!(set(&tube, &mut ear, Active::Once), Outcome::Idle);
     assert_eq!(ear.take(), [message(b"one")]);
     assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     assert_eq!(ear.take(), []);
-    set(&tube, &mut ear, Mode::Once);
+    set(&tube, &mut ear, Active::Once);
     assert_eq!(ear.take(), [message(b"two")]);
-    set(&tube, &mut ear, Mode::Once);
+    set(&tube, &mut ear, Active::Once);
     assert_eq!(ear.take(), []);
     send(&tube, b"three");
     tube.nock.bell(&mut ear);
@@ -79,18 +79,18 @@ fn a_count_ends_with_a_word_and_can_be_topped_up() {
     for text in [b"1", b"2", b"3", b"4"] {
         send(&tube, text);
     }
-    set(&tube, &mut ear, Mode::Count(2));
+    set(&tube, &mut ear, Active::Count(2));
     assert_eq!(
         ear.take(),
         [message(b"1"), message(b"2"), Told::Passive(BOB)]
     );
-    set(&tube, &mut ear, Mode::Count(1));
+    set(&tube, &mut ear, Active::Count(1));
     assert_eq!(ear.take(), [message(b"3"), Told::Passive(BOB)]);
-    set(&tube, &mut ear, Mode::Count(3));
+    set(&tube, &mut ear, Active::Count(3));
     assert_eq!(ear.take(), [message(b"4")]);
-    assert_eq!(tube.nock.info().unwrap().mode, Mode::Count(2));
-    set(&tube, &mut ear, Mode::Count(5));
-    assert_eq!(tube.nock.info().unwrap().mode, Mode::Count(7));
+    assert_eq!(tube.nock.info().unwrap().active, Active::Count(2));
+    set(&tube, &mut ear, Active::Count(5));
+    assert_eq!(tube.nock.info().unwrap().active, Active::Count(7));
     assert_eq!(ear.take(), []);
 }
 
@@ -98,11 +98,11 @@ fn a_count_ends_with_a_word_and_can_be_topped_up() {
 fn only_the_owner_or_the_connection_sets_the_mode() {
     let tube = tube(4);
     assert_eq!(
-        tube.nock.set_mode(Some(ALICE), Mode::Always),
+        tube.nock.set_active(Some(ALICE), Active::Always),
         Err(LinkError::NotOwner)
     );
-    assert_eq!(tube.nock.set_mode(None, Mode::Always), Ok(()));
-    assert_eq!(tube.nock.info().unwrap().mode, Mode::Always);
+    assert_eq!(tube.nock.set_active(None, Active::Always), Ok(()));
+    assert_eq!(tube.nock.info().unwrap().active, Active::Always);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_mode_can_change_in_the_middle_of_a_long_message() {
         tube.nock.recv(BOB, &mut ear, &Ear::default()),
         Ok(Received::Wait)
     );
-    set(&tube, &mut ear, Mode::Always);
+    set(&tube, &mut ear, Active::Always);
     let mut told = Vec::new();
     loop {
         match tube.tip.send(ALICE, &long, done, &Ear::default()).unwrap() {
@@ -136,7 +136,7 @@ fn a_mode_can_change_in_the_middle_of_a_long_message() {
 fn one_bell_does_bounded_work_and_stays_readable_until_all_is_delivered() {
     let tube = tube(8);
     let mut ear = Ear::default();
-    set(&tube, &mut ear, Mode::Always);
+    set(&tube, &mut ear, Active::Always);
     let text = pattern(60_000, 2);
     for _ in 0..15 {
         send(&tube, &text);
@@ -166,7 +166,7 @@ fn without_a_bell_the_rest_is_asked_for() {
     for _ in 0..1500 {
         send(&tube, b"");
     }
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Later);
+    assert_eq!(set(&tube, &mut ear, Active::Always), Outcome::Later);
     assert_eq!(tube.nock.resume(&mut ear), Outcome::Idle);
     assert_eq!(ear.take().len(), 1500);
 }
@@ -175,7 +175,7 @@ fn without_a_bell_the_rest_is_asked_for() {
 fn a_sender_waits_for_room_while_much_is_delivered() {
     let tube = tube(4);
     let mut ear = Ear::default();
-    set(&tube, &mut ear, Mode::Always);
+    set(&tube, &mut ear, Active::Always);
     // Bob sends until the other ring is full; Alice sends more than one round can deliver.
     let mut waits = 0;
     while tube.nock.send(BOB, &[0; 1000], 0, &ear) == Ok(Sent::Whole) {
@@ -202,9 +202,9 @@ fn a_dead_owner_gets_no_more_and_the_rest_is_kept() {
         send(&tube, text);
     }
     ear.dead = Some(BOB);
-    assert_eq!(set(&tube, &mut ear, Mode::Always), Outcome::Idle);
+    assert_eq!(set(&tube, &mut ear, Active::Always), Outcome::Idle);
     assert_eq!(ear.take(), []);
-    assert_eq!(tube.nock.info().unwrap().mode, Mode::Passive);
+    assert_eq!(tube.nock.info().unwrap().active, Active::Passive);
     tube.nock.set_owner(8, &ear).unwrap();
     assert_eq!(
         tube.nock.recv(8, &mut ear, &Ear::default()),
@@ -217,7 +217,7 @@ fn a_dead_owner_gets_no_more_and_the_rest_is_kept() {
 fn the_end_comes_after_the_data_and_once() {
     let tube = tube(4);
     let mut ear = Ear::default();
-    set(&tube, &mut ear, Mode::Always);
+    set(&tube, &mut ear, Active::Always);
     send(&tube, b"last");
     tube.tip.shutdown(&ear).unwrap();
     assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
@@ -225,7 +225,7 @@ fn the_end_comes_after_the_data_and_once() {
     assert_eq!(told[..2], [message(b"last"), Told::End(BOB, None)]);
     let events = [Event::Fin, Event::Drained, Event::Told];
     assert_eq!(told[2..], events.map(Told::Event));
-    set(&tube, &mut ear, Mode::Always);
+    set(&tube, &mut ear, Active::Always);
     assert_eq!(ear.take(), []);
 }
 
@@ -237,8 +237,8 @@ fn the_end_waits_for_an_owner_that_wants_to_know() {
     tube.tip.shutdown(&ear).unwrap();
     tube.nock.bell(&mut ear);
     assert_eq!(ear.take(), [Told::Event(Event::Fin)]);
-    set(&tube, &mut ear, Mode::Once);
+    set(&tube, &mut ear, Active::Once);
     assert_eq!(ear.take(), [message(b"last"), Told::Event(Event::Drained)]);
-    set(&tube, &mut ear, Mode::Once);
+    set(&tube, &mut ear, Active::Once);
     assert_eq!(ear.take(), [Told::End(BOB, None), Told::Event(Event::Told)]);
 }

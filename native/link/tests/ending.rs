@@ -3,7 +3,7 @@
 mod toy;
 
 use toy::{ALICE, BOB, Ear, Told, pattern, tube};
-use tube_link::{Event, LinkError, LiveCounts, Mode, Outcome, Received, Sent};
+use tube_link::{Active, Event, LinkError, LiveCounts, Outcome, Received, Sent};
 
 fn events<const N: usize>(events: [Event; N]) -> [Told; N] {
     events.map(Told::Event)
@@ -150,7 +150,7 @@ fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
     );
     assert_eq!(deaf.take(), events([Event::Drained, Event::Told]));
     // An owner that turns active now is told the same way.
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     tube.nock.resume(&mut ear);
     assert_eq!(ear.take(), [Told::End(BOB, Some(LinkError::PeerDown))]);
 }
@@ -206,7 +206,7 @@ fn closing_tells_those_who_wait_and_leaves_a_shell() {
         Err(LinkError::Closed)
     );
     assert_eq!(
-        tube.tip.set_mode(Some(ALICE), Mode::Always),
+        tube.tip.set_active(Some(ALICE), Active::Always),
         Err(LinkError::Closed)
     );
     assert_eq!(tube.tip.set_owner(BOB, &ear), Err(LinkError::Closed));

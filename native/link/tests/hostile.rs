@@ -5,7 +5,7 @@ mod toy;
 
 use std::ptr::NonNull;
 use toy::{ALICE, BOB, Ear, Told, Tube, poke, poke_word, tube};
-use tube_link::{Event, LinkError, Mode, Outcome, Received, Sent};
+use tube_link::{Active, Event, LinkError, Outcome, Received, Sent};
 use tube_ring::wire;
 
 fn tx_page(tube: &Tube) -> NonNull<u8> {
@@ -60,7 +60,7 @@ fn an_impossible_index_while_waiting() {
 fn an_impossible_index_while_active() {
     let tube = tube(4);
     let mut ear = Ear::default();
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     tube.nock.resume(&mut ear);
     poke_word(tx_page(&tube), wire::PRODUCER + wire::INDEX, 3);
     tube.nock.bell(&mut ear);
@@ -112,7 +112,7 @@ fn an_impossible_index_of_the_reader() {
 fn a_close_tells_an_active_owner_what_only_a_sender_has_seen() {
     let tube = tube(4);
     let mut ear = Ear::default();
-    tube.tip.set_mode(Some(ALICE), Mode::Always).unwrap();
+    tube.tip.set_active(Some(ALICE), Active::Always).unwrap();
     tube.tip.resume(&mut ear);
     poke_word(tx_page(&tube), wire::CONSUMER + wire::MARK, 3);
     assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(LinkError::Protocol));

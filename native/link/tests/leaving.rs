@@ -3,7 +3,7 @@
 
 mod toy;
 
-use tube_link::{Event, Link, LinkError, Mode, Outcome, Received, Sent};
+use tube_link::{Active, Event, Link, LinkError, Outcome, Received, Sent};
 use tube_platform::{Gref, PAGE};
 use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP};
 
@@ -166,7 +166,7 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
     for message in [b"one", b"two"] {
         assert_eq!(tube.tip.send(ALICE, message, 0, &ear), Ok(Sent::Whole));
     }
-    tube.nock.set_mode(Some(BOB), Mode::Count(1)).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Count(1)).unwrap();
     tube.nock.resume(&mut ear);
     cut(&tube.nock, LinkError::Suspended, &mut ear);
     let told = [
@@ -175,7 +175,7 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
         Told::Event(Event::Gone),
     ];
     assert_eq!(ear.take(), told);
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     tube.nock.resume(&mut ear);
     let told = [
         Told::Message(BOB, b"two".to_vec()),
@@ -222,7 +222,7 @@ fn a_peer_that_closes_because_we_are_suspended_is_no_reason() {
         Err(LinkError::Suspended)
     );
     ear.take();
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     tube.nock.resume(&mut ear);
     assert_eq!(ear.take(), [Told::End(BOB, Some(LinkError::Suspended))]);
 }

@@ -5,7 +5,7 @@ mod toy;
 use std::mem::take;
 use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, poke_word, sleep, tube};
 use tube_link::{
-    BatchSink, Event, Fragment, Gathered, LinkError, MessageSink, Mode, Received, Sent,
+    Active, BatchSink, Event, Fragment, Gathered, LinkError, MessageSink, Received, Sent,
 };
 use tube_ring::wire;
 
@@ -196,7 +196,7 @@ fn only_for_a_passive_owner() {
     let mut pile = Pile::default();
     let asked = tube.nock.recv_many(ALICE, 9, &mut pile, &Ear::default());
     assert_eq!(asked, Err(LinkError::NotOwner));
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     assert_eq!(gather(&tube, 9), (Err(LinkError::Invalid), vec![]));
 }
 

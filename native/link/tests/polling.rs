@@ -4,7 +4,7 @@ mod toy;
 
 use std::time::Duration;
 use toy::{ALICE, BOB, Ear, Process, Told, Tube, pattern, tube};
-use tube_link::{Event, LinkError, Mode, Outcome, Polled, Received, Sent};
+use tube_link::{Active, Event, LinkError, Outcome, Polled, Received, Sent};
 use tube_ring::wire;
 
 const POLLER: Process = 7;
@@ -21,7 +21,7 @@ fn polled(most: Duration) -> (Tube, Ear) {
 
 fn active(most: Duration) -> (Tube, Ear) {
     let (tube, mut ear) = polled(most);
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     assert_eq!(tube.nock.resume(&mut ear), Outcome::Idle);
     (tube, ear)
 }
@@ -142,7 +142,7 @@ fn a_poller_sleeps_when_its_budget_is_spent_and_the_bell_wakes_it() {
 fn a_poller_has_nothing_to_do_for_a_passive_owner() {
     let (tube, mut ear) = polled(LONG);
     assert_eq!(look(&tube), Polled::Wait);
-    tube.nock.set_mode(Some(BOB), Mode::Once).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Once).unwrap();
     tube.nock.resume(&mut ear);
     send(&tube, b"one");
     tube.nock.bell(&mut ear);
@@ -201,7 +201,7 @@ fn a_poller_brings_the_end_and_then_rests() {
     assert!(message.is_some() && message < end, "{told:?}");
     assert!(told.contains(&Told::Event(Event::Drained)));
     // Even if the owner asks for more.
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     assert_eq!(look(&tube), Polled::Wait);
 }
 

@@ -257,7 +257,8 @@ defmodule Tube.Handshake.Party do
         end)
 
       rung =
-        w.rung or (is_binary(w.door) and match?({:look, @nock, @tid}, OpenRequest.changed(path, @tip)))
+        w.rung or
+          (is_binary(w.door) and match?({:look, @nock, @tid}, OpenRequest.changed(path, @tip)))
 
       %{w | parties: parties, rung: rung}
     end)

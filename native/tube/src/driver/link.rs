@@ -10,7 +10,7 @@ use crate::nif::watch;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
-use tube_link::{LinkError, Mode, NullDeliver, Outcome};
+use tube_link::{Active, LinkError, NullDeliver, Outcome};
 
 /// Operations of `port_control`, as in lib/tube/native.ex.
 const START: c_uint = 0x5455_0001;
@@ -117,11 +117,11 @@ impl LinkPort {
         }
         let done = match (operation, data) {
             (START, []) => self.begin(Pid::from_word(connected)),
-            (ACTIVE, data) => match mode(data) {
+            (ACTIVE, data) => match active(data) {
                 // A controller's port is passive until its input begins, and active for ever then.
-                Some(mode) if mode == Mode::Passive || self.dist().is_none() => {
+                Some(active) if active == Active::Passive || self.dist().is_none() => {
                     let by = (caller != connected).then_some(Pid::from_word(caller));
-                    self.entry.link.set_mode(by, mode)
+                    self.entry.link.set_active(by, active)
                 }
                 _ => Err(LinkError::Invalid),
             },
@@ -163,7 +163,7 @@ impl LinkPort {
     /// From here on the peer's packets go to the VM, whose cookie the peer has shown that it knows.
     fn dist_input(&mut self, owner: Pid) -> Result<(), LinkError> {
         let (_, entry) = self.dist().ok_or(LinkError::Invalid)?;
-        entry.link.set_mode(Some(owner), Mode::Always)?;
+        entry.link.set_active(Some(owner), Active::Always)?;
         entry.link.restrict(u32::MAX)
     }
 
@@ -278,12 +278,12 @@ impl Drop for LinkPort {
     }
 }
 
-/// The mode of four little-endian bytes. See `Tube.Native.active/2`.
-fn mode(data: &[u8]) -> Option<Mode> {
+/// The value of four little-endian bytes. See `Tube.Native.active/2`.
+fn active(data: &[u8]) -> Option<Active> {
     match i32::from_le_bytes(data.try_into().ok()?) {
-        0 => Some(Mode::Passive),
-        -1 => Some(Mode::Always),
-        -2 => Some(Mode::Once),
-        count => u32::try_from(count).ok().map(Mode::Count),
+        0 => Some(Active::Passive),
+        -1 => Some(Active::Always),
+        -2 => Some(Active::Once),
+        count => u32::try_from(count).ok().map(Active::Count),
     }
 }

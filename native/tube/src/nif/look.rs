@@ -3,7 +3,7 @@
 use super::{atoms, refused};
 use crate::{handles, image};
 use rustler::{Encoder, Env, NifMap, Term};
-use tube_link::{Counters, Info, LinkError, LiveCounts, Mode};
+use tube_link::{Active, Counters, Info, LinkError, LiveCounts};
 
 /// Live counts of this VM.
 #[derive(NifMap)]
@@ -80,11 +80,11 @@ impl From<Info> for Report {
                 info.rx_finished,
             ),
             gone: info.gone,
-            active: match info.mode {
-                Mode::Passive => 0,
-                Mode::Always => -1,
-                Mode::Once => -2,
-                Mode::Count(left) => left.into(),
+            active: match info.active {
+                Active::Passive => 0,
+                Active::Always => -1,
+                Active::Once => -2,
+                Active::Count(left) => left.into(),
             },
         }
     }
