@@ -24,7 +24,7 @@ defmodule Tube.Native do
   How the owner hears of messages: `{:tube, tube, binary}` or a port's `{pid, {:data, binary}}`. With `:dist`
   not at all: the port is a distribution controller, and takes what is written to it and no `send/2`.
   """
-  @type form :: :tube | :port | :dist
+  @type mode :: :tube | :port | :dist
 
   @typedoc "-1 always, 0 never, -2 the next message only, n the next n messages."
   @type active :: -2..0x7FFFFFFF
@@ -158,14 +158,14 @@ defmodule Tube.Native do
     * `{:"$tube", id, :protocol}`: the peer wrote something impossible
     * `{:"$tube", id, :told}`: the owner knows that nothing more will come
   """
-  @spec link_start(id, port, pid, pid, form) :: :ok | {:error, atom}
-  def link_start(id, port, connection, owner, form) do
-    with :ok <- link_parties(id, port, connection, owner, form),
+  @spec link_start(id, port, pid, pid, mode) :: :ok | {:error, atom}
+  def link_start(id, port, connection, owner, mode) do
+    with :ok <- link_parties(id, port, connection, owner, mode),
          do: control(port, @op_start, <<>>)
   end
 
   @doc false
-  @spec link_parties(id, port, pid, pid, form) :: :ok | {:error, atom}
+  @spec link_parties(id, port, pid, pid, mode) :: :ok | {:error, atom}
   def link_parties(_id, _port, _connection, _owner, _form), do: :erlang.nif_error(:not_loaded)
 
   @doc "Hands the receiving side to another process. A wait of the old owner is forgotten."
@@ -182,7 +182,7 @@ defmodule Tube.Native do
     * `{:wait, cont}`: the ring is full, or another sender's long message is under way. The caller gets
       `{:"$tube_space", id}` once, when it is worth calling `send/3` again
     * `{:error, reason}`: `:closed`, `:peer_down`, `:protocol`, `:emsgsize`, `:einval` (a `cont` that is
-      not the caller's), `:distribution` (a link of form `:dist`)
+      not the caller's), `:distribution` (a link of mode `:dist`)
   """
   @spec send(id, binary) :: :ok | {:more | :wait, cont} | {:error, atom}
   def send(_id, _message), do: :erlang.nif_error(:not_loaded)
@@ -269,7 +269,7 @@ defmodule Tube.Native do
   Sets when messages are delivered unasked; for the owner and the connection process. A count is added to what is
   left of an earlier count.
 
-  The owner gets messages in its form; in form `:tube` also `{:tube_passive, tube}` when a count is
+  The owner gets messages in its mode; in mode `:tube` also `{:tube_passive, tube}` when a count is
   used up and, when the peer has finished or gone and all is delivered, `{:tube_closed, tube}`, after
   `{:tube_error, tube, reason}` if it was not a clean end. These wait until the owner is active.
   """
@@ -277,7 +277,7 @@ defmodule Tube.Native do
   def active(port, active), do: control(port, @op_active, <<active::signed-little-32>>)
 
   @doc """
-  Lets the port of a link of form `:dist` hand the peer's packets to the VM, and lifts the limit on their
+  Lets the port of a link of mode `:dist` hand the peer's packets to the VM, and lifts the limit on their
   length, which is 64 KiB until then. For the owner, once the VM knows the port (`:erlang.setnode/3`).
   When the link ends after that, the port exits with reason `:connection_closed`.
   """

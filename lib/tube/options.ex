@@ -25,7 +25,7 @@ defmodule Tube.Options do
     {:active, :active, true, [:open, :listen, :setopts, :getopts],
      "`true`, `false`, `:once`, or a number of messages from 1 to 32767, as in `:inet.setopts/2`"},
     {:mode, {:one_of, [:tube, :port]}, :tube, [:open, :listen, :getopts],
-     "form of the messages to the owner: `{:tube, tube, data}`, or a port's `{pid, {:data, data}}`, with a link"},
+     "shape of the messages to the owner: `{:tube, tube, data}`, or a port's `{pid, {:data, data}}`, with a link"},
     {:ring, :ring, 65_536, [:open, :listen, :getopts],
      "bytes of each ring: a power of two from 4096 to 1048576; the tip's choice counts"},
     {:max_message, {:integer, 1, @max_message}, 67_108_864, [:open, :listen, :getopts],

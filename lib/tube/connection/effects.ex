@@ -76,7 +76,7 @@ defmodule Tube.Connection.Effects do
   end
 
   defp change(:listen, state) do
-    :ok = Link.start(state.tube, state.owner.pid, state.owner.form)
+    :ok = Link.start(state.tube, state.owner.pid, state.owner.mode)
     %{state | listening: true}
   end
 

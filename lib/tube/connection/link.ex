@@ -50,8 +50,8 @@ defmodule Tube.Connection.Link do
     end
   end
 
-  @spec start(Tube.t(), pid, Native.form()) :: :ok | {:error, atom}
-  def start(tube, owner, form), do: Native.link_start(tube.id, tube.port, self(), owner, form)
+  @spec start(Tube.t(), pid, Native.mode()) :: :ok | {:error, atom}
+  def start(tube, owner, mode), do: Native.link_start(tube.id, tube.port, self(), owner, mode)
 
   @doc "Says that no more will be sent."
   @spec shut(Tube.t() | nil) :: :ok

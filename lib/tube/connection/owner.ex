@@ -3,22 +3,22 @@ defmodule Tube.Connection.Owner do
   # Who owns a tube, and what ties it to the tube's process: a monitor, and for a tube with the
   # manners of a port also a link.
 
-  @enforce_keys [:pid, :monitor, :form]
-  defstruct [:pid, :monitor, :form]
+  @enforce_keys [:pid, :monitor, :mode]
+  defstruct [:pid, :monitor, :mode]
 
-  @type t :: %__MODULE__{pid: pid, monitor: reference, form: Tube.Native.form()}
+  @type t :: %__MODULE__{pid: pid, monitor: reference, mode: Tube.Native.mode()}
 
-  @spec new(pid, Tube.Native.form()) :: t
-  def new(pid, form) do
-    if form == :port, do: Process.link(pid)
-    %__MODULE__{pid: pid, monitor: Process.monitor(pid), form: form}
+  @spec new(pid, Tube.Native.mode()) :: t
+  def new(pid, mode) do
+    if mode == :port, do: Process.link(pid)
+    %__MODULE__{pid: pid, monitor: Process.monitor(pid), mode: mode}
   end
 
   @spec change(t, pid) :: t
   def change(owner, pid) do
     Process.demonitor(owner.monitor, [:flush])
-    if owner.form == :port, do: Process.unlink(owner.pid)
-    new(pid, owner.form)
+    if owner.mode == :port, do: Process.unlink(owner.pid)
+    new(pid, owner.mode)
   end
 
   @spec is?(t | nil, pid) :: boolean
@@ -64,7 +64,7 @@ defmodule Tube.Connection.Owner do
       from -> GenServer.reply(from, :ok)
     end
 
-    if owner && owner.form == :port do
+    if owner && owner.mode == :port do
       Process.unlink(owner.pid)
       Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
     end

@@ -61,7 +61,7 @@ defmodule Tube.Connection.State do
           peer: Tube.domid(),
           tid: 0..0xFFFFFFFF,
           service: String.t(),
-          mode: Native.form(),
+          mode: Native.mode(),
           span: map
         }
 
@@ -167,7 +167,7 @@ defmodule Tube.Connection.State do
   # An orderly end needs no word beyond the last message: a tube that is gone is closed.
   def owner_unaware?(%{failed: nil, drained: true}), do: false
   # A port's owner is told by its exit.
-  def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
+  def owner_unaware?(%{owner: %{mode: :port}, drained: drained}), do: not drained
   def owner_unaware?(%{told: told}), do: not told
 
   @doc "Is somebody about to ask how the opening went? It may have failed sooner than that."

@@ -31,7 +31,7 @@ pub struct Entry {
 impl Entry {
     /// Does the VM's distribution have this link for itself?
     pub fn is_dist(&self) -> bool {
-        matches!(self.parties.get(), Some(parties) if parties.form == Form::Dist)
+        matches!(self.parties.get(), Some(parties) if parties.mode == Mode::Dist)
     }
 }
 
@@ -43,12 +43,12 @@ pub struct Parties {
     /// Who gets messages at first.
     pub owner: Pid,
     /// How the owner gets messages.
-    pub form: Form,
+    pub mode: Mode,
 }
 
 /// The shape of a delivered message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Mode {
     /// `{:tube, tube, binary}`
     Tube,
     /// `{pid, {:data, binary}}`

@@ -2,7 +2,7 @@
 
 use super::intake::{MessageBuffer, Whole};
 use super::term::{ATOMS, Bytes, Sender};
-use crate::handles::Form;
+use crate::handles::Mode;
 use crate::process::{Beam, Buffer, Pid};
 use tube_link::{Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 
@@ -10,27 +10,27 @@ use tube_link::{Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 /// cheaper to have it copy them than to make a binary that it copies from all the same.
 const ON_HEAP: usize = 64;
 
-/// Delivers to the owner in the form that it wants.
+/// Delivers to the owner in the mode that it wants.
 pub struct Delivery {
     sender: Sender,
-    form: Form,
+    mode: Mode,
     intake: MessageBuffer<ON_HEAP>,
 }
 
 impl Delivery {
-    /// By `sender`, in the form `form`.
-    pub fn new(sender: Sender, form: Form) -> Delivery {
+    /// By `sender`, in the mode `mode`.
+    pub fn new(sender: Sender, mode: Mode) -> Delivery {
         Delivery {
             sender,
-            form,
+            mode,
             intake: MessageBuffer::new(),
         }
     }
 }
 
-fn send(sender: &Sender, form: Form, owner: Pid, bytes: Bytes<'_>) -> bool {
-    match form {
-        Form::Port => sender.port_data(owner, bytes),
+fn send(sender: &Sender, mode: Mode, owner: Pid, bytes: Bytes<'_>) -> bool {
+    match mode {
+        Mode::Port => sender.port_data(owner, bytes),
         _ => sender.tube_data(owner, bytes),
     }
 }
@@ -48,25 +48,25 @@ impl MessageSink for Delivery {
 impl Deliver<Beam> for Delivery {
     fn small(&mut self, owner: Pid) -> bool {
         match self.intake.whole() {
-            Whole::Copied(bytes) => send(&self.sender, self.form, owner, Bytes::Copied(bytes)),
+            Whole::Copied(bytes) => send(&self.sender, self.mode, owner, Bytes::Copied(bytes)),
             Whole::Kept(binary) => self.long(owner, binary),
         }
     }
 
     fn long(&mut self, owner: Pid, message: Buffer) -> bool {
         let bytes = Bytes::Shared(message.as_ptr(), message.len());
-        send(&self.sender, self.form, owner, bytes)
+        send(&self.sender, self.mode, owner, bytes)
     }
 
     fn passive(&mut self, owner: Pid) {
-        if self.form == Form::Tube {
+        if self.mode == Mode::Tube {
             self.sender.about(owner, ATOMS.tube_passive);
         }
     }
 
     fn end(&mut self, owner: Pid, reason: Option<LinkError>) {
         // A port ends by its exit signal, which is the connection's to give.
-        if self.form == Form::Port {
+        if self.mode == Mode::Port {
             return;
         }
         if let Some(reason) = reason {

@@ -5,7 +5,7 @@ use super::dist::{self, Dist};
 use super::parked::Selected;
 use super::term::Sender;
 use super::{Verdict, sys};
-use crate::handles::{self, Entry, Form};
+use crate::handles::{self, Entry, Mode};
 use crate::nif::watch;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
@@ -201,14 +201,14 @@ impl LinkPort {
         let selected = unsafe { Selected::new(self.port, fd, channel) };
         let selected = Some(selected.ok_or(LinkError::Invalid)?);
         let sender = self.sender(parties.connection);
-        let way = match parties.form {
-            Form::Dist => {
+        let way = match parties.mode {
+            Mode::Dist => {
                 self.entry.link.restrict(dist::STRANGER)?;
                 // What others send, and what they are answered, waits for the port.
                 self.entry.link.be_brief()?;
                 Way::Vm(Dist::new(self.port, parties.connection, sender))
             }
-            form => Way::Owner(Delivery::new(sender, form)),
+            mode => Way::Owner(Delivery::new(sender, mode)),
         };
         self.flowing = Some(Flowing { selected, way });
         self.entry.link.start(parties.owner)

@@ -3,7 +3,7 @@
 use super::platform::Attached;
 use super::{NifNotifier, atoms, failed, refused};
 use crate::guard::guarded;
-use crate::handles::{self, Form, Parties};
+use crate::handles::{self, Mode, Parties};
 use crate::process::{Beam, Pid};
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
@@ -89,12 +89,12 @@ fn link_parties<'a>(
     _port: Term<'a>,
     connection: LocalPid,
     owner: LocalPid,
-    form: Atom,
+    mode: Atom,
 ) -> NifResult<Term<'a>> {
-    let form = match form {
-        form if form == atoms::tube() => Form::Tube,
-        form if form == atoms::port() => Form::Port,
-        form if form == atoms::dist() => Form::Dist,
+    let mode = match mode {
+        mode if mode == atoms::tube() => Mode::Tube,
+        mode if mode == atoms::port() => Mode::Port,
+        mode if mode == atoms::dist() => Mode::Dist,
         _ => return Err(rustler::Error::BadArg),
     };
     let Some(entry) = handles::link(id) else {
@@ -103,7 +103,7 @@ fn link_parties<'a>(
     let parties = Parties {
         connection: Pid::from_nif(connection),
         owner: Pid::from_nif(owner),
-        form,
+        mode,
     };
     Ok(match entry.parties.set(parties) {
         Ok(()) => atoms::ok().encode(env),
