@@ -156,7 +156,7 @@ defmodule Tube.Native do
     * `{:"$tube", id, :drained}`: and the owner has taken all that it wrote
     * `{:"$tube", id, :gone}`: the peer's end has gone
     * `{:"$tube", id, :protocol}`: the peer wrote something impossible
-    * `{:"$tube", id, :told}`: the owner knows that nothing more will come
+    * `{:"$tube", id, :owner_told}`: the owner knows that nothing more will come
   """
   @spec link_start(id, port, pid, pid, mode) :: :ok | {:error, atom}
   def link_start(id, port, connection, owner, mode) do

@@ -247,10 +247,10 @@ defmodule Tube.Connection.Server do
   defp driver(:drained, state), do: tell(%{state | drained: true}, :drained)
 
   # The rings have nothing more to say, whatever is still to be done in the store.
-  defp driver(:told, %{failed: reason} = state) when reason != nil,
-    do: settle(let_go(%{state | told: true}))
+  defp driver(:owner_told, %{failed: reason} = state) when reason != nil,
+    do: settle(let_go(%{state | owner_told: true}))
 
-  defp driver(:told, state), do: settle(%{state | told: true})
+  defp driver(:owner_told, state), do: settle(%{state | owner_told: true})
   defp driver(event, state), do: tell(state, event)
 
   defp store_lost(%{store_up: false} = state), do: {:noreply, state}

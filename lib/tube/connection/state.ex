@@ -30,7 +30,7 @@ defmodule Tube.Connection.State do
     connected: false,
     listening: false,
     drained: false,
-    told: false,
+    owner_told: false,
     # the event that the machine gets once all commands are sent
     closing: nil,
     # the rings have gone, and the owner is served from a copy
@@ -168,7 +168,7 @@ defmodule Tube.Connection.State do
   def owner_unaware?(%{failed: nil, drained: true}), do: false
   # A port's owner is told by its exit.
   def owner_unaware?(%{owner: %{mode: :port}, drained: drained}), do: not drained
-  def owner_unaware?(%{told: told}), do: not told
+  def owner_unaware?(%{owner_told: told?}), do: not told?
 
   @doc "Is somebody about to ask how the opening went? It may have failed sooner than that."
   @spec unasked?(t) :: boolean

@@ -79,7 +79,7 @@ impl<V: Vm> Link<V> {
         reason: Option<LinkError>,
     ) {
         if rx.tell_end(outlet, reason) {
-            self.status.raise(Event::Told);
+            self.status.raise(Event::OwnerTold);
         }
     }
 

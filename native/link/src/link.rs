@@ -101,7 +101,7 @@ impl<V: Vm> Link<V> {
             if let Err(stop) = &received
                 && stop.is_the_end()
             {
-                self.status.raise(Event::Told);
+                self.status.raise(Event::OwnerTold);
             }
             received
         });

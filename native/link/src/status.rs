@@ -16,7 +16,7 @@ pub enum Event {
     /// The peer wrote what no peer may write. Nothing is read or written any more.
     Violated = 1 << 3,
     /// The owner knows that nothing more will come: an active one was told, a passive one asked.
-    Told = 1 << 4,
+    OwnerTold = 1 << 4,
 }
 
 const REPORTED: [Event; 5] = [
@@ -24,7 +24,7 @@ const REPORTED: [Event; 5] = [
     Event::Gone,
     Event::Violated,
     Event::Drained,
-    Event::Told,
+    Event::OwnerTold,
 ];
 const EVENTS: u32 = 0x1F;
 /// The bit that says "reported" lies this far above the bit that says "happened".

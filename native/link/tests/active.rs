@@ -223,7 +223,7 @@ fn the_end_comes_after_the_data_and_once() {
     assert_eq!(tube.nock.bell(&mut ear), Outcome::Idle);
     let told = ear.take();
     assert_eq!(told[..2], [message(b"last"), Told::End(BOB, None)]);
-    let events = [Event::Fin, Event::Drained, Event::Told];
+    let events = [Event::Fin, Event::Drained, Event::OwnerTold];
     assert_eq!(told[2..], events.map(Told::Event));
     set(&tube, &mut ear, Active::Always);
     assert_eq!(ear.take(), []);
@@ -240,5 +240,8 @@ fn the_end_waits_for_an_owner_that_wants_to_know() {
     set(&tube, &mut ear, Active::Once);
     assert_eq!(ear.take(), [message(b"last"), Told::Event(Event::Drained)]);
     set(&tube, &mut ear, Active::Once);
-    assert_eq!(ear.take(), [Told::End(BOB, None), Told::Event(Event::Told)]);
+    assert_eq!(
+        ear.take(),
+        [Told::End(BOB, None), Told::Event(Event::OwnerTold)]
+    );
 }

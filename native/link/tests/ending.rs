@@ -28,7 +28,7 @@ fn what_was_sent_before_the_end_is_received_and_then_the_end() {
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
     assert_eq!(deaf.take(), events([Event::Drained]));
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
-    assert_eq!(deaf.take(), events([Event::Told]));
+    assert_eq!(deaf.take(), events([Event::OwnerTold]));
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
     assert_eq!(deaf.take(), [], "said once");
     // The other direction is open still.
@@ -85,7 +85,7 @@ fn a_message_under_way_is_finished_before_the_end() {
     assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(LinkError::Closed));
     assert_eq!(
         deaf.take(),
-        events([Event::Fin, Event::Drained, Event::Told])
+        events([Event::Fin, Event::Drained, Event::OwnerTold])
     );
 }
 
@@ -148,7 +148,7 @@ fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
         tube.nock.recv(BOB, &mut ear, &deaf),
         Err(LinkError::PeerDown)
     );
-    assert_eq!(deaf.take(), events([Event::Drained, Event::Told]));
+    assert_eq!(deaf.take(), events([Event::Drained, Event::OwnerTold]));
     // An owner that turns active now is told the same way.
     tube.nock.set_active(Some(BOB), Active::Always).unwrap();
     tube.nock.resume(&mut ear);

@@ -68,7 +68,7 @@ fn a_dead_tips_pages_go_at_once_and_what_it_sent_does_not() {
         tube.nock.recv(BOB, &mut ear, &deaf),
         Err(LinkError::PeerDown)
     );
-    let ended = [Event::Drained, Event::Told].map(Told::Event);
+    let ended = [Event::Drained, Event::OwnerTold].map(Told::Event);
     assert_eq!(deaf.take(), ended);
     assert_eq!(tube.nock.send(BOB, b"", 0, &ear), Err(LinkError::PeerDown));
     tube.nock.bell(&mut ear);
@@ -181,7 +181,7 @@ fn an_active_owner_gets_the_rest_and_the_reason() {
         Told::Message(BOB, b"two".to_vec()),
         Told::End(BOB, Some(LinkError::Suspended)),
         Told::Event(Event::Drained),
-        Told::Event(Event::Told),
+        Told::Event(Event::OwnerTold),
     ];
     assert_eq!(ear.take(), told);
 }

@@ -13,9 +13,9 @@ defmodule Tube.Native.EndTest do
       refute_receive {:"$tube", ^id, :drained}, 20
       assert Native.recv(id) == {:ok, "last"}
       assert_receive {:"$tube", ^id, :drained}, 5_000
-      refute_receive {:"$tube", ^id, :told}, 20
+      refute_receive {:"$tube", ^id, :owner_told}, 20
       assert Native.recv(id) == {:error, :closed}
-      assert_receive {:"$tube", ^id, :told}, 5_000
+      assert_receive {:"$tube", ^id, :owner_told}, 5_000
       # An owner that is active later is told, too.
       :ok = Native.active(nock.port, -1)
       assert_receive {:tube_closed, ^tube}, 5_000
@@ -35,7 +35,7 @@ defmodule Tube.Native.EndTest do
       assert_receive {:"$tube", ^id, :fin}, 5_000
       assert_receive {:"$tube", ^id, :gone}, 5_000
       assert_receive {:"$tube", ^id, :drained}, 5_000
-      assert_receive {:"$tube", ^id, :told}, 5_000
+      assert_receive {:"$tube", ^id, :owner_told}, 5_000
       refute_received {:tube_error, _, _}
       assert Native.send(id, "hello?") == {:error, :closed}
       refute_receive {:"$tube", ^id, _}, 20

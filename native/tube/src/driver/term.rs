@@ -23,7 +23,7 @@ macro_rules! atoms {
 atoms! {
     data = c"data",
     drained = c"drained",
-    told = c"told",
+    owner_told = c"owner_told",
     fin = c"fin",
     gone = c"gone",
     id = c"id",
@@ -140,7 +140,7 @@ impl Sender {
         let event = match event {
             Event::Fin => ATOMS.fin,
             Event::Drained => ATOMS.drained,
-            Event::Told => ATOMS.told,
+            Event::OwnerTold => ATOMS.owner_told,
             Event::Gone => ATOMS.gone,
             Event::Violated => ATOMS.protocol,
         };

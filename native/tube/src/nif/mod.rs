@@ -16,7 +16,7 @@ pub mod atoms {
     rustler::atoms! {
         closed,
         drained,
-        told,
+        owner_told,
         dist,
         distribution,
         einval,
@@ -114,7 +114,7 @@ impl Notifier<Pid> for NifNotifier<'_> {
         let name = match event {
             Event::Fin => atoms::fin(),
             Event::Drained => atoms::drained(),
-            Event::Told => atoms::told(),
+            Event::OwnerTold => atoms::owner_told(),
             Event::Gone => atoms::gone(),
             Event::Violated => atoms::protocol(),
         };
