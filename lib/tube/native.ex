@@ -3,7 +3,7 @@ defmodule Tube.Native do
   # The only module that knows priv/native/tube.so: the stubs of its NIF, and the few calls that go to
   # its linked-in driver. Both halves live in one library. They find each other by an id (slab index
   # and generation in one integer), never by a pointer, and refuse each other unless they come from
-  # one loaded image (`build/0`).
+  # one loaded image (`build_id/0`).
   #
   # Nothing here decides anything: arguments are checked by Tube and Tube.Connection, the rules of a
   # link are in native/link.
@@ -67,8 +67,8 @@ defmodule Tube.Native do
   end
 
   @doc "Names the loaded image. A port opened with another's name is refused."
-  @spec build :: String.t()
-  def build, do: :erlang.nif_error(:not_loaded)
+  @spec build_id :: String.t()
+  def build_id, do: :erlang.nif_error(:not_loaded)
 
   ## Platform
 
@@ -160,13 +160,13 @@ defmodule Tube.Native do
   """
   @spec link_start(id, port, pid, pid, mode) :: :ok | {:error, atom}
   def link_start(id, port, connection, owner, mode) do
-    with :ok <- link_parties(id, port, connection, owner, mode),
+    with :ok <- link_bind(id, port, connection, owner, mode),
          do: control(port, @op_start, <<>>)
   end
 
   @doc false
-  @spec link_parties(id, port, pid, pid, mode) :: :ok | {:error, atom}
-  def link_parties(_id, _port, _connection, _owner, _form), do: :erlang.nif_error(:not_loaded)
+  @spec link_bind(id, port, pid, pid, mode) :: :ok | {:error, atom}
+  def link_bind(_id, _port, _connection, _owner, _form), do: :erlang.nif_error(:not_loaded)
 
   @doc "Hands the receiving side to another process. A wait of the old owner is forgotten."
   @spec link_owner(id, pid) :: :ok | {:error, :closed}
@@ -318,20 +318,20 @@ defmodule Tube.Native do
 
   @doc "What is alive in this VM: `links`, `streams`, `pages` (of 4096 bytes), `fds`: event channels and
   streams that are open."
-  @spec stats :: %{
+  @spec live_counts :: %{
           links: non_neg_integer,
           streams: non_neg_integer,
           pages: non_neg_integer,
           fds: non_neg_integer
         }
-  def stats, do: :erlang.nif_error(:not_loaded)
+  def live_counts, do: :erlang.nif_error(:not_loaded)
 
   # One path for NIF and driver: the dynamic linker then gives both the same image. Code paths are all
   # that this needs, so it also works when distribution starts, before any application is loaded.
   defp directory, do: :filename.join(:code.priv_dir(:tube), ~c"native")
 
   defp open_port(kind, id) do
-    Port.open({:spawn_driver, ~c"tube #{kind} #{id} #{build()}"}, [:binary])
+    Port.open({:spawn_driver, ~c"tube #{kind} #{id} #{build_id()}"}, [:binary])
   end
 
   # The answer of the driver is the name of an atom, "ok" or a reason. A port that is closed, or that is

@@ -33,8 +33,8 @@ defmodule Tube.Test.NativeCase do
 
   setup do
     # Tubes of earlier tests may still be closing.
-    Eventually.true!(fn -> Native.stats().links == 0 end)
-    before = Native.stats()
+    Eventually.true!(fn -> Native.live_counts().links == 0 end)
+    before = Native.live_counts()
     # What a test leaves open is gone with its process.
     on_exit(fn -> all_gone!(before) end)
     %{before: before}
@@ -42,7 +42,9 @@ defmodule Tube.Test.NativeCase do
 
   @doc "Returns once nothing is alive that was not there `before`."
   def all_gone!(before) do
-    Eventually.true!(fn -> Enum.all?(Native.stats(), fn {what, n} -> n <= before[what] end) end)
+    Eventually.true!(fn ->
+      Enum.all?(Native.live_counts(), fn {what, n} -> n <= before[what] end)
+    end)
   end
 
   @doc """

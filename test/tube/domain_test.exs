@@ -130,13 +130,13 @@ defmodule Tube.DomainTest do
     end
 
     test "leaves nothing behind when it is undone", %{run_dir: run_dir} do
-      before = Native.stats()
+      before = Native.live_counts()
       {name, domain} = attached(run_dir)
       store = Process.monitor(domain.store)
-      assert Native.stats().streams == before.streams + 2
+      assert Native.live_counts().streams == before.streams + 2
       assert Domain.detach(name) == :ok
       assert_receive {:DOWN, ^store, _, _, _}, 5_000
-      true!(fn -> Native.stats() == before end)
+      true!(fn -> Native.live_counts() == before end)
       assert %{hub: :unknown, domid: nil} = Domain.info(name)
 
       # For everybody else the domain is gone.

@@ -150,7 +150,7 @@ defmodule Tube.TwoVMs.DeathTest do
     # The ring is given back at once; the nodes, which were in the store that has gone, later.
     VM.run(nock, fn ->
       Tube.Test.Eventually.true!(
-        fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+        fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end,
         5_000
       )
 
@@ -198,7 +198,7 @@ defmodule Tube.TwoVMs.DeathTest do
 
       VM.run(left, fn ->
         # It lets go without having been asked anything.
-        Tube.Test.Eventually.true!(fn -> match?(%{pages: 0}, Tube.Native.stats()) end)
+        Tube.Test.Eventually.true!(fn -> match?(%{pages: 0}, Tube.Native.live_counts()) end)
         for n <- 1..3, do: assert(Tube.recv(receiver, 5_000) == {:ok, "#{n}"})
         assert Tube.recv(receiver, 5_000) == {:error, :peer_domain_gone}
         assert Tube.send(receiver, "late") in [{:error, :peer_domain_gone}, {:error, :closed}]
@@ -334,7 +334,7 @@ defmodule Tube.TwoVMs.DeathTest do
         )
 
         Tube.Test.Eventually.true!(
-          fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+          fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end,
           5_000
         )
       end,

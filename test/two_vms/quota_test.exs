@@ -71,7 +71,7 @@ defmodule Tube.TwoVMs.QuotaTest do
 
   def assert_nothing_left do
     Eventually.true!(fn -> DynamicSupervisor.count_children(Tube.Connections).active == 0 end)
-    assert %{links: 0, pages: 0} = Tube.Native.stats()
+    assert %{links: 0, pages: 0} = Tube.Native.live_counts()
     {:ok, store} = Tube.Domain.store()
     assert {:error, :enoent} = Xenstore.directory(store, "/local/domain/7/data/nock")
   end

@@ -1,6 +1,6 @@
 //! The event channel of a link, counted, and shared with whoever polls its descriptor.
 
-use crate::census::Counted;
+use crate::live_counts::Counted;
 use std::os::fd::{AsRawFd, RawFd};
 use tube_platform::{Ack, EventChannel};
 

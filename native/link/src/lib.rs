@@ -17,13 +17,13 @@
 mod after;
 mod assembly;
 mod bell;
-mod census;
 mod channel;
 mod flow;
 mod ground;
 mod info;
 mod linger;
 mod link;
+mod live_counts;
 mod looking;
 mod make;
 mod memory;
@@ -34,11 +34,11 @@ mod status;
 mod tx;
 mod vm;
 
-pub use census::LiveCounts;
 pub use channel::Channel;
 pub use flow::{Active, Gathered, LinkError, Outcome, Polled, Received, Sent};
 pub use info::Info;
 pub use link::Link;
+pub use live_counts::LiveCounts;
 pub use make::{ConnectError, Offer, Refs};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};

@@ -1,7 +1,7 @@
 //! The pages and the event channel of one link, and the ring ends made of them.
 
-use crate::census::Counted;
 use crate::channel::Channel;
+use crate::live_counts::Counted;
 use std::sync::Arc;
 use tube_platform::Pages;
 use tube_ring::{Consumer, ControlPage, DataArea, Live, PAGE, Producer, Role, Violation};

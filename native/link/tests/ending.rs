@@ -245,18 +245,18 @@ fn a_panic_under_a_lock_closes_that_half_and_nothing_more() {
 /// Counts are of the whole process, so this is the only test that may look: it has a process of its own.
 #[test]
 #[ignore = "run alone by `nothing_is_left`"]
-fn census() {
-    let before = LiveCounts::take();
+fn live_counts() {
+    let before = LiveCounts::now();
     for _ in 0..50 {
         let tube = tube(2);
-        let during = LiveCounts::take();
+        let during = LiveCounts::now();
         assert_eq!(during.links - before.links, 2);
         assert_eq!(during.channels - before.channels, 2);
         assert_eq!(during.pages - before.pages, 2 * (2 + 4 + 4));
         tube.tip.close(&mut Ear::default());
         tube.nock.close(&mut Ear::default());
         assert_eq!(
-            LiveCounts::take(),
+            LiveCounts::now(),
             before,
             "although the shells are still there"
         );
@@ -267,7 +267,7 @@ fn census() {
 fn nothing_is_left() {
     let me = std::env::current_exe().unwrap();
     let run = std::process::Command::new(me)
-        .args(["--ignored", "--exact", "census"])
+        .args(["--ignored", "--exact", "live_counts"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned();

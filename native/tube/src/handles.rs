@@ -24,7 +24,7 @@ pub struct Entry {
     /// Set once, when data begins to flow.
     pub parties: OnceLock<Parties>,
     /// Looks after the sender of a message that is partly in the ring.
-    pub watch: Mutex<Option<Watch>>,
+    pub watch: Mutex<Option<SenderMonitor>>,
     has_port: AtomicBool,
 }
 
@@ -58,11 +58,11 @@ pub enum Mode {
 }
 
 /// A monitor on the sender of an unfinished message. See [`crate::nif::watch`].
-pub struct Watch {
+pub struct SenderMonitor {
     /// Whom it watches.
     pub sender: Pid,
     /// The resource that the VM tells of the death.
-    pub resource: ResourceArc<crate::nif::watch::Sending>,
+    pub resource: ResourceArc<crate::nif::sender_monitor::Sending>,
     /// To take the monitor back.
     pub monitor: Monitor,
 }

@@ -4,7 +4,7 @@ defmodule Tube.Native.LibraryTest do
   describe "making a link" do
     test "says what it has, and counts it", context do
       {tip, _nock} = tube(context, order: 2)
-      stats = Native.stats()
+      stats = Native.live_counts()
       assert stats.links - context.before.links == 2
       assert stats.fds - context.before.fds == 2
       assert stats.pages - context.before.pages == 2 * (2 + 4 + 4)
@@ -34,10 +34,10 @@ defmodule Tube.Native.LibraryTest do
       for wrong <- [
             "tube link #{id} 0.0.0-0",
             "tube link #{id}",
-            "tube link #{id + 1} #{Native.build()}",
-            "tube stream #{id} #{Native.build()}",
-            "tube wire #{id} #{Native.build()}",
-            "tube link x #{Native.build()}",
+            "tube link #{id + 1} #{Native.build_id()}",
+            "tube stream #{id} #{Native.build_id()}",
+            "tube wire #{id} #{Native.build_id()}",
+            "tube link x #{Native.build_id()}",
             "tube"
           ] do
         assert_raise ArgumentError, fn -> open.(wrong) end
@@ -74,7 +74,7 @@ defmodule Tube.Native.LibraryTest do
   describe "a stream" do
     test "talks to the store and ends by closing", context do
       {:ok, id} = Native.xenbus(context.one)
-      assert Native.stats().streams == context.before.streams + 1
+      assert Native.live_counts().streams == context.before.streams + 1
       port = Native.stream_port(id)
       Port.command(port, domain_path(7))
       assert_receive {^port, {:data, answer}}, 5_000
@@ -147,8 +147,8 @@ defmodule Tube.Native.LibraryTest do
     end
 
     test "names its image" do
-      assert Native.build() =~ ~r/^\d+\.\d+\.\d+-[0-9a-f]{16}$/
-      assert Native.build() == Native.build()
+      assert Native.build_id() =~ ~r/^\d+\.\d+\.\d+-[0-9a-f]{16}$/
+      assert Native.build_id() == Native.build()
     end
 
     test "refuses to be loaded over itself" do

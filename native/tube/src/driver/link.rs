@@ -2,11 +2,11 @@
 
 use super::delivery::Delivery;
 use super::dist::{self, Dist};
-use super::parked::Selected;
+use super::selected_fd::SelectedFd;
 use super::term::Sender;
 use super::{Verdict, sys};
 use crate::handles::{self, Entry, Mode};
-use crate::nif::watch;
+use crate::nif::sender_monitor;
 use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct LinkPort {
 
 /// What there is once data flows.
 struct Flowing {
-    selected: Option<Selected>,
+    selected: Option<SelectedFd>,
     way: Way,
 }
 
@@ -198,7 +198,7 @@ impl LinkPort {
         let channel = self.entry.link.channel().ok_or(LinkError::Closed)?;
         let fd = channel.fd();
         // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
-        let selected = unsafe { Selected::new(self.port, fd, channel) };
+        let selected = unsafe { SelectedFd::new(self.port, fd, channel) };
         let selected = Some(selected.ok_or(LinkError::Invalid)?);
         let sender = self.sender(parties.connection);
         let way = match parties.mode {
@@ -267,7 +267,7 @@ impl Drop for LinkPort {
     /// The port closes: everything goes back.
     fn drop(&mut self) {
         handles::remove_link(self.id);
-        watch::forget(&self.entry);
+        sender_monitor::forget(&self.entry);
         // Before the pages go, so that no callback of ours meets a link that is half gone.
         let way = self.flowing.take().map(|flowing| flowing.way);
         match way {

@@ -6,13 +6,13 @@ mod dist;
 mod fragments;
 mod intake;
 mod link;
-mod parked;
+mod selected_fd;
 mod stream;
 pub mod sys;
 mod term;
 
-use crate::guard::guarded;
-use crate::image;
+use crate::build_id;
+use crate::catch_panic::catch_panic;
 use link::LinkPort;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -80,7 +80,7 @@ pub extern "C" fn driver_init() -> *mut sys::Entry {
 
 unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
     static LOCK: Once = Once::new();
-    let started = guarded(|| {
+    let started = catch_panic(|| {
         // Else the VM unloads the driver, and kills its ports, when the process that loaded it dies.
         // SAFETY: in a callback of this port.
         LOCK.call_once(|| _ = unsafe { sys::driver_lock_driver(port) });
@@ -89,7 +89,7 @@ unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
         let ["tube", kind, id, build] = command.split(' ').collect::<Vec<_>>()[..] else {
             return None;
         };
-        if build != image::name() {
+        if build != build_id::build_id() {
             return None;
         }
         let id = id.parse().ok()?;
@@ -110,7 +110,7 @@ unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
 
 unsafe extern "C" fn stop(data: sys::Data) {
     // SAFETY: made by `start`, and this is the last callback of the port.
-    guarded(|| drop(unsafe { Box::from_raw(data.cast::<Instance>()) }));
+    catch_panic(|| drop(unsafe { Box::from_raw(data.cast::<Instance>()) }));
 }
 
 unsafe extern "C" fn ready_input(data: sys::Data, _event: sys::Event) {
@@ -207,7 +207,7 @@ unsafe extern "C" fn control(
 }
 
 unsafe extern "C" fn stop_select(event: sys::Event, _reserved: *mut c_void) {
-    guarded(|| parked::release(event));
+    catch_panic(|| selected_fd::release(event));
 }
 
 /// Calls `f` with the port's state, and then does what it wants. A panic ends the port.
@@ -219,7 +219,7 @@ unsafe fn with(data: sys::Data, f: impl FnOnce(&mut Kind) -> Verdict) {
     // SAFETY: made by `start` and not stopped yet. The port's lock is held, so nobody else has it; the borrow
     // ends before the VM is asked to end the port.
     let (port, verdict) = unsafe {
-        let verdict = guarded(|| f(&mut (*instance).kind));
+        let verdict = catch_panic(|| f(&mut (*instance).kind));
         ((*instance).port, verdict)
     };
     // SAFETY: in a callback of this port.

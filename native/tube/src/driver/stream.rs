@@ -1,7 +1,7 @@
 //! The stream port: a byte stream of the platform (the store, the control connection) as a port that
 //! sends `{port, {:data, binary}}` and takes `Port.command/2`.
 
-use super::parked::Selected;
+use super::selected_fd::SelectedFd;
 use super::{Verdict, sys};
 use crate::handles;
 use std::fs::File;
@@ -20,7 +20,7 @@ const CALM: usize = 64 << 10;
 pub struct StreamPort {
     port: sys::Port,
     file: Arc<File>,
-    selected: Selected,
+    selected: SelectedFd,
     buffer: Box<[u8]>,
     busy: bool,
     _counted: handles::OpenStream,
@@ -35,7 +35,7 @@ impl StreamPort {
         let (file, counted) = handles::take_stream(id)?;
         let file = Arc::new(file);
         // SAFETY: as for this function.
-        let selected = unsafe { Selected::new(port, file.as_raw_fd(), file.clone())? };
+        let selected = unsafe { SelectedFd::new(port, file.as_raw_fd(), file.clone())? };
         Some(StreamPort {
             port,
             file,

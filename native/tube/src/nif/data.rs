@@ -2,8 +2,8 @@
 //! makes allocates a vector for the arguments of each call.
 
 use super::gather::BatchBuilder;
-use super::{NifNotifier, atoms, reason, refused, watch};
-use crate::guard::guarded;
+use super::{NifNotifier, atoms, reason, refused, sender_monitor};
+use crate::catch_panic::catch_panic;
 use crate::handles::{self, Entry};
 use crate::process::{Buffer, Pid};
 use rustler::sys::{
@@ -34,7 +34,7 @@ macro_rules! enter {
                             let lifetime = ();
                             let env = Env::new(&lifetime, env);
                             let terms = arguments.map(|term| Term::new(env, term));
-                            match guarded(|| $function(env, terms)) {
+                            match catch_panic(|| $function(env, terms)) {
                                 Some(Some(term)) => term.as_c_arg(),
                                 Some(None) => enif_make_badarg(env.as_c_arg()),
                                 None => {
@@ -86,7 +86,7 @@ fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Op
         let sent = entry
             .link
             .send(sender, &message, done, &NifNotifier::new(env, id, entry));
-        watch::follow(
+        sender_monitor::follow(
             env,
             id,
             entry,
@@ -123,7 +123,7 @@ fn send_many<'a>(env: Env<'a>, [id, messages]: [Term<'a>; 2]) -> Option<Term<'a>
         let voice = NifNotifier::new(env, id, entry);
         let (count, next) = entry.link.send_many(sender, &mut messages, &voice);
         let begun = matches!(next, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0);
-        watch::follow(env, id, entry, false, begun);
+        sender_monitor::follow(env, id, entry, false, begun);
         Some((count, next))
     });
     let Some((count, next)) = sent.unwrap_or(Some((0, Err(LinkError::Closed)))) else {

@@ -2,7 +2,7 @@
 
 use super::platform::Attached;
 use super::{NifNotifier, atoms, failed, refused};
-use crate::guard::guarded;
+use crate::catch_panic::catch_panic;
 use crate::handles::{self, Mode, Parties};
 use crate::process::{Beam, Pid};
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
@@ -77,13 +77,13 @@ fn link_free(id: u64) -> Atom {
     // Whoever has the port, or gets it first, is the one who closes.
     if let Some(entry) = handles::claim_link(id) {
         handles::remove_link(id);
-        guarded(|| entry.link.close(&mut NullDeliver));
+        catch_panic(|| entry.link.close(&mut NullDeliver));
     }
     atoms::ok()
 }
 
 #[rustler::nif]
-fn link_parties<'a>(
+fn link_bind<'a>(
     env: Env<'a>,
     id: u64,
     _port: Term<'a>,
@@ -127,7 +127,7 @@ fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
 #[rustler::nif]
 fn send_cancel(env: Env<'_>, id: u64, _done: u64) -> Atom {
     answer(env, id, |entry, voice| {
-        super::watch::follow(env, id, entry, true, false);
+        super::sender_monitor::follow(env, id, entry, true, false);
         entry.link.cancel(Pid::caller(env), voice)
     });
     atoms::ok()

@@ -2,10 +2,10 @@
 
 mod data;
 mod gather;
+mod introspect;
 mod link;
-mod look;
 mod platform;
-pub mod watch;
+pub mod sender_monitor;
 
 use crate::process::Pid;
 use rustler::{Atom, Encoder, Env, Term};

@@ -1,13 +1,13 @@
 //! Looking: what a link has done, what is alive, which image this is.
 
 use super::{atoms, refused};
-use crate::{handles, image};
+use crate::{build_id, handles};
 use rustler::{Encoder, Env, NifMap, Term};
 use tube_link::{Active, Counters, Info, LinkError, LiveCounts};
 
 /// Live counts of this VM.
 #[derive(NifMap)]
-struct Stats {
+struct Counts {
     links: usize,
     streams: usize,
     pages: usize,
@@ -38,19 +38,19 @@ struct Report {
 }
 
 #[rustler::nif]
-fn build() -> &'static str {
-    image::name()
+fn build_id() -> &'static str {
+    build_id::build_id()
 }
 
 #[rustler::nif]
-fn stats() -> Stats {
-    let census = LiveCounts::take();
+fn live_counts() -> Counts {
+    let counts = LiveCounts::now();
     let streams = handles::streams();
-    Stats {
-        links: census.links,
+    Counts {
+        links: counts.links,
         streams,
-        pages: census.pages,
-        fds: census.channels + streams,
+        pages: counts.pages,
+        fds: counts.channels + streams,
     }
 }
 

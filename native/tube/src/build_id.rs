@@ -11,6 +11,6 @@ static NAME: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The name of this image: version and a random number, no spaces.
-pub fn name() -> &'static str {
+pub fn build_id() -> &'static str {
     &NAME
 }

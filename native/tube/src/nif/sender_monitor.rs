@@ -2,7 +2,7 @@
 //! so nobody else can send. The monitor is there only while a message is partly in the ring.
 
 use super::NifNotifier;
-use crate::handles::{self, Entry, Watch};
+use crate::handles::{self, Entry, SenderMonitor};
 use crate::process::Pid;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::sync::{MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ pub fn follow(env: Env<'_>, id: u64, entry: &Entry, was: bool, is: bool) {
             match env.monitor(&resource, &env.pid()) {
                 Some(monitor) => {
                     let sender = Pid::caller(env);
-                    *lock(entry) = Some(Watch {
+                    *lock(entry) = Some(SenderMonitor {
                         sender,
                         resource,
                         monitor,
@@ -58,7 +58,7 @@ fn cancel(env: Env<'_>, id: u64, entry: &Entry, sender: Pid) {
 }
 
 /// Only the own watch: the next sender may have begun, and be watched, before the last one looks.
-fn take(entry: &Entry, sender: Pid) -> Option<Watch> {
+fn take(entry: &Entry, sender: Pid) -> Option<SenderMonitor> {
     lock(entry).take_if(|watch| watch.sender == sender)
 }
 
@@ -67,6 +67,6 @@ pub fn forget(entry: &Entry) {
     drop(lock(entry).take());
 }
 
-fn lock(entry: &Entry) -> MutexGuard<'_, Option<Watch>> {
+fn lock(entry: &Entry) -> MutexGuard<'_, Option<SenderMonitor>> {
     entry.watch.lock().unwrap_or_else(PoisonError::into_inner)
 }

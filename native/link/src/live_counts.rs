@@ -19,7 +19,7 @@ pub struct LiveCounts {
 
 impl LiveCounts {
     /// The counts now.
-    pub fn take() -> LiveCounts {
+    pub fn now() -> LiveCounts {
         LiveCounts {
             links: LINKS.load(Ordering::Relaxed),
             channels: CHANNELS.load(Ordering::Relaxed),

@@ -15,21 +15,21 @@ static PARKED: LazyLock<Mutex<HashMap<RawFd, Owner>>> = LazyLock::new(Mutex::def
 
 /// A descriptor under the VM's poll. Dropping it only asks the VM to stop.
 #[derive(Debug)]
-pub struct Selected {
+pub struct SelectedFd {
     port: sys::Port,
     fd: RawFd,
 }
 
-impl Selected {
+impl SelectedFd {
     /// Has the VM poll `fd` for `port` to read from, and keeps `owner`, which closes it when dropped.
     ///
     /// # Safety
     /// In a callback of `port`, which must outlive the result.
-    pub unsafe fn new(port: sys::Port, fd: RawFd, owner: Owner) -> Option<Selected> {
+    pub unsafe fn new(port: sys::Port, fd: RawFd, owner: Owner) -> Option<SelectedFd> {
         parked().insert(fd, owner);
         // SAFETY: the caller's promise; the descriptor is open as long as it is parked.
         match unsafe { sys::driver_select(port, fd as sys::Event, sys::READ | sys::USE, 1) } {
-            0 => Some(Selected { port, fd }),
+            0 => Some(SelectedFd { port, fd }),
             _ => {
                 parked().remove(&fd);
                 None
@@ -44,7 +44,7 @@ impl Selected {
     }
 }
 
-impl Drop for Selected {
+impl Drop for SelectedFd {
     fn drop(&mut self) {
         self.poll(sys::READ | sys::WRITE | sys::USE, false);
     }
