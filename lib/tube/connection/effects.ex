@@ -5,10 +5,9 @@ defmodule Tube.Connection.Effects do
   # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
   # operations were answered by on the spot, newest first.
 
-  alias Tube.Connection.{BusyPoller, Link, Server, State}
-  alias Tube.Listener.Dispatcher
+  alias Tube.Connection.{BusyPoller, Link, Registry, Server, State}
   alias Tube.Stats.Publisher
-  alias Tube.{Handshake, Listener, Native, Telemetry, Xenstore}
+  alias Tube.{Handshake, Native, Telemetry, Xenstore}
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -82,13 +81,13 @@ defmodule Tube.Connection.Effects do
 
   defp change(:connected, state) do
     state = %{state | span: Telemetry.connected(state.span)}
-    {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
+    Registry.register(State.record(state))
     state = %{state | poller: BusyPoller.set(nil, state.tube, state.options.poll)}
     Publisher.connected(self())
 
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,
-      do: Listener.ready(state.listener, state.tube),
+      do: send(state.listener, {:tube_ready, state.tube}),
       else: Native.active(state.tube.port, Link.encode_active(state.options.active))
 
     %{state | connected: true}
@@ -112,7 +111,19 @@ defmodule Tube.Connection.Effects do
 
   defp change({:stop, reason}, state) do
     # The owner may keep this process for long, and the same peer may come again.
-    if state.role == :tip, do: Dispatcher.over(self())
+    tip_done(state)
     %{state | ended: reason}
+  end
+
+  @doc """
+  Tells the dispatcher that this tip needs the store no longer, so that another tube may be opened
+  under its number.
+  """
+  @spec tip_done(State.t()) :: :ok
+  def tip_done(%{dispatcher: nil}), do: :ok
+
+  def tip_done(%{dispatcher: dispatcher}) do
+    send(dispatcher, {:tip_done, self()})
+    :ok
   end
 end

@@ -30,7 +30,7 @@ defmodule Tube.Connection.Owner do
   that nothing comes in meanwhile.
   """
   @spec forward(Tube.t(), pid) :: :ok
-  def forward(%Tube{pid: pid} = tube, new_owner) do
+  def forward(%{pid: pid} = tube, new_owner) do
     receive do
       {tag, ^tube, _} = message when tag in [:tube, :tube_error] ->
         send_on(tube, new_owner, message)

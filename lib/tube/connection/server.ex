@@ -11,9 +11,8 @@ defmodule Tube.Connection.Server do
 
   use GenServer, restart: :temporary
 
-  alias Tube.Connection.{BusyPoller, CommandQueue, Effects, Link, Owner, State}
+  alias Tube.Connection.{BusyPoller, CommandQueue, Effects, Link, Owner, Registry, State}
   alias Tube.{Domain, Label, Native, Telemetry, Xenstore}
-  alias Tube.Listener.Dispatcher
 
   @doc "Starts the process of one tube, on behalf of `Tube.Connection`."
   @spec start_link(State.args()) :: GenServer.on_start()
@@ -121,7 +120,7 @@ defmodule Tube.Connection.Server do
   defp owner_call(:close, _from, state), do: {:reply, {:error, :closed}, state}
 
   defp set_option({:send_timeout, limit}, state) do
-    Registry.update_value(Tube.Registry, {:tube, state.tube.id}, &%{&1 | send_timeout: limit})
+    Registry.set_send_timeout(state.tube.id, limit)
     put_in(state.options.send_timeout, limit)
   end
 
@@ -174,7 +173,7 @@ defmodule Tube.Connection.Server do
   # What the peer has not taken by now is lost, and what is left in the store is swept up later.
   def handle_info(:suspend_over, %{suspenders: [_ | _] = suspenders} = state) do
     for from <- suspenders, do: GenServer.reply(from, {:ok, :cut_short})
-    if state.role == :tip, do: Dispatcher.over(self())
+    Effects.tip_done(state)
     failed = state.failed || :suspended
     state = %{state | ended: state.ended || failed, failed: failed, suspenders: []}
     settle(let_go(state))
@@ -364,7 +363,7 @@ defmodule Tube.Connection.Server do
     else
       state = state |> free() |> given_back()
       CommandQueue.give_up(state.commands)
-      forget()
+      Registry.unregister()
       # Who never had the tube has the answer of open/2, and nothing else. Who closed knows why.
       reason = if state.closing in [nil, :suspend], do: state.failed || state.ended, else: :closed
       Owner.told(state.connected && state.owner, reason, state.closer)
@@ -379,12 +378,6 @@ defmodule Tube.Connection.Server do
     else
       state
     end
-  end
-
-  # Who is told of the end finds the tube nowhere, and its number free. The registry by itself would
-  # learn of it some time after this process has ended.
-  defp forget do
-    for key <- Registry.keys(Tube.Registry, self()), do: Registry.unregister(Tube.Registry, key)
   end
 
   defp answer(%{opener: nil} = state), do: state

@@ -2,7 +2,7 @@ defmodule Tube.Connection.State do
   @moduledoc false
   # What the process of one tube knows: how it begins, and what follows from it.
 
-  alias Tube.Connection.{CommandQueue, Owner}
+  alias Tube.Connection.{CommandQueue, Owner, Registry}
   alias Tube.{Domain, Handshake, Native}
 
   defstruct [
@@ -18,8 +18,9 @@ defmodule Tube.Connection.State do
     # who gets the answer of open/2; who gets the answer of close/1
     :opener,
     :closer,
-    # the listener that takes the tube, at the tip
+    # at the tip: the listener that takes the tube, the dispatcher that let it in
     :listener,
+    :dispatcher,
     :owner,
     # why the machine stopped; the rings live on until the owner knows
     :ended,
@@ -51,20 +52,6 @@ defmodule Tube.Connection.State do
 
   @type t :: %__MODULE__{}
 
-  @typedoc "What anyone may know of a connected tube without asking its process."
-  @type entry :: %{
-          tube: Tube.t(),
-          send_timeout: timeout,
-          dropped: :counters.counters_ref() | nil,
-          role: :nock | :tip,
-          me: Tube.domid(),
-          peer: Tube.domid(),
-          tid: 0..0xFFFFFFFF,
-          service: String.t(),
-          mode: Native.mode(),
-          span: map
-        }
-
   @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
@@ -74,7 +61,7 @@ defmodule Tube.Connection.State do
   @doc "A new tube, and the first operations of its handshake."
   @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}
   def new({:nock, domain, peer, options, opener}) do
-    with {:ok, tid} <- claim_tid(peer, options.tid) do
+    with {:ok, tid} <- Registry.claim_tid(peer, options.tid) do
       params = %{
         me: domain.domid,
         peer: peer,
@@ -103,8 +90,8 @@ defmodule Tube.Connection.State do
     end
   end
 
-  def new({:tip, domain, knock, options, listener, verdict}) do
-    # One at a time for each knock: the door sees to that.
+  def new({:tip, domain, knock, options, listener, dispatcher, verdict}) do
+    # One at a time for each open request: the dispatcher sees to that.
     params = %{
       me: domain.domid,
       peer: knock.peer,
@@ -126,6 +113,7 @@ defmodule Tube.Connection.State do
       options: options,
       commands: CommandQueue.new(options.on_full),
       listener: listener,
+      dispatcher: dispatcher,
       owner: Owner.new(listener, options.mode)
     }
 
@@ -133,24 +121,6 @@ defmodule Tube.Connection.State do
   end
 
   defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
-
-  # The lowest number that no tube of ours to this peer has. Other VMs of the same domain see
-  # each other's directories in the store; on the local platform there are none.
-  defp claim_tid(peer, nil) do
-    Enum.find_value(0..0xFFFF, {:error, :busy}, fn tid ->
-      case claim_tid(peer, tid) do
-        {:ok, tid} -> {:ok, tid}
-        {:error, :eexist} -> nil
-      end
-    end)
-  end
-
-  defp claim_tid(peer, tid) do
-    case Registry.register(Tube.Registry, {:nock, peer, tid}, nil) do
-      {:ok, _} -> {:ok, tid}
-      {:error, {:already_registered, _pid}} -> {:error, :eexist}
-    end
-  end
 
   @doc "Names one attempt of a handshake."
   @spec nonce() :: Tube.Paths.nonce()
@@ -179,8 +149,8 @@ defmodule Tube.Connection.State do
   def gone?(state), do: state.ended != nil and (state.tube == nil or state.cut)
 
   @doc "What is registered of a tube from its connection to its end."
-  @spec entry(t) :: entry
-  def entry(state) do
+  @spec record(t) :: Registry.record()
+  def record(state) do
     %{
       tube: state.tube,
       send_timeout: state.options.send_timeout,
