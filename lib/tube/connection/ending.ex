@@ -239,7 +239,8 @@ defmodule Tube.Connection.Ending do
     act(act(%{e | finished: true, unsent: false}, :finish_sending), {:machine, e.request})
   end
 
-  defp release(%{link: :idle} = e), do: act(%{e | link: :none}, {:free, reason(e)})
+  # A nock that begins again makes another.
+  defp release(%{link: :idle} = e), do: act(%{e | link: :freed}, {:free, reason(e)})
 
   defp release(%{link: link} = e) when link in [:flowing, :copied] do
     cond do
@@ -296,7 +297,7 @@ defmodule Tube.Connection.Ending do
       else: e
   end
 
-  defp free(%{link: :freed} = e), do: e
+  defp free(%{link: link} = e) when link in [:none, :freed], do: e
   defp free(e), do: act(%{e | link: :freed}, {:free, reason(e)})
 
   defp answer_closers(e) do
