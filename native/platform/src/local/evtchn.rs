@@ -165,13 +165,13 @@ impl Drop for Channel {
 }
 
 /// A byte to zero and a bell to ring when pages go.
-pub(super) struct Farewell {
+pub(super) struct UnmapNotify {
     pub(super) offset: usize,
     /// Weak: a channel closed by then has told the peer by its end of file.
     ends: Weak<Ends>,
 }
 
-impl Farewell {
+impl UnmapNotify {
     /// Checks a notify byte against what Xen allows: page 0, a port of ours,
     /// and a mapping that can be written.
     pub(super) fn new(
@@ -195,7 +195,7 @@ impl Farewell {
         })
     }
 
-    pub(super) fn ring(&self) {
+    pub(super) fn send(&self) {
         if let Some(ends) = self.ends.upgrade() {
             // A peer that has gone does not need to be told.
             let _ = ends.notify();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::evtchn::Farewell;
+use super::evtchn::UnmapNotify;
 use super::mapping::Mapping;
 use super::memfd;
 use super::proto::{
@@ -30,7 +30,7 @@ impl Grants {
         peer: Domid,
         pages: usize,
         access: Access,
-        farewell: Option<Farewell>,
+        unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         let count = u32::try_from(pages)
             .ok()
@@ -51,7 +51,7 @@ impl Grants {
             grants: Arc::clone(self),
             first_ref,
         };
-        Ok(pages_of(mapping, refs, farewell, Some(grant)))
+        Ok(pages_of(mapping, refs, unmap_notify, Some(grant)))
     }
 
     pub(super) fn map(
@@ -59,7 +59,7 @@ impl Grants {
         granter: Domid,
         refs: &[Gref],
         access: Access,
-        farewell: Option<Farewell>,
+        unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         if refs.is_empty() {
             return Err(invalid("cannot map no pages"));
@@ -89,7 +89,7 @@ impl Grants {
             }
         }
         mapping.not_in_children().map_err(doing)?;
-        Ok(pages_of(mapping, refs.to_vec(), farewell, None))
+        Ok(pages_of(mapping, refs.to_vec(), unmap_notify, None))
     }
 
     fn ask(&self, granter: Domid, batch: &[Gref]) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
@@ -141,13 +141,13 @@ fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [G
 fn pages_of(
     mapping: Mapping,
     refs: Vec<Gref>,
-    farewell: Option<Farewell>,
+    unmap_notify: Option<UnmapNotify>,
     grant: Option<Grant>,
 ) -> Pages {
     let ptr = mapping.ptr();
     let keeper = Keeper {
         mapping,
-        farewell,
+        unmap_notify,
         _grant: grant,
     };
     // SAFETY: the mapping holds one page for each reference, all of them placed
@@ -159,15 +159,15 @@ fn pages_of(
 /// mapping (the fields drop in this order), grant.
 struct Keeper {
     mapping: Mapping,
-    farewell: Option<Farewell>,
+    unmap_notify: Option<UnmapNotify>,
     _grant: Option<Grant>,
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(farewell) = &self.farewell {
-            self.mapping.zero_byte(farewell.offset);
-            farewell.ring();
+        if let Some(unmap_notify) = &self.unmap_notify {
+            self.mapping.zero_byte(unmap_notify.offset);
+            unmap_notify.send();
         }
     }
 }

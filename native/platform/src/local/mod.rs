@@ -19,7 +19,7 @@ use rustix::net::{Shutdown, SocketType, shutdown};
 
 use crate::platform::possible;
 use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
-use evtchn::{Evtchn, Farewell};
+use evtchn::{Evtchn, UnmapNotify};
 use grants::Grants;
 use service::Service;
 
@@ -69,9 +69,13 @@ impl Local {
         })
     }
 
-    fn farewell(&self, notify: Option<Notify>, access: Access) -> Result<Option<Farewell>, Error> {
+    fn unmap_notify(
+        &self,
+        notify: Option<Notify>,
+        access: Access,
+    ) -> Result<Option<UnmapNotify>, Error> {
         notify
-            .map(|notify| Farewell::new(notify, access, &self.evtchn))
+            .map(|notify| UnmapNotify::new(notify, access, &self.evtchn))
             .transpose()
     }
 }
@@ -94,8 +98,8 @@ impl Platform for Local {
     ) -> Result<Pages, Error> {
         possible(peer)?;
         // Our own mapping is writable whatever the peer may do.
-        let farewell = self.farewell(notify, Access::ReadWrite)?;
-        self.grants.share(peer, pages, access, farewell)
+        let unmap_notify = self.unmap_notify(notify, Access::ReadWrite)?;
+        self.grants.share(peer, pages, access, unmap_notify)
     }
 
     fn map(
@@ -106,8 +110,8 @@ impl Platform for Local {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         possible(peer)?;
-        let farewell = self.farewell(notify, access)?;
-        self.grants.map(peer, refs, access, farewell)
+        let unmap_notify = self.unmap_notify(notify, access)?;
+        self.grants.map(peer, refs, access, unmap_notify)
     }
 
     fn evtchn_unbound(&self, peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
