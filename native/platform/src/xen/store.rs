@@ -31,29 +31,29 @@ pub(super) const PAYLOAD_MAX: usize = 4096;
 /// A new connection, non-blocking.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
     match connect_to_store()? {
-        Way::Device(device) => relay(device),
-        Way::Socket(socket) => Ok(socket),
+        Transport::Device(device) => relay(device),
+        Transport::Socket(socket) => Ok(socket),
     }
 }
 
 /// What there is. On the device some writes block.
-enum Way {
+enum Transport {
     Device(OwnedFd),
     Socket(OwnedFd),
 }
 
 /// The device first: it is what a domain that is not 0 has, and in domain 0 it
 /// needs no daemon in the same file system.
-fn connect_to_store() -> Result<Way, Error> {
+fn connect_to_store() -> Result<Transport, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let device = retry_on_intr(|| open(DEVICE, flags, Mode::empty()));
     let errno = match device {
-        Ok(fd) => return Ok(Way::Device(fd)),
+        Ok(fd) => return Ok(Transport::Device(fd)),
         Err(errno) => errno,
     };
     SOCKETS
         .iter()
-        .find_map(|path| dial(path).ok().map(Way::Socket))
+        .find_map(|path| dial(path).ok().map(Transport::Socket))
         .ok_or_else(|| Error::posix(errno, format!("opening {DEVICE}")))
 }
 
@@ -66,7 +66,7 @@ fn dial(path: &str) -> Result<OwnedFd, Errno> {
 
 /// Which domain this is: the toolstack writes it to the domain's own `domid`.
 pub(super) fn domid() -> Result<Domid, Error> {
-    let (Way::Device(store) | Way::Socket(store)) = connect_to_store()?;
+    let (Transport::Device(store) | Transport::Socket(store)) = connect_to_store()?;
     let text = ask(&store, READ, "domid")?;
     text.parse()
         .ok()
