@@ -14,7 +14,7 @@ pub type Domid = u16;
 pub const DOMID_MAX: Domid = 0x7FEF;
 
 /// Refuses a number that no domain can have.
-pub(crate) fn possible(domid: Domid) -> Result<(), Error> {
+pub(crate) fn check_domid(domid: Domid) -> Result<(), Error> {
     if domid <= DOMID_MAX {
         Ok(())
     } else {

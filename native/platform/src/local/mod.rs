@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{Shutdown, SocketType, shutdown};
 
-use crate::platform::possible;
+use crate::platform::check_domid;
 use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
 use evtchn::{Evtchn, UnmapNotify};
 use grants::Grants;
@@ -50,7 +50,7 @@ impl Local {
     ///   should have, but not as a hub of our version.
     /// - `DomidTaken`; `EINVAL` for a domid that no domain can have.
     pub fn attach(run: &Path, domid: Option<Domid>) -> Result<Self, Error> {
-        domid.map_or(Ok(()), possible)?;
+        domid.map_or(Ok(()), check_domid)?;
         let attach::Attached {
             domid,
             dir,
@@ -96,7 +96,7 @@ impl Platform for Local {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         // Our own mapping is writable whatever the peer may do.
         let unmap_notify = self.unmap_notify(notify, Access::ReadWrite)?;
         self.grants.share(peer, pages, access, unmap_notify)
@@ -109,18 +109,18 @@ impl Platform for Local {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         let unmap_notify = self.unmap_notify(notify, access)?;
         self.grants.map(peer, refs, access, unmap_notify)
     }
 
     fn evtchn_unbound(&self, peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         Ok(Box::new(self.evtchn.alloc(peer)?))
     }
 
     fn evtchn_bind(&self, peer: Domid, port: u32) -> Result<Box<dyn EventChannel>, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         Ok(Box::new(self.evtchn.bind(peer, port)?))
     }
 

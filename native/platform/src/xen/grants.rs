@@ -98,7 +98,7 @@ impl Grants {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         let count = count(pages)?;
-        possible(notify, pages, Access::ReadWrite)?;
+        check_notify(notify, pages, Access::ReadWrite)?;
         let writable = (access == Access::ReadWrite).into();
         let mut refs = vec![0; pages];
         let (at, handle) = (refs.as_mut_ptr(), self.gntshr.as_ptr());
@@ -134,7 +134,7 @@ impl Grants {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         let count = count(refs.len())?;
-        possible(notify, refs.len(), access)?;
+        check_notify(notify, refs.len(), access)?;
         let prot = match access {
             Access::ReadOnly => ProtFlags::READ,
             Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
@@ -246,7 +246,7 @@ fn count(pages: usize) -> Result<u32, Error> {
 }
 
 /// The C interface has a notify byte for a mapping of one page only.
-fn possible(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
+fn check_notify(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
     match notify {
         None => Ok(()),
         Some(Notify { offset, .. }) if offset >= PAGE => {

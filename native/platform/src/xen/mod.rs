@@ -23,7 +23,7 @@ use std::sync::Arc;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::platform::possible;
+use crate::platform::check_domid;
 use crate::{Access, Domid, Error, ErrorKind, EventChannel, Gref, Notify, Pages, Platform};
 use evtchn::Evtchn;
 use grants::Grants;
@@ -111,7 +111,7 @@ impl Xen {
     }
 
     fn other(&self, peer: Domid) -> Result<(), Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         if peer == self.domid {
             return Err(Error::new(
                 ErrorKind::Posix(Errno::INVAL),
