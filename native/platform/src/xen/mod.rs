@@ -15,6 +15,7 @@ mod library;
 mod missing;
 mod relay;
 mod store;
+mod wire;
 
 use std::fmt;
 use std::os::fd::OwnedFd;

@@ -22,7 +22,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::store::{ERROR, HEADER, PAYLOAD_MAX, WATCH_EVENT};
+use super::wire::{HEADER, PAYLOAD_MAX, WATCH_EVENT, error_reply, message_len};
 use crate::Error;
 
 /// Answers that wait for one another. A single caller's, mostly; somebody else's waits
@@ -108,7 +108,7 @@ struct Traffic {
 impl Traffic {
     fn answered(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.part.extend_from_slice(bytes);
-        while let Some(length) = whole(&self.part)? {
+        while let Some(length) = message_len(&self.part)? {
             if self.part.starts_with(&WATCH_EVENT.to_ne_bytes()) {
                 self.event = true;
             } else {
@@ -125,7 +125,7 @@ impl Traffic {
         if self.asked {
             return Ok(None);
         }
-        let Some(length) = whole(&self.requests)? else {
+        let Some(length) = message_len(&self.requests)? else {
             return Ok(None);
         };
         self.asked = true;
@@ -135,7 +135,7 @@ impl Traffic {
     fn refused(&mut self, request: &[u8], word: &str) {
         self.asked = false;
         self.held += 1;
-        self.answers.extend_from_slice(&refusal(request, word));
+        self.answers.extend_from_slice(&error_reply(request, word));
     }
 
     /// What the client is to be told now.
@@ -148,20 +148,6 @@ impl Traffic {
         self.event = false;
         Some(std::mem::take(&mut self.answers))
     }
-}
-
-/// Bytes of the first message, if all of it is there.
-fn whole(bytes: &[u8]) -> Result<Option<usize>, Errno> {
-    let Some(header) = bytes.first_chunk::<HEADER>() else {
-        return Ok(None);
-    };
-    let payload = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]) as usize;
-    if payload > PAYLOAD_MAX {
-        // Neither the device nor xenstored would take it.
-        return Err(Errno::TOOBIG);
-    }
-    let length = HEADER + payload;
-    Ok((bytes.len() >= length).then_some(length))
 }
 
 /// What xenstored calls an error, if it is one of a request and not of the connection.
@@ -179,16 +165,6 @@ fn word(errno: Errno) -> Option<&'static str> {
         Errno::PERM => "EPERM",
         _ => return None,
     })
-}
-
-/// The reply to a request that was not even sent: its req_id and tx_id, and the word.
-fn refusal(request: &[u8], word: &str) -> Vec<u8> {
-    let mut reply = ERROR.to_ne_bytes().to_vec();
-    reply.extend_from_slice(&request[4..12]);
-    reply.extend_from_slice(&(word.len() as u32 + 1).to_ne_bytes());
-    reply.extend_from_slice(word.as_bytes());
-    reply.push(0);
-    reply
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {

@@ -9,7 +9,8 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::relay::relay;
-use crate::{DOMID_MAX, Domid, Error, ErrorKind};
+use super::wire::{self, HEADER, PAYLOAD_MAX, READ};
+use crate::{DOMID_MAX, Domid, Error};
 
 /// The kernel's device: for every domain.
 pub(super) const DEVICE: &str = "/dev/xen/xenbus";
@@ -18,15 +19,6 @@ const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"
 
 /// How long xenstored may take to say who we are.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// XS_READ, XS_WATCH_EVENT and XS_ERROR in xen/include/public/io/xs_wire.h.
-const READ: u32 = 2;
-pub(super) const WATCH_EVENT: u32 = 15;
-pub(super) const ERROR: u32 = 16;
-/// `struct xsd_sockmsg`: type, req_id, tx_id, len.
-pub(super) const HEADER: usize = 16;
-/// XENSTORE_PAYLOAD_MAX.
-pub(super) const PAYLOAD_MAX: usize = 4096;
 
 /// A new connection, non-blocking.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
@@ -71,13 +63,13 @@ pub(super) fn domid() -> Result<Domid, Error> {
     text.parse()
         .ok()
         .filter(|domid| *domid <= DOMID_MAX)
-        .ok_or_else(|| nonsense(format!("domid is {text:?}")))
+        .ok_or_else(|| wire::unexpected(format!("domid is {text:?}")))
 }
 
 /// One request of one string on a connection that has seen none.
 fn ask(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
     let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
-    let request = request(operation, argument);
+    let request = wire::request(operation, argument);
     // A device or a socket that has just been opened takes these few bytes whole.
     if write(store, &request).map_err(posix)? != request.len() {
         return Err(posix(Errno::IO));
@@ -85,9 +77,9 @@ fn ask(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error>
     let deadline = Instant::now() + PATIENCE;
     let mut bytes = Vec::new();
     loop {
-        if let Some(reply) = reply(operation, &bytes)? {
+        if let Some(reply) = wire::reply(operation, &bytes)? {
             return reply.map_err(|word| {
-                nonsense(format!("xenstore answers {word} when asked for {argument}"))
+                wire::unexpected(format!("xenstore answers {word} when asked for {argument}"))
             });
         }
         let mut some = [0; HEADER + PAYLOAD_MAX];
@@ -116,47 +108,10 @@ fn await_input(store: &OwnedFd, deadline: Instant) -> Result<(), Errno> {
     }
 }
 
-fn request(operation: u32, argument: &str) -> Vec<u8> {
-    let mut packet = Vec::with_capacity(HEADER + argument.len() + 1);
-    for word in [operation, 0, 0, argument.len() as u32 + 1] {
-        packet.extend_from_slice(&word.to_ne_bytes());
-    }
-    packet.extend_from_slice(argument.as_bytes());
-    packet.push(0);
-    packet
-}
-
-/// The value, or the word of an error, once all of it is there.
-fn reply(operation: u32, bytes: &[u8]) -> Result<Option<Result<String, String>>, Error> {
-    let Some((header, payload)) = bytes.split_first_chunk::<HEADER>() else {
-        return Ok(None);
-    };
-    let word = |at: usize| {
-        let bytes = header[at..at + 4].try_into().expect("four bytes");
-        u32::from_ne_bytes(bytes)
-    };
-    let (kind, len) = (word(0), word(12) as usize);
-    if len > PAYLOAD_MAX || ![operation, ERROR].contains(&kind) {
-        return Err(nonsense(format!("a reply of type {kind} and {len} bytes")));
-    }
-    let Some(payload) = payload.get(..len) else {
-        return Ok(None);
-    };
-    let payload = payload.strip_suffix(b"\0").unwrap_or(payload);
-    let text = String::from_utf8_lossy(payload).into_owned();
-    Ok(Some(match kind {
-        ERROR => Err(text),
-        _ => Ok(text),
-    }))
-}
-
-fn nonsense(what: String) -> Error {
-    Error::new(ErrorKind::Posix(Errno::PROTO), what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xen::wire::ERROR;
     use rustix::net::socketpair;
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -171,16 +126,6 @@ mod tests {
         }
         packet.extend_from_slice(payload);
         packet
-    }
-
-    #[test]
-    fn the_question_is_what_the_wire_format_says() {
-        let mut expected = Vec::new();
-        for word in [2u32, 0, 0, 6] {
-            expected.extend_from_slice(&word.to_ne_bytes());
-        }
-        expected.extend_from_slice(b"domid\0");
-        assert_eq!(request(READ, "domid"), expected);
     }
 
     #[test]
