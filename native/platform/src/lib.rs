@@ -19,7 +19,7 @@ mod platform;
 pub mod xen;
 
 pub use error::{Error, ErrorKind};
-pub use pages::Pages;
-pub use platform::{Access, Ack, DOMID_MAX, Domid, EventChannel, Gref, Notify, PAGE, Platform};
+pub use pages::{Gref, PAGE, Pages};
+pub use platform::{Access, Ack, DOMID_MAX, Domid, EventChannel, Notify, Platform};
 /// The operating system's error numbers, as [`ErrorKind::Posix`] carries them.
 pub use rustix::io::Errno;

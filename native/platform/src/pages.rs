@@ -3,7 +3,11 @@
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::{Gref, PAGE};
+/// Grant reference: names one page within the domain that granted it.
+pub type Gref = u32;
+
+/// Bytes in a shared page, on every platform.
+pub const PAGE: usize = 4096;
 
 /// Owns a mapping of shared pages, our own or a peer's.
 ///

@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::{Error, ErrorKind, Pages};
+use crate::{Error, ErrorKind, Gref, Pages};
 
 /// Number of a domain, real or virtual.
 pub type Domid = u16;
@@ -24,12 +24,6 @@ pub(crate) fn check_domid(domid: Domid) -> Result<(), Error> {
         ))
     }
 }
-
-/// Grant reference: names one page within the domain that granted it.
-pub type Gref = u32;
-
-/// Bytes in a shared page, on every platform.
-pub const PAGE: usize = 4096;
 
 /// What the peer may do with shared pages, and what a mapper asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
