@@ -12,8 +12,9 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use super::errno;
 use super::library::{self, Logger};
-use super::{Missing, errno};
+use super::missing::Missing;
 use crate::{Ack, Domid, Error, EventChannel};
 
 library::functions! {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::mm::ProtFlags;
 
+use super::errno;
 use super::library::{self, Logger};
-use super::{Missing, errno};
+use super::missing::Missing;
 use crate::{Access, Domid, Error, ErrorKind, Gref, Notify, PAGE, Pages};
 
 /// Pages in one call, 16 MiB. A request near the size of the whole grant table

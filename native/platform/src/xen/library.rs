@@ -10,7 +10,7 @@ use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::Missing;
+use super::missing::Missing;
 
 /// Loads a library by its soname; `word` and `package` say what is missing if
 /// it is not there.
@@ -45,14 +45,14 @@ macro_rules! functions {
         impl $name {
             pub(super) const SONAME: &'static str = $soname;
 
-            pub(super) fn load() -> Result<Self, $crate::xen::Missing> {
+            pub(super) fn load() -> Result<Self, $crate::xen::missing::Missing> {
                 let library = $crate::xen::library::open($soname, $word, $package)?;
                 Ok(Self {
                     // SAFETY: the symbol has this type in every version of the
                     // soname, by the header; the address is used only while
                     // `_library` is there.
                     $( $symbol: *unsafe { library.get(concat!(stringify!($symbol), "\0").as_bytes()) }
-                        .map_err(|error| $crate::xen::Missing {
+                        .map_err(|error| $crate::xen::missing::Missing {
                             word: $word,
                             what: format!("{} has no {}: {error}", Self::SONAME, stringify!($symbol)),
                         })?, )*

@@ -14,6 +14,7 @@ mod grants;
 mod library;
 mod missing;
 mod relay;
+mod requirements;
 mod store;
 mod wire;
 
@@ -29,7 +30,8 @@ use crate::{Access, Domid, Error, ErrorKind, EventChannel, Gref, Notify, Pages, 
 use evtchn::Evtchn;
 use grants::Grants;
 
-pub use missing::{Missing, missing};
+pub use missing::Missing;
+pub use requirements::missing;
 
 /// Membership of the Xen domain that this process is in.
 pub struct Xen {
