@@ -76,7 +76,7 @@ fn early_bell(s: &mut Stage) {
     assert!(!s.a.wait(ours, NOW), "nobody has rung");
     s.a.notify(ours).unwrap();
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
-    if s.traits.keeps_early_bells {
+    if s.traits.keeps_early_notifications {
         assert!(s.b.wait(theirs, SOON));
     }
     // Kept or lost, the next one is heard.
@@ -143,7 +143,7 @@ fn told_apart(s: &mut Stage) {
 
 /// What an end sees after the other has closed.
 fn sees_the_end(s: &Stage, actor: &dyn Actor, channel: Channel) {
-    if s.traits.tells_peer_gone {
+    if s.traits.reports_peer_gone {
         assert!(actor.wait(channel, SOON), "not told");
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
         // It stays so.

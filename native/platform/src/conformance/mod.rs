@@ -26,10 +26,10 @@ use crate::{Access, Errno, Error, ErrorKind, Gref};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// A closed event channel is noticed at the other end. Xen sends no event.
-    pub tells_peer_gone: bool,
+    pub reports_peer_gone: bool,
     /// A bell rung before the other end was bound is heard after it. On Xen it
     /// can be lost.
-    pub keeps_early_bells: bool,
+    pub keeps_early_notifications: bool,
     /// Errors name their cause. A hypervisor says `EINVAL` to much.
     pub says_why: bool,
     /// A domain may have itself as its peer. On Xen that crashes Linux.
