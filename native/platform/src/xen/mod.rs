@@ -46,14 +46,14 @@ pub struct Xen {
 
 /// Why this process cannot be a Xen domain's.
 #[derive(Clone, Debug)]
-pub enum Unattached {
+pub enum AttachError {
     /// These things are missing, at least one.
     Missing(Vec<Missing>),
     /// All is there, and something failed all the same.
     Failed(Error),
 }
 
-impl Unattached {
+impl AttachError {
     /// One lower-case word, fit to become an atom.
     pub fn atom(&self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Unattached {
     }
 }
 
-impl fmt::Display for Unattached {
+impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(all) => {
@@ -77,15 +77,15 @@ impl fmt::Display for Unattached {
     }
 }
 
-impl std::error::Error for Unattached {}
+impl std::error::Error for AttachError {}
 
-impl From<Missing> for Unattached {
+impl From<Missing> for AttachError {
     fn from(missing: Missing) -> Self {
         Self::Missing(vec![missing])
     }
 }
 
-impl From<Error> for Unattached {
+impl From<Error> for AttachError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
@@ -97,10 +97,10 @@ impl Xen {
     /// # Errors
     /// What is missing, all of it at once, so that one need not find out piece
     /// by piece; else what the system said.
-    pub fn attach() -> Result<Self, Unattached> {
+    pub fn attach() -> Result<Self, AttachError> {
         let missing = missing();
         if !missing.is_empty() {
-            return Err(Unattached::Missing(missing));
+            return Err(AttachError::Missing(missing));
         }
         let (life, alive) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| Error::posix(errno, "making a pipe"))?;
