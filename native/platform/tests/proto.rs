@@ -289,8 +289,8 @@ fn references_are_made_of_share_and_page() {
 }
 
 #[test]
-fn only_notices_go_unanswered() {
-    assert!(!Request::Unshare { first_ref: 0 }.is_answered());
-    assert!(!Request::Close { port: 0 }.is_answered());
-    assert!(Request::Alloc { peer: 0 }.is_answered());
+fn only_notices_have_no_reply() {
+    assert!(!Request::Unshare { first_ref: 0 }.has_reply());
+    assert!(!Request::Close { port: 0 }.has_reply());
+    assert!(Request::Alloc { peer: 0 }.has_reply());
 }

@@ -182,7 +182,7 @@ pub struct Run {
 
 impl Request {
     /// Whether the hub answers it.
-    pub fn is_answered(&self) -> bool {
+    pub fn has_reply(&self) -> bool {
         !matches!(self, Self::Unshare { .. } | Self::Close { .. })
     }
 

@@ -84,7 +84,7 @@ impl Service {
     /// Sends a notice when that can be done without waiting: now, or by
     /// whoever has the turn, or before the next request.
     pub(super) fn tell(&self, notice: Request) {
-        debug_assert!(!notice.is_answered());
+        debug_assert!(!notice.has_reply());
         lock(&self.notices).push_back(notice);
         self.tell_all();
     }

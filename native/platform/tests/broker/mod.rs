@@ -93,7 +93,7 @@ impl Broker {
 
     /// The next request that wants no answer.
     pub fn notice(&self) -> Option<Request> {
-        self.requests().find(|request| !request.is_answered())
+        self.requests().find(|request| !request.has_reply())
     }
 
     /// A process that has attached to it.
