@@ -1,13 +1,13 @@
 //! Attaching: to what is there, to what is not, and to what is not a hub.
 
-mod broker;
+mod fake_hub;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, DOMID, listener, run_dir, set_mode, welcome};
+use fake_hub::{DOMID, FakeHub, listener, run_dir, set_mode, welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketType;
 use rustix::pipe::pipe;
@@ -24,17 +24,17 @@ fn refusal(run: &Path) -> Error {
 
 /// The error that one answer to HELLO leads to.
 fn answered(answer: fn(u32) -> Vec<u8>) -> Error {
-    let broker = Broker::start(move |seq, _| Some(vec![(answer(seq), Vec::new())]));
-    refusal(broker.run())
+    let hub = FakeHub::start(move |seq, _| Some(vec![(answer(seq), Vec::new())]));
+    refusal(hub.run())
 }
 
 #[test]
 fn a_domain_is_given_or_asked_for() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
     for asked in [None, Some(DOMID)] {
-        let local = Local::attach(broker.run(), asked).unwrap();
+        let local = Local::attach(hub.run(), asked).unwrap();
         assert_eq!((local.name(), local.domid()), ("local", DOMID));
-        let hello = broker.requests().next().unwrap();
+        let hello = hub.requests().next().unwrap();
         assert_eq!(
             hello,
             Request::Hello {
@@ -44,7 +44,7 @@ fn a_domain_is_given_or_asked_for() {
         );
     }
     assert_eq!(
-        Local::attach(broker.run(), Some(DOMID + 1))
+        Local::attach(hub.run(), Some(DOMID + 1))
             .err()
             .unwrap()
             .kind,
@@ -52,7 +52,7 @@ fn a_domain_is_given_or_asked_for() {
         "a hub that gives another domain than was asked for"
     );
     assert_eq!(
-        Local::attach(broker.run(), Some(DOMID_MAX + 1))
+        Local::attach(hub.run(), Some(DOMID_MAX + 1))
             .err()
             .unwrap()
             .atom(),
@@ -62,22 +62,22 @@ fn a_domain_is_given_or_asked_for() {
 
 #[test]
 fn a_process_may_see_its_own_directory_only() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let own = broker.run().join(format!("dom{DOMID}"));
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let own = hub.run().join(format!("dom{DOMID}"));
     set_mode(&own, 0o700);
-    fs::rename(broker.run().join("hub.sock"), own.join("control.sock")).unwrap();
+    fs::rename(hub.run().join("hub.sock"), own.join("control.sock")).unwrap();
     assert_eq!(Local::attach(&own, None).unwrap().domid(), DOMID);
-    assert_eq!(refusal(broker.run()).atom(), "enoent");
+    assert_eq!(refusal(hub.run()).atom(), "enoent");
 }
 
 #[test]
 fn a_path_longer_than_an_address_is_reached() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let deep = broker.run().join("d".repeat(100)).join("d".repeat(100));
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let deep = hub.run().join("d".repeat(100)).join("d".repeat(100));
     fs::create_dir_all(&deep).unwrap();
     set_mode(&deep, 0o700);
     for name in ["hub.sock", "dom5"] {
-        fs::rename(broker.run().join(name), deep.join(name)).unwrap();
+        fs::rename(hub.run().join(name), deep.join(name)).unwrap();
     }
     assert_eq!(Local::attach(&deep, None).unwrap().domid(), DOMID);
 }
@@ -160,8 +160,8 @@ fn refusals_come_with_the_hubs_own_words() {
 
 #[test]
 fn a_hub_that_closes_has_gone() {
-    let broker = Broker::start(|_, _| None);
-    assert_eq!(refusal(broker.run()).kind, ErrorKind::HubGone);
+    let hub = FakeHub::start(|_, _| None);
+    assert_eq!(refusal(hub.run()).kind, ErrorKind::HubGone);
 }
 
 #[test]
@@ -177,12 +177,12 @@ fn a_hub_that_does_not_answer_is_given_up() {
 fn descriptors_that_nobody_asked_for_are_closed() {
     let (read_end, write_end) = pipe().unwrap();
     let surplus = std::sync::Mutex::new(Some(write_end));
-    let broker = Broker::start(move |seq, _| {
+    let hub = FakeHub::start(move |seq, _| {
         let end = surplus.lock().unwrap().take().unwrap();
         let copies = (0..253).map(|_| end.try_clone().unwrap()).collect();
         Some(vec![(welcome().encode(seq), copies)])
     });
-    let local = Local::attach(broker.run(), None).unwrap();
+    let local = Local::attach(hub.run(), None).unwrap();
     // The end of file says that the last copy is gone.
     let mut fds = [PollFd::new(&read_end, PollFlags::IN)];
     let limit = Timespec {
@@ -196,8 +196,8 @@ fn descriptors_that_nobody_asked_for_are_closed() {
 
 #[test]
 fn leaving_ends_the_domain_whatever_copies_there_are() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let local = broker.attach();
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let local = hub.attach();
     let life = local.life().unwrap();
     drop(local);
     let mut fds = [PollFd::new(&life, PollFlags::IN)];

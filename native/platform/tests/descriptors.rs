@@ -1,11 +1,11 @@
 //! A process that has run out of descriptors. Alone in its file: the limit is the process's.
 
-mod broker;
+mod fake_hub;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -80,10 +80,10 @@ fn more_than_the_receiver_wants() {
 /// The hub has made a port for us that we cannot use: it is given back.
 fn a_port_without_its_ends() {
     let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-    // The broker closes them when they are sent: up there that makes no room for us.
+    // The hub closes them when they are sent: up there that makes no room for us.
     let ends = [read_end, write_end].map(|end| fcntl_dupfd_cloexec(end, 300).unwrap());
     let ends = Mutex::new(Some(ends));
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let ends = ends.lock().unwrap().take().unwrap();
@@ -96,12 +96,12 @@ fn a_port_without_its_ends() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
-    // Once this is answered, the broker needs no further descriptor to serve us.
+    let local = hub.attach();
+    // Once this is answered, the hub needs no further descriptor to serve us.
     assert_eq!(local.evtchn_bind(3, 1).err().unwrap().atom(), "enoent");
     let error = with_spare(1, || local.evtchn_unbound(3)).err().unwrap();
     assert_eq!(error.atom(), "emfile");
-    assert_eq!(broker.notice(), Some(Request::Close { port: 9 }));
+    assert_eq!(hub.notice(), Some(Request::Close { port: 9 }));
 }
 
 fn packets() -> (OwnedFd, OwnedFd) {

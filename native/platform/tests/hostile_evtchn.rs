@@ -1,13 +1,13 @@
 //! Event channels from a hub that has lost its wits, and conversations that go wrong.
 
-mod broker;
+mod fake_hub;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tube_platform::local::proto::{Reply, Request};
@@ -20,9 +20,9 @@ fn pipe(flags: PipeFlags) -> [OwnedFd; 2] {
 }
 
 /// A hub that answers ALLOC with these, once.
-fn hub(fds: Vec<OwnedFd>) -> Broker {
+fn hub_with(fds: Vec<OwnedFd>) -> FakeHub {
     let fds = Mutex::new(Some(fds));
-    Broker::start(move |seq, request| {
+    FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let fds = fds.lock().unwrap().take().unwrap_or_default();
@@ -56,16 +56,12 @@ fn only_pipe_ends_that_never_block_are_taken() {
         ("blocking write", vec![again(&here), blocking_write]),
         ("no pipes", vec![again(&socket), again(&socket)]),
     ] {
-        let broker = hub(fds);
-        let local = broker.attach();
+        let hub = hub_with(fds);
+        let local = hub.attach();
         let error = local.evtchn_unbound(3).err().expect(why);
         assert_eq!(error.kind, ErrorKind::NotAHub, "{why}");
         // The port that came with it is given back.
-        assert_eq!(
-            broker.notice(),
-            Some(Request::Close { port: PORT }),
-            "{why}"
-        );
+        assert_eq!(hub.notice(), Some(Request::Close { port: PORT }), "{why}");
     }
 }
 
@@ -73,8 +69,8 @@ fn only_pipe_ends_that_never_block_are_taken() {
 fn a_channel_rings_acknowledges_and_is_given_back() {
     let [pending, theirs] = pipe(PipeFlags::NONBLOCK);
     let [heard, bell] = pipe(PipeFlags::NONBLOCK);
-    let broker = hub(vec![pending, bell]);
-    let local = broker.attach();
+    let hub = hub_with(vec![pending, bell]);
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), PORT);
     // More than the pipe holds: an event pending is an event pending.
@@ -101,7 +97,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
         port: PORT,
     });
     drop(channel);
-    assert_eq!(broker.notice(), Some(Request::Close { port: PORT }));
+    assert_eq!(hub.notice(), Some(Request::Close { port: PORT }));
     // Nor can a closed channel be named any more.
     let error = local.share(3, 1, tube_platform::Access::ReadWrite, late);
     assert_eq!(error.unwrap_err().atom(), "einval");
@@ -110,7 +106,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
 #[test]
 fn a_reply_that_comes_too_late_is_given_back() {
     let held = Mutex::new(None);
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let [read, write] = pipe(PipeFlags::NONBLOCK);
@@ -128,12 +124,12 @@ fn a_reply_that_comes_too_late_is_given_back() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let error = local.evtchn_unbound(3).err().unwrap();
     assert_eq!(error.atom(), "etimedout");
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), 2);
-    assert_eq!(broker.notice(), Some(Request::Close { port: 1 }));
+    assert_eq!(hub.notice(), Some(Request::Close { port: 1 }));
 }
 
 #[test]
@@ -141,7 +137,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
     let (asked_sender, asked) = mpsc::channel();
     let (go_on, wait) = mpsc::channel::<()>();
     let (asked_sender, wait) = (Mutex::new(asked_sender), Mutex::new(wait));
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let fds = pipe(PipeFlags::NONBLOCK).into();
@@ -155,7 +151,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     thread::scope(|scope| {
         let bind = scope.spawn(|| local.evtchn_bind(3, 1).err().unwrap().kind);
@@ -166,7 +162,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
         assert_eq!(bind.join().unwrap(), ErrorKind::NotAHub);
     });
     // Told by the thread that had it, without anybody asking again.
-    let closed = [broker.notice(), broker.notice()];
+    let closed = [hub.notice(), hub.notice()];
     let close = |port| Some(Request::Close { port });
     assert!(closed.contains(&close(PORT)) && closed.contains(&close(PORT + 1)));
 }
@@ -174,7 +170,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
 #[test]
 fn after_nonsense_a_conversation_is_over() {
     let sane = AtomicBool::new(false);
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } if sane.swap(true, Ordering::Relaxed) => {
                 let fds = pipe(PipeFlags::NONBLOCK).into();
@@ -184,7 +180,7 @@ fn after_nonsense_a_conversation_is_over() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     for _ in 0..2 {
         let error = local.evtchn_unbound(3).err().unwrap();
         assert_eq!(error.kind, ErrorKind::NotAHub);
@@ -195,7 +191,7 @@ fn after_nonsense_a_conversation_is_over() {
 fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
     let [read, write] = pipe(PipeFlags::NONBLOCK);
     let fds = Mutex::new(Some(vec![read, write]));
-    let broker = Broker::start(move |seq, request| match request {
+    let hub = FakeHub::start(move |seq, request| match request {
         Request::Alloc { .. } => {
             let fds = fds.lock().unwrap().take().unwrap_or_default();
             Some(vec![(Reply::Alloc { port: PORT }.encode(seq), fds)])
@@ -203,7 +199,7 @@ fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
         Request::Bind { .. } => None,
         _ => Some(Vec::new()),
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     for _ in 0..2 {
         let error = local.evtchn_bind(3, 1).err().unwrap();

@@ -1,13 +1,13 @@
 //! What a hostile sharer, or a hub that has lost its wits, can hand to a mapper.
 
-mod broker;
+mod fake_hub;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, pwrite};
 use rustix::mm::MprotectFlags;
@@ -82,7 +82,7 @@ fn huge_pages_are_refused() {
 /// What mapping two pages leads to if MAP is answered like this.
 fn mapped(access: Access, runs: Vec<Run>, fds: Vec<OwnedFd>) -> Result<Pages, Error> {
     let fds = Mutex::new(Some(fds));
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Map { .. } => {
                 let fds = fds.lock().unwrap().take().unwrap();
@@ -92,7 +92,7 @@ fn mapped(access: Access, runs: Vec<Run>, fds: Vec<OwnedFd>) -> Result<Pages, Er
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     local.map(3, &[gref(1, 0), gref(1, 1)], access, None)
 }
 
@@ -199,7 +199,7 @@ fn runs_that_were_not_asked_for_are_not_mapped() {
 #[test]
 fn what_we_share_passes_the_check_that_we_make() {
     let (sender, memfds) = mpsc::channel();
-    let broker = Broker::with_descriptors(move |seq, request, fds| {
+    let hub = FakeHub::with_descriptors(move |seq, request, fds| {
         Some(match request {
             Request::Share { .. } => {
                 sender.send(fds).unwrap();
@@ -209,7 +209,7 @@ fn what_we_share_passes_the_check_that_we_make() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     for access in [RO, RW] {
         let pages = local.share(3, 4, access, None).unwrap();
         let refs: Vec<Gref> = (0..4).map(|page| gref(1, page)).collect();
@@ -221,13 +221,13 @@ fn what_we_share_passes_the_check_that_we_make() {
         drop(pages);
         // Letting go is told without being asked about.
         let first_ref = gref(1, 0);
-        assert_eq!(broker.notice(), Some(Request::Unshare { first_ref }));
+        assert_eq!(hub.notice(), Some(Request::Unshare { first_ref }));
     }
 }
 
 #[test]
 fn references_that_no_hub_gives_are_not_taken() {
-    let broker = Broker::start(|seq, request| {
+    let hub = FakeHub::start(|seq, request| {
         Some(match request {
             Request::Share { .. } => {
                 // Not the first page of a share.
@@ -237,7 +237,7 @@ fn references_that_no_hub_gives_are_not_taken() {
             _ => Vec::new(),
         })
     });
-    let error = broker.attach().share(3, 1, RW, None).unwrap_err();
+    let error = hub.attach().share(3, 1, RW, None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotAHub);
 }
 
@@ -249,7 +249,7 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
     let next = AtomicU32::new(1);
     let (go_on, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Share { .. } => {
                 let first_ref = gref(next.fetch_add(1, Ordering::Relaxed), 0);
@@ -266,7 +266,7 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let shared: Vec<Pages> = (0..SHARES)
         .map(|_| local.share(3, 1, RW, None).unwrap())
         .collect();
@@ -274,7 +274,7 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
     go_on.send(()).unwrap();
     let nothing = local.map(3, &[0], RW, None);
     assert_eq!(nothing.unwrap_err().atom(), "enoent");
-    let let_go = broker
+    let let_go = hub
         .requests()
         .take_while(|request| !matches!(request, Request::Map { .. }))
         .filter(|request| matches!(request, Request::Unshare { .. }))

@@ -30,14 +30,14 @@ pub type Packet = (Vec<u8>, Vec<OwnedFd>);
 pub type Script = dyn Fn(u32, &Request, Vec<OwnedFd>) -> Option<Vec<Packet>> + Send + Sync;
 
 /// A run directory, and a thread behind each of its sockets.
-pub struct Broker {
+pub struct FakeHub {
     dir: TempDir,
     listeners: Vec<Arc<OwnedFd>>,
     /// Requests that the script saw, in order per connection.
     seen: mpsc::Receiver<Request>,
 }
 
-impl Broker {
+impl FakeHub {
     /// Runs `script` for every request. HELLO is answered properly if the
     /// script has no packets for it.
     pub fn start(
@@ -102,7 +102,7 @@ impl Broker {
     }
 }
 
-impl Drop for Broker {
+impl Drop for FakeHub {
     fn drop(&mut self) {
         for listener in &self.listeners {
             // Ends the accept in the listener's thread.
