@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::geteuid;
 
 use super::proto::{Reply, Request, VERSION};
-use super::service::{PATIENCE, Service};
+use super::service::{REPLY_TIMEOUT, Service};
 use crate::{Domid, Error, ErrorKind};
 
 /// What attaching gave us.
@@ -28,10 +28,10 @@ pub(super) struct Attached {
 /// Says HELLO at `<run>/hub.sock` or, where only one domain's directory is to
 /// be seen, at its `control.sock`.
 pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error> {
-    let run = checked(run)?;
-    let (control, own) = if is_there(&run, "hub.sock")? {
+    let run = check_run_dir(run)?;
+    let (control, own) = if socket_exists(&run, "hub.sock")? {
         ("hub.sock", false)
-    } else if is_there(&run, "control.sock")? {
+    } else if socket_exists(&run, "control.sock")? {
         ("control.sock", true)
     } else {
         let nothing = format_args!("no hub in {}", run.display());
@@ -48,7 +48,7 @@ pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error
             return Err(Error::new(ErrorKind::HubVersion, what));
         }
         (Reply::Welcome { domid: given, .. }, _) if domid.is_none_or(|d| d == given) => given,
-        _ => return Err(service.nonsense()),
+        _ => return Err(service.unexpected_reply()),
     };
     let dir = if own {
         run
@@ -65,7 +65,7 @@ pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error
 /// Connects to a socket in the domain's directory. It comes non-blocking.
 pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, Error> {
     let path = dir.join(name);
-    let doing = |errno| match errno {
+    let failed = |errno| match errno {
         // Another kind of socket listens there.
         Errno::PROTOTYPE => Error::new(
             ErrorKind::NotAHub,
@@ -79,50 +79,55 @@ pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, 
         errno => Error::posix(errno, format_args!("connecting to {}", path.display())),
     };
     let socket =
-        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(doing)?;
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
     // The limit of a connect, too, on sockets of this family.
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).map_err(doing)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(REPLY_TIMEOUT)).map_err(failed)?;
     match SocketAddrUnix::new(&path) {
-        Ok(address) => connect(&socket, &address).map_err(doing)?,
+        Ok(address) => connect(&socket, &address).map_err(failed)?,
         Err(Errno::NAMETOOLONG) => {
             // An address holds 107 bytes; reach a deeper directory through a
             // descriptor of it.
-            let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(doing)?;
+            let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
             let short = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
-            let address = SocketAddrUnix::new(short).map_err(doing)?;
-            connect(&socket, &address).map_err(doing)?;
+            let address = SocketAddrUnix::new(short).map_err(failed)?;
+            connect(&socket, &address).map_err(failed)?;
         }
-        Err(errno) => return Err(doing(errno)),
+        Err(errno) => return Err(failed(errno)),
     }
-    fcntl_setfl(&socket, OFlags::NONBLOCK).map_err(doing)?;
+    fcntl_setfl(&socket, OFlags::NONBLOCK).map_err(failed)?;
     Ok(socket)
 }
 
 /// The directory, absolute, if nobody but its owner can put sockets there, and
 /// its owner is us or root.
-fn checked(run: &Path) -> Result<PathBuf, Error> {
-    let bad = |why: &str| {
+fn check_run_dir(run: &Path) -> Result<PathBuf, Error> {
+    let refuse = |why: &str| {
         let what = format!("run directory {}: {why}", run.display());
         Err(Error::new(ErrorKind::BadRunDir, what))
     };
     let (absolute, meta) = match fs::canonicalize(run).and_then(|p| Ok((fs::metadata(&p)?, p))) {
         Ok((meta, absolute)) => (absolute, meta),
         // Missing: perhaps a hub has yet to make it.
-        Err(error) => return Err(os(&error, format_args!("run directory {}", run.display()))),
+        Err(error) => {
+            return Err(io_error(
+                &error,
+                format_args!("run directory {}", run.display()),
+            ));
+        }
     };
     let us = geteuid().as_raw();
     if !meta.is_dir() {
-        bad("not a directory")
+        refuse("not a directory")
     } else if meta.uid() != us && meta.uid() != 0 {
-        bad("belongs to another user")
+        refuse("belongs to another user")
     } else if meta.mode() & 0o022 != 0 {
-        bad("others can write to it")
+        refuse("others can write to it")
     } else {
         Ok(absolute)
     }
 }
 
-fn is_there(dir: &Path, name: &str) -> Result<bool, Error> {
+fn socket_exists(dir: &Path, name: &str) -> Result<bool, Error> {
     let path = dir.join(name);
     match fs::metadata(&path) {
         Ok(meta) if meta.file_type().is_socket() => Ok(true),
@@ -131,10 +136,10 @@ fn is_there(dir: &Path, name: &str) -> Result<bool, Error> {
             format!("{} is not a socket", path.display()),
         )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(os(&error, path.display())),
+        Err(error) => Err(io_error(&error, path.display())),
     }
 }
 
-fn os(error: &io::Error, doing: impl std::fmt::Display) -> Error {
+fn io_error(error: &io::Error, doing: impl std::fmt::Display) -> Error {
     Error::posix(Errno::from_io_error(error).unwrap_or(Errno::IO), doing)
 }

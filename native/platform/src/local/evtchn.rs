@@ -19,27 +19,27 @@ use crate::{Access, Ack, Domid, Error, ErrorKind, EventChannel};
 
 /// Bells taken in one acknowledgement. A peer that rings without end costs us
 /// one system call per wake-up all the same; what is left keeps us readable.
-const BELLS: usize = 1024;
+const ACKNOWLEDGE_MAX: usize = 1024;
 
 /// Client of the hub's event channel service.
 pub(super) struct Evtchn {
     service: Service,
     /// Channels that are open, for whoever is to ring one at its end.
-    open: Mutex<HashMap<u32, Weak<Ends>>>,
+    channels: Mutex<HashMap<u32, Weak<Ends>>>,
 }
 
 impl Evtchn {
     pub(super) fn new(service: Service) -> Self {
         Self {
             service,
-            open: Mutex::default(),
+            channels: Mutex::default(),
         }
     }
 
     pub(super) fn alloc(self: &Arc<Self>, peer: Domid) -> Result<Channel, Error> {
         match self.service.call(&Request::Alloc { peer }, &[])? {
             (Reply::Alloc { port }, fds) => self.channel(port, fds),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 
@@ -54,41 +54,41 @@ impl Evtchn {
         };
         match self.service.call(&bind, &[])? {
             (Reply::Bind { port }, fds) => self.channel(port, fds),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 
     /// The channel open under this number.
     pub(super) fn find(&self, port: u32) -> Option<Weak<Ends>> {
-        self.open().get(&port).cloned()
+        self.channels().get(&port).cloned()
     }
 
     fn channel(self: &Arc<Self>, port: u32, fds: Vec<OwnedFd>) -> Result<Channel, Error> {
         let ends = <[OwnedFd; 2]>::try_from(fds)
             .ok()
-            .map(|[pending, bell]| Ends {
+            .map(|[read_end, write_end]| Ends {
                 port,
-                pending,
-                bell,
+                read_end,
+                write_end,
             })
             .filter(|ends| {
-                is_pipe_end(&ends.pending, OFlags::RDONLY)
-                    && is_pipe_end(&ends.bell, OFlags::WRONLY)
+                is_pipe_end(&ends.read_end, OFlags::RDONLY)
+                    && is_pipe_end(&ends.write_end, OFlags::WRONLY)
             });
         let Some(ends) = ends else {
-            self.service.tell(Request::Close { port });
-            return Err(self.service.nonsense());
+            self.service.send_notice(Request::Close { port });
+            return Err(self.service.unexpected_reply());
         };
         let ends = Arc::new(ends);
-        self.open().insert(port, Arc::downgrade(&ends));
+        self.channels().insert(port, Arc::downgrade(&ends));
         Ok(Channel {
             ends,
             evtchn: Arc::clone(self),
         })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u32, Weak<Ends>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn channels(&self) -> MutexGuard<'_, HashMap<u32, Weak<Ends>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,27 +103,27 @@ fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
 pub(super) struct Ends {
     port: u32,
     /// Read end: the peer's bells.
-    pending: OwnedFd,
+    read_end: OwnedFd,
     /// Write end: ours.
-    bell: OwnedFd,
+    write_end: OwnedFd,
 }
 
 impl Ends {
     pub(super) fn notify(&self) -> Result<(), Error> {
-        match retry_on_intr(|| write(&self.bell, &[1])) {
+        match retry_on_intr(|| write(&self.write_end, &[1])) {
             // A full pipe is an event pending.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(Errno::PIPE) => Err(Error::new(
                 ErrorKind::PeerGone,
                 format!("event channel {}: the peer has closed", self.port),
             )),
-            Err(errno) => Err(Error::posix(errno, "ringing")),
+            Err(errno) => Err(Error::posix(errno, "notifying")),
         }
     }
 
     fn acknowledge(&self) -> Result<Ack, Error> {
-        let mut bells = [0; BELLS];
-        match retry_on_intr(|| read(&self.pending, &mut bells)) {
+        let mut buffer = [0; ACKNOWLEDGE_MAX];
+        match retry_on_intr(|| read(&self.read_end, &mut buffer)) {
             Ok(0) => Ok(Ack::PeerGone),
             // Bells first, the end of file at the next call: it stays.
             Ok(_) | Err(Errno::AGAIN) => Ok(Ack::Open),
@@ -144,7 +144,7 @@ impl EventChannel for Channel {
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.ends.pending.as_fd()
+        self.ends.read_end.as_fd()
     }
 
     fn notify(&self) -> Result<(), Error> {
@@ -159,8 +159,8 @@ impl EventChannel for Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         let port = self.ends.port;
-        self.evtchn.open().remove(&port);
-        self.evtchn.service.tell(Request::Close { port });
+        self.evtchn.channels().remove(&port);
+        self.evtchn.service.send_notice(Request::Close { port });
     }
 }
 

@@ -44,18 +44,20 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
 ///
 /// # Errors
 /// `EMSGSIZE` for a packet longer than `buffer`, `EBADMSG` for one with more
-/// than `most` descriptors, `EMFILE` when the system could not give us all of
+/// than `max_fds` descriptors, `EMFILE` when the system could not give us all of
 /// them; else what the system says, `EAGAIN` included. Whatever descriptors had
 /// come are closed, so a sender can neither fill our table nor make us take
 /// half a message for a whole one.
 pub fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
-    most: usize,
+    max_fds: usize,
 ) -> Result<Option<(usize, Vec<OwnedFd>)>, Errno> {
-    match take(socket, buffer)? {
-        Packet { cut: true, .. } => Err(Errno::MFILE),
-        Packet { fds, .. } if fds.len() > most => Err(Errno::BADMSG),
+    match receive_packet(socket, buffer)? {
+        Packet {
+            truncated: true, ..
+        } => Err(Errno::MFILE),
+        Packet { fds, .. } if fds.len() > max_fds => Err(Errno::BADMSG),
         Packet { len: 0, .. } => Ok(None),
         Packet { len, fds, .. } => Ok(Some((len, fds))),
     }
@@ -67,12 +69,12 @@ pub(super) struct Packet {
     pub(super) len: usize,
     pub(super) fds: Vec<OwnedFd>,
     /// The system could not give us all of its descriptors.
-    pub(super) cut: bool,
+    pub(super) truncated: bool,
 }
 
 /// As [`receive`], but a packet that lost descriptors is still given, so that
 /// what it says can be undone.
-pub(super) fn take(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno> {
+pub(super) fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno> {
     // Room for all that a packet can carry. So control data cut short means
     // that the system ran out of descriptors, and nothing else.
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
@@ -97,6 +99,6 @@ pub(super) fn take(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno
     Ok(Packet {
         len: packet.bytes,
         fds,
-        cut: packet.flags.contains(ReturnFlags::CTRUNC),
+        truncated: packet.flags.contains(ReturnFlags::CTRUNC),
     })
 }

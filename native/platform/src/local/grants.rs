@@ -44,14 +44,14 @@ impl Grants {
         };
         let first_ref = match self.service.call(&share, &[memfd.as_fd()])? {
             (Reply::Share { first_ref }, _) if page_of(first_ref) == 0 => first_ref,
-            _ => return Err(self.service.nonsense()),
+            _ => return Err(self.service.unexpected_reply()),
         };
         let refs = (0..count).map(|page| first_ref | page).collect();
         let grant = Grant {
             grants: Arc::clone(self),
             first_ref,
         };
-        Ok(pages_of(mapping, refs, unmap_notify, Some(grant)))
+        Ok(into_pages(mapping, refs, unmap_notify, Some(grant)))
     }
 
     pub(super) fn map(
@@ -64,16 +64,18 @@ impl Grants {
         if refs.is_empty() {
             return Err(invalid("cannot map no pages"));
         }
-        let doing = |errno| Error::posix(errno, "mapping a peer's pages");
-        let mut mapping = Mapping::reserve(refs.len()).map_err(doing)?;
+        let failed = |errno| Error::posix(errno, "mapping a peer's pages");
+        let mut mapping = Mapping::reserve(refs.len()).map_err(failed)?;
         let mut at = 0;
         while at < refs.len() {
             let batch = &refs[at..][..batch_len(&refs[at..])];
-            let (runs, memfds) = self.ask(granter, batch)?;
-            for (run, run_refs) in fit(batch, &runs).ok_or_else(|| self.service.nonsense())? {
+            let (runs, memfds) = self.request_map(granter, batch)?;
+            for (run, run_refs) in
+                match_runs(batch, &runs).ok_or_else(|| self.service.unexpected_reply())?
+            {
                 let memfd = memfds
                     .get(run.fd_index as usize)
-                    .ok_or_else(|| self.service.nonsense())?;
+                    .ok_or_else(|| self.service.unexpected_reply())?;
                 if run.access != access {
                     return Err(Error::posix(
                         Errno::ACCESS,
@@ -84,22 +86,26 @@ impl Grants {
                 memfd::check(memfd, first + pages, access)?;
                 mapping
                     .place(at, memfd.as_fd(), first, pages, access)
-                    .map_err(doing)?;
+                    .map_err(failed)?;
                 at += pages;
             }
         }
-        mapping.not_in_children().map_err(doing)?;
-        Ok(pages_of(mapping, refs.to_vec(), unmap_notify, None))
+        mapping.exclude_from_children().map_err(failed)?;
+        Ok(into_pages(mapping, refs.to_vec(), unmap_notify, None))
     }
 
-    fn ask(&self, granter: Domid, batch: &[Gref]) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
+    fn request_map(
+        &self,
+        granter: Domid,
+        batch: &[Gref],
+    ) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
         let map = Request::Map {
             granter,
             refs: batch.to_vec(),
         };
         match self.service.call(&map, &[])? {
             (Reply::Map { runs }, memfds) => Ok((runs, memfds)),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 }
@@ -123,8 +129,8 @@ fn batch_len(refs: &[Gref]) -> usize {
 
 /// Each run with the references that it stands for; none if the runs are not
 /// exactly these pages in this order.
-fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
-    let mut fitted = Vec::with_capacity(runs.len());
+fn match_runs<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
+    let mut matched = Vec::with_capacity(runs.len());
     for run in runs {
         let (these, rest) = refs.split_at_checked(run.pages as usize)?;
         let share = share_of(*these.first()?);
@@ -132,13 +138,13 @@ fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [G
         if !these.iter().copied().eq(expected.take(these.len())) {
             return None;
         }
-        fitted.push((run, these));
+        matched.push((run, these));
         refs = rest;
     }
-    refs.is_empty().then_some(fitted)
+    refs.is_empty().then_some(matched)
 }
 
-fn pages_of(
+fn into_pages(
     mapping: Mapping,
     refs: Vec<Gref>,
     unmap_notify: Option<UnmapNotify>,
@@ -180,7 +186,7 @@ struct Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.grants.service.tell(Request::Unshare {
+        self.grants.service.send_notice(Request::Unshare {
             first_ref: self.first_ref,
         });
     }
@@ -213,8 +219,8 @@ mod tests {
     #[test]
     fn runs_have_to_be_the_pages_that_were_asked_for() {
         let refs = [proto::gref(7, 2), proto::gref(7, 3), proto::gref(9, 0)];
-        assert!(fit(&refs, &[run(2, 2), run(0, 1)]).is_some());
-        assert!(fit(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());
+        assert!(match_runs(&refs, &[run(2, 2), run(0, 1)]).is_some());
+        assert!(match_runs(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());
         for wrong in [
             &[run(2, 2)][..],
             &[run(2, 3)],
@@ -224,7 +230,7 @@ mod tests {
             &[run(2, 2), run(0, 1), run(0, 1)],
             &[],
         ] {
-            assert!(fit(&refs, wrong).is_none(), "{wrong:?}");
+            assert!(match_runs(&refs, wrong).is_none(), "{wrong:?}");
         }
     }
 }

@@ -75,7 +75,7 @@ impl Mapping {
 
     /// Keeps the mapping out of child processes, as Xen's devices do: a child
     /// that lives on must not keep a dead tube's memory.
-    pub(super) fn not_in_children(&self) -> Result<(), Errno> {
+    pub(super) fn exclude_from_children(&self) -> Result<(), Errno> {
         // SAFETY: the range is ours, and the advice changes only what a later
         // fork copies; no Rust code relies on finding it in a child.
         unsafe { madvise(self.base.as_ptr(), self.len, Advice::LinuxDontFork) }

@@ -21,20 +21,20 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// Makes a sealed memfd of zeroed pages, and our own writable mapping of it.
 pub(super) fn create(pages: usize, peer: Access) -> Result<(OwnedFd, Mapping), Error> {
-    let doing = |errno| Error::posix(errno, format_args!("making {pages} shared pages"));
+    let failed = |errno| Error::posix(errno, format_args!("making {pages} shared pages"));
     let len = (pages * PAGE) as u64;
     let memfd =
-        memfd_create("tube", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(doing)?;
-    ftruncate(&memfd, len).map_err(doing)?;
+        memfd_create("tube", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
+    ftruncate(&memfd, len).map_err(failed)?;
     // Take the memory now: no memory is an error here, but a signal later.
-    fallocate(&memfd, FallocateFlags::empty(), 0, len).map_err(doing)?;
+    fallocate(&memfd, FallocateFlags::empty(), 0, len).map_err(failed)?;
     // F_SEAL_FUTURE_WRITE spares the mappings that are there, so ours goes first.
-    let mut mapping = Mapping::reserve(pages).map_err(doing)?;
+    let mut mapping = Mapping::reserve(pages).map_err(failed)?;
     mapping
         .place(0, memfd.as_fd(), 0, pages, Access::ReadWrite)
-        .map_err(doing)?;
-    mapping.not_in_children().map_err(doing)?;
-    fcntl_add_seals(&memfd, seals(peer)).map_err(doing)?;
+        .map_err(failed)?;
+    mapping.exclude_from_children().map_err(failed)?;
+    fcntl_add_seals(&memfd, seals(peer)).map_err(failed)?;
     Ok((memfd, mapping))
 }
 
@@ -61,21 +61,21 @@ pub fn check(memfd: impl AsFd, pages: usize, access: Access) -> Result<(), Error
         ))
     };
     // A file that cannot have seals answers EINVAL.
-    let Ok(there) = fcntl_get_seals(&memfd) else {
+    let Ok(actual) = fcntl_get_seals(&memfd) else {
         return refuse("not a memfd");
     };
-    let doing = |errno| Error::posix(errno, "looking at a peer's memory");
-    if fstatfs(&memfd).map_err(doing)?.f_type as u64 != TMPFS_MAGIC {
+    let failed = |errno| Error::posix(errno, "looking at a peer's memory");
+    if fstatfs(&memfd).map_err(failed)?.f_type as u64 != TMPFS_MAGIC {
         return refuse("not in ordinary pages");
     }
-    if !there.contains(seals(Access::ReadWrite)) {
+    if !actual.contains(seals(Access::ReadWrite)) {
         return refuse("not sealed against shrinking, growing and unsealing");
     }
-    if there.contains(SealFlags::FUTURE_WRITE) != (access == Access::ReadOnly) {
+    if actual.contains(SealFlags::FUTURE_WRITE) != (access == Access::ReadOnly) {
         return refuse("sealed for another access than it was granted with");
     }
     // The seals say that the size is final; look at it after them.
-    let size = fstat(&memfd).map_err(doing)?.st_size;
+    let size = fstat(&memfd).map_err(failed)?.st_size;
     if u64::try_from(size).is_ok_and(|size| size / PAGE as u64 >= pages as u64) {
         Ok(())
     } else {

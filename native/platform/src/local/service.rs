@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind};
 
 /// How long a hub may take to answer. It answers from memory; a hub that needs
 /// longer is stopped or gone.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection for one kind of request.
 pub(super) struct Service {
@@ -22,14 +22,14 @@ pub(super) struct Service {
     name: &'static str,
     /// Non-blocking; what waits is `poll`, with a limit.
     socket: OwnedFd,
-    turn: Mutex<Turn>,
+    session: Mutex<Session>,
     /// Notices not sent yet. Held for moments only, so that letting go of
     /// something never waits for a request under way.
     notices: Mutex<VecDeque<Request>>,
 }
 
-/// State of the conversation, held by whoever's turn it is.
-struct Turn {
+/// State of the conversation, held by whoever's session it is.
+struct Session {
     seq: u32,
     /// Requests given up on, whose replies may still come.
     abandoned: Vec<u32>,
@@ -44,7 +44,7 @@ impl Service {
         Self {
             name,
             socket,
-            turn: Mutex::new(Turn {
+            session: Mutex::new(Session {
                 seq: 0,
                 abandoned: Vec::new(),
                 broken: None,
@@ -59,98 +59,98 @@ impl Service {
         self.socket
     }
 
-    /// Sends a request and waits for its reply, [`PATIENCE`] at most, waiting
-    /// for our turn included. An ERROR comes back as the error it carries.
+    /// Sends a request and waits for its reply, [`REPLY_TIMEOUT`] at most, waiting
+    /// for our session included. An ERROR comes back as the error it carries.
     pub(super) fn call(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut turn = lock(&self.turn);
-        let answer = match turn.broken {
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let mut session = lock(&self.session);
+        let result = match session.broken {
             Some(kind) => Err(self.error(kind, "is not usable any more")),
-            None => self.converse(&mut turn, request, fds, deadline),
+            None => self.exchange(&mut session, request, fds, deadline),
         };
-        drop(turn);
-        // What was let go of meanwhile could not be told while we had the turn.
-        self.tell_all();
-        match answer? {
+        drop(session);
+        // What was let go of meanwhile could not be told while we had the session.
+        self.send_notices();
+        match result? {
             (Reply::Error(error), _) => Err(error),
-            answer => Ok(answer),
+            reply => Ok(reply),
         }
     }
 
     /// Sends a notice when that can be done without waiting: now, or by
-    /// whoever has the turn, or before the next request.
-    pub(super) fn tell(&self, notice: Request) {
+    /// whoever has the session, or before the next request.
+    pub(super) fn send_notice(&self, notice: Request) {
         debug_assert!(!notice.has_reply());
         lock(&self.notices).push_back(notice);
-        self.tell_all();
+        self.send_notices();
     }
 
     /// A reply that does not answer what was asked.
-    pub(super) fn nonsense(&self) -> Error {
+    pub(super) fn unexpected_reply(&self) -> Error {
         self.error(
             ErrorKind::NotAHub,
             "answered something that was not asked for",
         )
     }
 
-    fn converse(
+    fn exchange(
         &self,
-        turn: &mut Turn,
+        session: &mut Session,
         request: &Request,
         fds: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
         // First what was let go of: its room may be what this asks for.
-        while !self.flush(turn) {
+        while !self.flush(session) {
             self.wait(PollFlags::OUT, deadline)?;
         }
-        turn.seq = turn.seq.wrapping_add(1);
-        let seq = turn.seq;
+        session.seq = session.seq.wrapping_add(1);
+        let seq = session.seq;
         let message = request.encode(seq);
         loop {
             match fdpass::send(&self.socket, &message, fds) {
                 Ok(()) => break,
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
-                Err(errno) => return Err(self.failed(turn, errno)),
+                Err(errno) => return Err(self.io_error(session, errno)),
             }
         }
         loop {
-            let packet = match fdpass::take(&self.socket, &mut turn.buffer) {
-                Ok(Packet { len: 0, .. }) => return Err(self.failed(turn, Errno::CONNRESET)),
+            let packet = match fdpass::receive_packet(&self.socket, &mut session.buffer) {
+                Ok(Packet { len: 0, .. }) => return Err(self.io_error(session, Errno::CONNRESET)),
                 Ok(packet) => packet,
                 Err(Errno::AGAIN) => {
                     if let Err(error) = self.wait(PollFlags::IN, deadline) {
-                        turn.abandoned.push(seq);
+                        session.abandoned.push(seq);
                         return Err(error);
                     }
                     continue;
                 }
                 Err(errno) => {
-                    turn.abandoned.push(seq);
-                    return Err(self.failed(turn, errno));
+                    session.abandoned.push(seq);
+                    return Err(self.io_error(session, errno));
                 }
             };
-            match Reply::decode(&turn.buffer[..packet.len]) {
-                Ok((got, reply)) if got == seq && packet.cut => {
-                    self.give_back(reply);
-                    return Err(self.failed(turn, Errno::MFILE));
+            match Reply::decode(&session.buffer[..packet.len]) {
+                Ok((got, reply)) if got == seq && packet.truncated => {
+                    self.release(reply);
+                    return Err(self.io_error(session, Errno::MFILE));
                 }
                 Ok((got, reply)) if got == seq => return Ok((reply, packet.fds)),
-                Ok((got, reply)) if turn.abandoned.contains(&got) => {
-                    turn.abandoned.retain(|old| *old != got);
-                    self.give_back(reply);
+                Ok((got, reply)) if session.abandoned.contains(&got) => {
+                    session.abandoned.retain(|old| *old != got);
+                    self.release(reply);
                 }
                 Ok((got, _)) => {
-                    turn.broken = Some(ErrorKind::NotAHub);
+                    session.broken = Some(ErrorKind::NotAHub);
                     let what = format!("answered request {got}, which was not asked");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
                 Err(malformed) => {
-                    turn.broken = Some(ErrorKind::NotAHub);
+                    session.broken = Some(ErrorKind::NotAHub);
                     let what = format!("does not speak our protocol: {malformed}");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
@@ -160,7 +160,7 @@ impl Service {
 
     /// Nobody will use what this reply has given us: it came too late, or
     /// without its descriptors.
-    fn give_back(&self, reply: Reply) {
+    fn release(&self, reply: Reply) {
         let notice = match reply {
             Reply::Share { first_ref } => Request::Unshare { first_ref },
             Reply::Alloc { port } | Reply::Bind { port } => Request::Close { port },
@@ -169,34 +169,34 @@ impl Service {
         lock(&self.notices).push_back(notice);
     }
 
-    /// Sends notices as long as it is nobody else's turn.
-    fn tell_all(&self) {
-        // Look again after each turn: whoever found it taken has relied on us.
+    /// Sends notices as long as it is nobody else's session.
+    fn send_notices(&self) {
+        // Look again after each session: whoever found it taken has relied on us.
         while !lock(&self.notices).is_empty() {
-            let Ok(mut turn) = self.turn.try_lock() else {
+            let Ok(mut session) = self.session.try_lock() else {
                 return;
             };
-            if !self.flush(&mut turn) {
+            if !self.flush(&mut session) {
                 return;
             }
         }
     }
 
     /// Sends notices without waiting. False if some have to stay.
-    fn flush(&self, turn: &mut Turn) -> bool {
+    fn flush(&self, session: &mut Session) -> bool {
         let mut notices = lock(&self.notices);
-        if turn.broken.is_some() {
+        if session.broken.is_some() {
             // Nobody is left who would want to know.
             notices.clear();
         }
         while let Some(notice) = notices.front() {
-            turn.seq = turn.seq.wrapping_add(1);
-            match fdpass::send(&self.socket, &notice.encode(turn.seq), &[]) {
+            session.seq = session.seq.wrapping_add(1);
+            match fdpass::send(&self.socket, &notice.encode(session.seq), &[]) {
                 Ok(()) => drop(notices.pop_front()),
                 Err(Errno::AGAIN) => return false,
                 // The hub has gone, and with it what it kept for us.
                 Err(_) => {
-                    turn.broken = Some(ErrorKind::HubGone);
+                    session.broken = Some(ErrorKind::HubGone);
                     notices.clear();
                 }
             }
@@ -219,14 +219,14 @@ impl Service {
     }
 
     /// What a failed system call means for the conversation.
-    fn failed(&self, turn: &mut Turn, errno: Errno) -> Error {
+    fn io_error(&self, session: &mut Session, errno: Errno) -> Error {
         let (kind, what) = match errno {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => (ErrorKind::HubGone, "has closed"),
             Errno::MSGSIZE => (ErrorKind::NotAHub, "sent more than is allowed"),
             // Out of descriptors or memory: the next request may fare better.
             errno => return Error::posix(errno, format_args!("asking the hub for {}", self.name)),
         };
-        turn.broken = Some(kind);
+        session.broken = Some(kind);
         self.error(kind, what)
     }
 
