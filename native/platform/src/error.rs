@@ -24,7 +24,7 @@ pub enum ErrorKind {
 }
 
 /// First code of our own words in the hub protocol; below are error numbers.
-const OWN_WORDS: u32 = 0x1_0000;
+const OWN_CODES: u32 = 0x1_0000;
 
 impl ErrorKind {
     /// One lower-case word, fit to become an atom: a posix name or our own.
@@ -44,12 +44,12 @@ impl ErrorKind {
     pub fn code(self) -> u32 {
         match self {
             Self::Posix(errno) => errno.raw_os_error().unsigned_abs(),
-            Self::HubVersion => OWN_WORDS,
-            Self::NotAHub => OWN_WORDS + 1,
-            Self::HubGone => OWN_WORDS + 2,
-            Self::DomidTaken => OWN_WORDS + 3,
-            Self::BadRunDir => OWN_WORDS + 4,
-            Self::PeerGone => OWN_WORDS + 5,
+            Self::HubVersion => OWN_CODES,
+            Self::NotAHub => OWN_CODES + 1,
+            Self::HubGone => OWN_CODES + 2,
+            Self::DomidTaken => OWN_CODES + 3,
+            Self::BadRunDir => OWN_CODES + 4,
+            Self::PeerGone => OWN_CODES + 5,
         }
     }
 
@@ -58,7 +58,7 @@ impl ErrorKind {
     pub fn from_code(code: u32) -> Self {
         match code {
             1..=4095 => Self::Posix(Errno::from_raw_os_error(code as i32)),
-            OWN_WORDS => Self::HubVersion,
+            OWN_CODES => Self::HubVersion,
             0x1_0001 => Self::NotAHub,
             0x1_0002 => Self::HubGone,
             0x1_0003 => Self::DomidTaken,
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_code_without_meaning_is_a_protocol_error() {
-        for code in [0, 4096, OWN_WORDS - 1, OWN_WORDS + 6, u32::MAX] {
+        for code in [0, 4096, OWN_CODES - 1, OWN_CODES + 6, u32::MAX] {
             assert_eq!(
                 ErrorKind::from_code(code),
                 ErrorKind::Posix(Errno::PROTO),

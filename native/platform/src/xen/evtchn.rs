@@ -77,12 +77,12 @@ impl Evtchn {
             NonNull::new(raw).ok_or_else(|| Error::posix(errno(), "opening /dev/xen/evtchn"))?;
         let handle = Handle { functions, raw };
         // Only we hold this description, so it stays as we set it.
-        let blocking = |errno| Error::posix(errno, "making /dev/xen/evtchn non-blocking");
+        let failed = |errno| Error::posix(errno, "making /dev/xen/evtchn non-blocking");
         let fd = handle.fd();
         // SAFETY: the descriptor is the handle's, which is open.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let flags = fcntl_getfl(fd).map_err(blocking)?;
-        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(blocking)?;
+        let flags = fcntl_getfl(fd).map_err(failed)?;
+        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(failed)?;
         Ok(handle)
     }
 }
@@ -147,7 +147,7 @@ impl EventChannel for Channel {
         // SAFETY: the handle is open.
         match unsafe { (handle.functions.xenevtchn_notify)(handle.raw.as_ptr(), self.port) } {
             0 => Ok(()),
-            _ => Err(Error::posix(errno(), "ringing")),
+            _ => Err(Error::posix(errno(), "notifying")),
         }
     }
 

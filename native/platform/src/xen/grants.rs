@@ -74,13 +74,13 @@ impl Grants {
             gntshr,
             gnttab,
         };
-        grants.not_in_children();
+        grants.exclude_from_children();
         Ok(grants)
     }
 
     /// The library opens gntalloc without close-on-exec (up to Xen 4.22, and
     /// gntdev with it). A child with it could do no harm, but has no use for it.
-    fn not_in_children(&self) {
+    fn exclude_from_children(&self) {
         // SAFETY: the handle is open, and so is its descriptor during the call.
         unsafe {
             let fd = (self.functions.xengntshr_fd)(self.gntshr.as_ptr());

@@ -113,7 +113,7 @@ impl Xen {
         })
     }
 
-    fn other(&self, peer: Domid) -> Result<(), Error> {
+    fn check_peer(&self, peer: Domid) -> Result<(), Error> {
         check_domid(peer)?;
         if peer == self.domid {
             return Err(Error::new(
@@ -143,7 +143,7 @@ impl Platform for Xen {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         self.grants.share(peer, pages, access, notify)
     }
 
@@ -154,17 +154,17 @@ impl Platform for Xen {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         self.grants.map(peer, refs, access, notify)
     }
 
     fn evtchn_unbound(&self, peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         Ok(Box::new(self.evtchn.alloc(peer)?))
     }
 
     fn evtchn_bind(&self, peer: Domid, port: u32) -> Result<Box<dyn EventChannel>, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         Ok(Box::new(self.evtchn.bind(peer, port)?))
     }
 

@@ -27,7 +27,7 @@ use crate::Error;
 
 /// Answers that wait for one another. A single caller's, mostly; somebody else's waits
 /// for as many round trips at the most.
-const HELD_MAX: usize = 8;
+const BATCH_MAX: usize = 8;
 
 /// Takes a device, and gives a non-blocking socket in its place. Each ends with the
 /// other: to close the socket closes the device, which ends its watches and
@@ -43,7 +43,7 @@ pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
         .spawn(move || {
             // Either end of file, or an error that the store's client can only answer
             // by a new connection.
-            _ = carry(&device, &ours);
+            _ = run(&device, &ours);
         })
         .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
     Ok(theirs)
@@ -51,7 +51,7 @@ pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
 
 /// Both ways until one of them ends. The device is read when it has something: its
 /// descriptor is non-blocking. Writes block, which is what this thread is for.
-fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
+fn run(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
     let mut traffic = Traffic::default();
     let mut buffer = [0; HEADER + PAYLOAD_MAX];
     loop {
@@ -64,7 +64,7 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         if from_device {
             match read(device, &mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(count) => traffic.answered(&buffer[..count])?,
+                Ok(count) => traffic.received(&buffer[..count])?,
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -77,13 +77,13 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         }
         while let Some(request) = traffic.next()? {
             if let Err(errno) = write_all(device, &request) {
-                let word = word(errno).ok_or(errno)?;
-                traffic.refused(&request, word);
+                let name = error_name(errno).ok_or(errno)?;
+                traffic.refused(&request, name);
             }
         }
         // A client that does not read holds up no one but itself.
-        if let Some(answers) = traffic.due() {
-            write_all(socket, &answers)?;
+        if let Some(replies) = traffic.take_replies() {
+            write_all(socket, &replies)?;
         }
     }
 }
@@ -94,64 +94,64 @@ struct Traffic {
     /// From the client, not yet sent. As many as its window lets it ask.
     requests: Vec<u8>,
     /// From the device, up to the end of a message.
-    part: Vec<u8>,
+    partial: Vec<u8>,
     /// For the client: whole messages.
-    answers: Vec<u8>,
+    replies: Vec<u8>,
     /// Answers among them.
-    held: usize,
+    reply_count: usize,
     /// A watch event is among them, for which nobody has asked.
-    event: bool,
+    has_event: bool,
     /// The device has a request that it has not answered.
-    asked: bool,
+    in_flight: bool,
 }
 
 impl Traffic {
-    fn answered(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        self.part.extend_from_slice(bytes);
-        while let Some(length) = message_len(&self.part)? {
-            if self.part.starts_with(&WATCH_EVENT.to_ne_bytes()) {
-                self.event = true;
+    fn received(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.partial.extend_from_slice(bytes);
+        while let Some(length) = message_len(&self.partial)? {
+            if self.partial.starts_with(&WATCH_EVENT.to_ne_bytes()) {
+                self.has_event = true;
             } else {
-                self.held += 1;
-                self.asked = false;
+                self.reply_count += 1;
+                self.in_flight = false;
             }
-            self.answers.extend(self.part.drain(..length));
+            self.replies.extend(self.partial.drain(..length));
         }
         Ok(())
     }
 
     /// The next request, if it may be sent now. It counts as sent.
     fn next(&mut self) -> Result<Option<Vec<u8>>, Errno> {
-        if self.asked {
+        if self.in_flight {
             return Ok(None);
         }
         let Some(length) = message_len(&self.requests)? else {
             return Ok(None);
         };
-        self.asked = true;
+        self.in_flight = true;
         Ok(Some(self.requests.drain(..length).collect()))
     }
 
-    fn refused(&mut self, request: &[u8], word: &str) {
-        self.asked = false;
-        self.held += 1;
-        self.answers.extend_from_slice(&error_reply(request, word));
+    fn refused(&mut self, request: &[u8], name: &str) {
+        self.in_flight = false;
+        self.reply_count += 1;
+        self.replies.extend_from_slice(&error_reply(request, name));
     }
 
     /// What the client is to be told now.
-    fn due(&mut self) -> Option<Vec<u8>> {
-        let due = self.event || !self.asked || self.held >= HELD_MAX;
-        if !due || self.answers.is_empty() {
+    fn take_replies(&mut self) -> Option<Vec<u8>> {
+        let due = self.has_event || !self.in_flight || self.reply_count >= BATCH_MAX;
+        if !due || self.replies.is_empty() {
             return None;
         }
-        self.held = 0;
-        self.event = false;
-        Some(std::mem::take(&mut self.answers))
+        self.reply_count = 0;
+        self.has_event = false;
+        Some(std::mem::take(&mut self.replies))
     }
 }
 
 /// What xenstored calls an error, if it is one of a request and not of the connection.
-fn word(errno: Errno) -> Option<&'static str> {
+fn error_name(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::INVAL => "EINVAL",
         Errno::ACCESS => "EACCES",
@@ -189,21 +189,21 @@ mod tests {
         [words.as_flattened(), payload].concat()
     }
 
-    /// A device that shows what each write of it was, and the client's side.
+    /// A device that kernel what each write of it was, and the client's side.
     fn pair() -> (UnixDatagram, UnixStream) {
-        let (device, shows) = UnixDatagram::pair().unwrap();
-        shows.set_read_timeout(LIMIT).unwrap();
+        let (device, kernel) = UnixDatagram::pair().unwrap();
+        kernel.set_read_timeout(LIMIT).unwrap();
         let client = UnixStream::from(relay(device.into()).unwrap());
-        (shows, client)
+        (kernel, client)
     }
 
-    fn received(shows: &UnixDatagram) -> Vec<u8> {
+    fn device_write(kernel: &UnixDatagram) -> Vec<u8> {
         let mut buffer = [0; 8192];
-        let count = shows.recv(&mut buffer).unwrap();
+        let count = kernel.recv(&mut buffer).unwrap();
         buffer[..count].to_vec()
     }
 
-    fn heard(mut client: &UnixStream, count: usize) -> Vec<u8> {
+    fn received_by(mut client: &UnixStream, count: usize) -> Vec<u8> {
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(LIMIT).unwrap();
         let mut got = vec![0; count];
@@ -214,66 +214,66 @@ mod tests {
 
     #[test]
     fn the_device_gets_one_message_at_a_time_however_they_come() {
-        let (shows, mut client) = pair();
+        let (kernel, mut client) = pair();
         let all = [
             message(4, b"/path\0token\0"),
             message(6, b"\0"),
             message(11, &[b'v'; PAYLOAD_MAX]),
             message(99, b""),
         ];
-        let answer = message(6, b"OK\0");
+        let reply = message(6, b"OK\0");
         // All at once, then byte by byte.
         client.write_all(&all.concat()).unwrap();
         for expected in &all {
-            assert_eq!(received(&shows), *expected);
-            shows.send(&answer).unwrap();
+            assert_eq!(device_write(&kernel), *expected);
+            kernel.send(&reply).unwrap();
         }
         for byte in all[..2].concat() {
             client.write_all(&[byte]).unwrap();
         }
         for expected in &all[..2] {
-            assert_eq!(received(&shows), *expected);
-            shows.send(&answer).unwrap();
+            assert_eq!(device_write(&kernel), *expected);
+            kernel.send(&reply).unwrap();
         }
     }
 
     #[test]
     fn the_next_request_goes_when_the_last_one_is_answered() {
-        let (shows, mut client) = pair();
+        let (kernel, mut client) = pair();
         let all = [message(2, b"/a\0"), message(2, b"/b\0")];
         client.write_all(&all.concat()).unwrap();
-        assert_eq!(received(&shows), all[0]);
-        // An event is no answer, and does not wait for one.
+        assert_eq!(device_write(&kernel), all[0]);
+        // An event is no reply, and does not wait for one.
         let event = message(WATCH_EVENT, b"/path\0token\0");
-        shows.send(&event).unwrap();
-        assert_eq!(heard(&client, event.len()), event);
-        shows.set_nonblocking(true).unwrap();
-        assert!(shows.recv(&mut [0; 64]).is_err());
-        shows.set_nonblocking(false).unwrap();
-        let answer = message(2, b"value");
-        shows.send(&answer).unwrap();
-        assert_eq!(received(&shows), all[1]);
-        shows.send(&answer).unwrap();
+        kernel.send(&event).unwrap();
+        assert_eq!(received_by(&client, event.len()), event);
+        kernel.set_nonblocking(true).unwrap();
+        assert!(kernel.recv(&mut [0; 64]).is_err());
+        kernel.set_nonblocking(false).unwrap();
+        let reply = message(2, b"value");
+        kernel.send(&reply).unwrap();
+        assert_eq!(device_write(&kernel), all[1]);
+        kernel.send(&reply).unwrap();
         assert_eq!(
-            heard(&client, 2 * answer.len()),
-            [&answer[..], &answer].concat()
+            received_by(&client, 2 * reply.len()),
+            [&reply[..], &reply].concat()
         );
     }
 
     #[test]
     fn few_answers_wait_for_others() {
-        let (shows, mut client) = pair();
+        let (kernel, mut client) = pair();
         let request = message(2, b"/a\0");
-        client.write_all(&request.repeat(HELD_MAX + 1)).unwrap();
-        let answer = message(2, b"value");
-        for _ in 0..HELD_MAX {
-            assert_eq!(received(&shows), request);
-            shows.send(&answer).unwrap();
+        client.write_all(&request.repeat(BATCH_MAX + 1)).unwrap();
+        let reply = message(2, b"value");
+        for _ in 0..BATCH_MAX {
+            assert_eq!(device_write(&kernel), request);
+            kernel.send(&reply).unwrap();
         }
         // The last one is not answered.
-        assert_eq!(received(&shows), request);
-        let all = answer.repeat(HELD_MAX);
-        assert_eq!(heard(&client, all.len()), all);
+        assert_eq!(device_write(&kernel), request);
+        let all = reply.repeat(BATCH_MAX);
+        assert_eq!(received_by(&client, all.len()), all);
     }
 
     #[test]
@@ -292,15 +292,15 @@ mod tests {
             }
         }
         let all = message(2, b"value").repeat(2);
-        assert_eq!(heard(&client, all.len()), all);
+        assert_eq!(received_by(&client, all.len()), all);
     }
 
     #[test]
     fn what_the_device_says_arrives() {
-        let (shows, client) = pair();
-        let answer = message(2, b"value");
-        shows.send(&answer).unwrap();
-        assert_eq!(heard(&client, answer.len()), answer);
+        let (kernel, client) = pair();
+        let reply = message(2, b"value");
+        kernel.send(&reply).unwrap();
+        assert_eq!(received_by(&client, reply.len()), reply);
     }
 
     /// An eventfd takes no eight bytes that are all ones (EINVAL), which a type and a
@@ -314,21 +314,21 @@ mod tests {
         client.set_read_timeout(LIMIT).unwrap();
         let words = [u32::MAX, u32::MAX, 9, 3].map(u32::to_ne_bytes);
         let request = [words.as_flattened(), b"/a\0"].concat();
-        let answer = [16, u32::MAX, 9, 7].map(u32::to_ne_bytes);
-        let answer = [answer.as_flattened(), b"EINVAL\0"].concat();
+        let reply = [16, u32::MAX, 9, 7].map(u32::to_ne_bytes);
+        let reply = [reply.as_flattened(), b"EINVAL\0"].concat();
         for _ in 0..2 {
             client.write_all(&request).unwrap();
-            let mut got = vec![0; answer.len()];
+            let mut got = vec![0; reply.len()];
             client.read_exact(&mut got).unwrap();
-            assert_eq!(got, answer);
+            assert_eq!(got, reply);
         }
     }
 
     /// A device whose write takes its time is a datagram queue that is full.
     #[test]
     fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
-        let (device, shows) = UnixDatagram::pair().unwrap();
-        shows.set_read_timeout(LIMIT).unwrap();
+        let (device, kernel) = UnixDatagram::pair().unwrap();
+        kernel.set_read_timeout(LIMIT).unwrap();
         device.set_nonblocking(true).unwrap();
         let mut full = 0;
         while device.send(b"full").is_ok() {
@@ -341,20 +341,20 @@ mod tests {
             client.write_all(&watch).unwrap();
         }
         for _ in 0..full {
-            assert_eq!(received(&shows), b"full");
+            assert_eq!(device_write(&kernel), b"full");
         }
         for _ in 0..100 {
-            assert_eq!(received(&shows), watch);
-            shows.send(&message(4, b"OK\0")).unwrap();
+            assert_eq!(device_write(&kernel), watch);
+            kernel.send(&message(4, b"OK\0")).unwrap();
         }
     }
 
     #[test]
     fn each_side_ends_with_the_other() {
-        let (shows, client) = pair();
+        let (kernel, client) = pair();
         drop(client);
         // A datagram socket tells of the other's end to who sends.
-        while shows.send(b"x").is_ok() {}
+        while kernel.send(b"x").is_ok() {}
 
         let (device, far) = UnixStream::pair().unwrap();
         let mut client = UnixStream::from(relay(device.into()).unwrap());
@@ -366,13 +366,13 @@ mod tests {
 
     #[test]
     fn a_message_that_no_store_takes_is_the_end() {
-        let (shows, mut client) = pair();
+        let (kernel, mut client) = pair();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(LIMIT).unwrap();
         client
             .write_all(&message(2, &[0; PAYLOAD_MAX + 1])[..HEADER])
             .unwrap();
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
-        drop(shows);
+        drop(kernel);
     }
 }

@@ -35,7 +35,9 @@ pub fn missing() -> Vec<Missing> {
     let mut all = Vec::new();
     if let Err(error) = store::connection() {
         all.push(match error.kind {
-            crate::ErrorKind::Posix(errno) => lacking(errno, store::DEVICE, "no_xenbus", NO_DOMAIN),
+            crate::ErrorKind::Posix(errno) => {
+                missing_device(errno, store::DEVICE, "no_xenbus", NO_DOMAIN)
+            }
             _ => unreachable!("opening gives error numbers only"),
         });
     }
@@ -43,7 +45,7 @@ pub fn missing() -> Vec<Missing> {
         // Opening has no effect in any of these drivers before the first ioctl.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if let Err(errno) = retry_on_intr(|| open(path, flags, Mode::empty())) {
-            all.push(lacking(errno, path, word, cure));
+            all.push(missing_device(errno, path, word, cure));
         }
     }
     all.extend(Grants::load().err());
@@ -51,7 +53,7 @@ pub fn missing() -> Vec<Missing> {
     all
 }
 
-fn lacking(errno: Errno, path: &str, word: &'static str, cure: &str) -> Missing {
+fn missing_device(errno: Errno, path: &str, word: &'static str, cure: &str) -> Missing {
     match errno {
         Errno::ACCESS | Errno::PERM => Missing {
             word: "eacces",
@@ -80,26 +82,26 @@ mod tests {
     #[test]
     fn a_device_that_is_not_there_names_its_module() {
         for (path, word, cure) in DEVICES {
-            let lack = lacking(Errno::NOENT, path, word, cure);
-            assert_eq!(lack.word, word);
-            assert!(lack.what.contains(path) && lack.what.contains("modprobe"));
+            let missing = missing_device(Errno::NOENT, path, word, cure);
+            assert_eq!(missing.word, word);
+            assert!(missing.what.contains(path) && missing.what.contains("modprobe"));
         }
     }
 
     #[test]
     fn a_device_that_is_not_ours_names_the_rule() {
-        let lack = lacking(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a cure");
-        assert_eq!(lack.word, "eacces");
+        let missing = missing_device(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a cure");
+        assert_eq!(missing.word, "eacces");
         assert!(
-            lack.what.contains("KERNEL==\"xen/gntdev\""),
+            missing.what.contains("KERNEL==\"xen/gntdev\""),
             "{}",
-            lack.what
+            missing.what
         );
     }
 
     #[test]
     fn what_is_missing_is_what_cannot_be_opened() {
-        let words: Vec<_> = missing().iter().map(|lack| lack.word).collect();
+        let words: Vec<_> = missing().iter().map(|missing| missing.word).collect();
         for (path, word, _) in DEVICES {
             let there = std::path::Path::new(path).exists();
             assert!(there || words.contains(&word), "{path}: {words:?}");

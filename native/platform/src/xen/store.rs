@@ -18,7 +18,7 @@ pub(super) const DEVICE: &str = "/dev/xen/xenbus";
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
 /// How long xenstored may take to say who we are.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A new connection, non-blocking.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
@@ -59,7 +59,7 @@ fn dial(path: &str) -> Result<OwnedFd, Errno> {
 /// Which domain this is: the toolstack writes it to the domain's own `domid`.
 pub(super) fn domid() -> Result<Domid, Error> {
     let (Transport::Device(store) | Transport::Socket(store)) = connect_to_store()?;
-    let text = ask(&store, READ, "domid")?;
+    let text = query(&store, READ, "domid")?;
     text.parse()
         .ok()
         .filter(|domid| *domid <= DOMID_MAX)
@@ -67,14 +67,14 @@ pub(super) fn domid() -> Result<Domid, Error> {
 }
 
 /// One request of one string on a connection that has seen none.
-fn ask(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
+fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
     let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
     let request = wire::request(operation, argument);
     // A device or a socket that has just been opened takes these few bytes whole.
     if write(store, &request).map_err(posix)? != request.len() {
         return Err(posix(Errno::IO));
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REPLY_TIMEOUT;
     let mut bytes = Vec::new();
     loop {
         if let Some(reply) = wire::reply(operation, &bytes)? {
@@ -138,7 +138,7 @@ mod tests {
             }
             theirs
         });
-        assert_eq!(ask(&ours, READ, "domid").expect("an answer"), "17");
+        assert_eq!(query(&ours, READ, "domid").expect("an answer"), "17");
         drop(answering.join());
     }
 
@@ -153,7 +153,7 @@ mod tests {
             let (ours, theirs) = pair();
             write(&theirs, &bytes).expect("written");
             rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write).expect("shut");
-            assert_eq!(ask(&ours, READ, "domid").unwrap_err().atom(), atom);
+            assert_eq!(query(&ours, READ, "domid").unwrap_err().atom(), atom);
         }
     }
 }
