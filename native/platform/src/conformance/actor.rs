@@ -90,7 +90,7 @@ impl Member {
         }
     }
 
-    fn keep_pages(&mut self, pages: Pages) -> Mapped {
+    fn insert_pages(&mut self, pages: Pages) -> Mapped {
         assert_eq!(pages.len(), pages.refs().len() * PAGE);
         assert_eq!(pages.ptr().as_ptr() as usize % PAGE, 0);
         self.last += 1;
@@ -98,7 +98,7 @@ impl Member {
         Mapped(self.last)
     }
 
-    fn keep_channel(&mut self, channel: Box<dyn EventChannel>) -> (Channel, u32) {
+    fn insert_channel(&mut self, channel: Box<dyn EventChannel>) -> (Channel, u32) {
         let port = channel.port();
         self.last += 1;
         self.channels.insert(Channel(self.last), channel);
@@ -131,7 +131,7 @@ impl Actor for Member {
     ) -> Result<(Mapped, Vec<Gref>), Error> {
         let pages = self.platform.share(peer, pages, access, notify)?;
         let refs = pages.refs().to_vec();
-        Ok((self.keep_pages(pages), refs))
+        Ok((self.insert_pages(pages), refs))
     }
 
     fn map(
@@ -143,7 +143,7 @@ impl Actor for Member {
     ) -> Result<Mapped, Error> {
         let pages = self.platform.map(peer, refs, access, notify)?;
         assert_eq!(pages.refs(), refs);
-        Ok(self.keep_pages(pages))
+        Ok(self.insert_pages(pages))
     }
 
     fn unmap(&mut self, pages: Mapped) {
@@ -157,19 +157,19 @@ impl Actor for Member {
     }
 
     fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]) {
-        for (there, byte) in self.bytes(pages, offset, bytes.len()).zip(bytes) {
-            there.store(*byte, Ordering::Release);
+        for (target, byte) in self.bytes(pages, offset, bytes.len()).zip(bytes) {
+            target.store(*byte, Ordering::Release);
         }
     }
 
     fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error> {
         let channel = self.platform.evtchn_unbound(peer)?;
-        Ok(self.keep_channel(channel))
+        Ok(self.insert_channel(channel))
     }
 
     fn bind(&mut self, peer: Domid, port: u32) -> Result<(Channel, u32), Error> {
         let channel = self.platform.evtchn_bind(peer, port)?;
-        Ok(self.keep_channel(channel))
+        Ok(self.insert_channel(channel))
     }
 
     fn close(&mut self, channel: Channel) {

@@ -18,8 +18,8 @@ pub(super) const CASES: &[Case] = &[
     ("pages may be mapped twice", mapped_twice),
     ("an ended grant cannot be mapped", ended),
     ("what is mapped outlives its grant", outlives_its_grant),
-    ("the sharer's end is told by byte and bell", sharer_tells),
-    ("the mapper's end is told by byte and bell", mapper_tells),
+    ("the sharer's end is told by byte and bell", sharer_unmaps),
+    ("the mapper's end is told by byte and bell", mapper_unmaps),
     ("a notify byte may be told after its channel", channel_first),
     ("impossible notify bytes are refused", impossible_notify),
     ("impossible numbers are refused", impossible_numbers),
@@ -121,12 +121,12 @@ fn any_order(s: &mut Stage) {
 fn many_pages(s: &mut Stage) {
     const PAGES: usize = 600;
     let (ours, refs) = s.a.share(s.b.domid(), PAGES, RW, None).unwrap();
-    let looked_at = || (0..PAGES).rev().step_by(PAGES / s.rounds);
-    for page in looked_at() {
+    let sampled = || (0..PAGES).rev().step_by(PAGES / s.rounds);
+    for page in sampled() {
         s.a.poke(ours, page * PAGE, &stamp(page, 3));
     }
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
-    for page in looked_at() {
+    for page in sampled() {
         assert_eq!(s.b.peek(theirs, page * PAGE, 32), stamp(page, 3));
     }
     s.b.unmap(theirs);
@@ -185,9 +185,9 @@ fn outlives_its_grant(s: &mut Stage) {
     s.b.unmap(theirs);
 }
 
-fn sharer_tells(s: &mut Stage) {
-    let (ours_bell, port) = s.a.unbound(s.b.domid()).unwrap();
-    let (theirs_bell, _) = s.b.bind(s.a.domid(), port).unwrap();
+fn sharer_unmaps(s: &mut Stage) {
+    let (our_channel, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (their_channel, _) = s.b.bind(s.a.domid(), port).unwrap();
     let notify = Some(Notify { offset: 77, port });
     // Ours is writable, whatever the peer may do.
     let (ours, refs) = s.a.share(s.b.domid(), 1, RO, notify).unwrap();
@@ -195,38 +195,38 @@ fn sharer_tells(s: &mut Stage) {
     s.a.poke(ours, 76, &[1; 3]);
     assert_eq!(s.b.peek(theirs, 76, 3), [1, 1, 1]);
     s.a.unmap(ours);
-    assert!(s.b.wait(theirs_bell, SOON));
-    assert_eq!(s.b.acknowledge(theirs_bell), Ok(Ack::Open));
+    assert!(s.b.wait(their_channel, SOON));
+    assert_eq!(s.b.acknowledge(their_channel), Ok(Ack::Open));
     assert_eq!(s.b.peek(theirs, 76, 3), [1, 0, 1]);
     s.b.unmap(theirs);
-    s.a.close(ours_bell);
-    s.b.close(theirs_bell);
+    s.a.close(our_channel);
+    s.b.close(their_channel);
 }
 
-fn mapper_tells(s: &mut Stage) {
-    let (ours_bell, port) = s.a.unbound(s.b.domid()).unwrap();
-    let (theirs_bell, port) = s.b.bind(s.a.domid(), port).unwrap();
+fn mapper_unmaps(s: &mut Stage) {
+    let (our_channel, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (their_channel, port) = s.b.bind(s.a.domid(), port).unwrap();
     let (ours, refs) = s.a.share(s.b.domid(), 1, RW, None).unwrap();
     let offset = PAGE - 2;
     let notify = Some(Notify { offset, port });
     let theirs = s.b.map(s.a.domid(), &refs, RW, notify).unwrap();
     s.b.poke(theirs, offset - 1, &[1; 3]);
     s.b.unmap(theirs);
-    assert!(s.a.wait(ours_bell, SOON));
+    assert!(s.a.wait(our_channel, SOON));
     assert_eq!(s.a.peek(ours, offset - 1, 3), [1, 0, 1]);
     s.a.unmap(ours);
-    s.a.close(ours_bell);
-    s.b.close(theirs_bell);
+    s.a.close(our_channel);
+    s.b.close(their_channel);
 }
 
 /// Closing the channel before the pages that name it is allowed.
 fn channel_first(s: &mut Stage) {
-    let (bell, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (channel, port) = s.a.unbound(s.b.domid()).unwrap();
     let notify = Some(Notify { offset: 0, port });
     let (ours, refs) = s.a.share(s.b.domid(), 1, RW, notify).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
     s.a.poke(ours, 0, &[1]);
-    s.a.close(bell);
+    s.a.close(channel);
     s.a.unmap(ours);
     assert_eq!(s.b.peek(theirs, 0, 1), [0]);
     s.b.unmap(theirs);
@@ -234,7 +234,7 @@ fn channel_first(s: &mut Stage) {
 
 fn impossible_notify(s: &mut Stage) {
     let (a, b) = (s.a.domid(), s.b.domid());
-    let (bell, port) = s.a.unbound(b).unwrap();
+    let (channel, port) = s.a.unbound(b).unwrap();
     let outside = Some(Notify { offset: PAGE, port });
     let nobodys = Some(Notify {
         offset: 0,
@@ -245,13 +245,13 @@ fn impossible_notify(s: &mut Stage) {
         s.refused(refusal, Errno::INVAL);
     }
     let (ours, refs) = s.a.share(b, 1, RO, None).unwrap();
-    let (theirs_bell, port) = s.b.bind(a, port).unwrap();
+    let (their_channel, port) = s.b.bind(a, port).unwrap();
     let read_only = Some(Notify { offset: 0, port });
     let refusal = s.b.map(a, &refs, RO, read_only);
     s.refused(refusal, Errno::INVAL);
     s.a.unmap(ours);
-    s.a.close(bell);
-    s.b.close(theirs_bell);
+    s.a.close(channel);
+    s.b.close(their_channel);
 }
 
 fn impossible_numbers(s: &mut Stage) {
@@ -279,10 +279,10 @@ fn own_peer(s: &mut Stage) {
     assert_eq!(s.a.peek(other, 0, 2), b"me");
     s.a.unmap(one);
     s.a.unmap(other);
-    let (bell, port) = s.a.unbound(a).unwrap();
-    let (ear, _) = s.a.bind(a, port).unwrap();
-    s.a.notify(bell).unwrap();
-    assert!(s.a.wait(ear, SOON));
-    s.a.close(bell);
-    s.a.close(ear);
+    let (channel, port) = s.a.unbound(a).unwrap();
+    let (other_end, _) = s.a.bind(a, port).unwrap();
+    s.a.notify(channel).unwrap();
+    assert!(s.a.wait(other_end, SOON));
+    s.a.close(channel);
+    s.a.close(other_end);
 }

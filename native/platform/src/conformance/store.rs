@@ -3,11 +3,11 @@
 use super::{Case, Stage};
 
 pub(super) const CASES: &[Case] = &[
-    ("the store answers, of any domain", store_answers),
-    ("a domain lives while nothing ends it", lives),
+    ("the store answers, of any domain", store_replies),
+    ("a domain lives while nothing ends it", stays_alive),
 ];
 
-fn store_answers(s: &mut Stage) {
+fn store_replies(s: &mut Stage) {
     for actor in [&s.a, &s.b, &s.c] {
         for domid in [actor.domid(), s.a.domid(), 0] {
             let home = actor.home(domid).unwrap();
@@ -16,7 +16,7 @@ fn store_answers(s: &mut Stage) {
     }
 }
 
-fn lives(s: &mut Stage) {
+fn stays_alive(s: &mut Stage) {
     for actor in [&s.a, &s.b, &s.c] {
         assert_eq!(actor.alive(), Ok(true));
     }
