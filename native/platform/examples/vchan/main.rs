@@ -23,9 +23,9 @@ use std::time::Instant;
 
 use channel::Channel;
 
-const MARK: u8 = 0xA5;
+const FILL: u8 = 0xA5;
 /// What the receiving side says when it is ready, and when it has everything.
-const WORD: [u8; 4] = *b"word";
+const READY: [u8; 4] = *b"word";
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -40,20 +40,20 @@ fn main() -> Result<()> {
         }
     };
     let (receive, transmit) = channel.rings();
-    say(&format!("rings {receive} {transmit}"))?;
+    print_line(&format!("rings {receive} {transmit}"))?;
     for line in lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        let said = match words[..] {
+        let result = match words[..] {
             ["end"] => return Ok(()),
-            [verb, size, count] => obey(&mut channel, verb, number(size)?, number(count)?)?,
+            [verb, size, count] => execute(&mut channel, verb, number(size)?, number(count)?)?,
             _ => return Err(Error::other(format!("what is {line:?}?"))),
         };
-        say(&said)?;
+        print_line(&result)?;
     }
     Ok(())
 }
 
-fn obey(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
+fn execute(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
     if size == 0 {
         return Err(Error::other("a message has a byte or more"));
     }
@@ -67,53 +67,53 @@ fn obey(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<
 }
 
 fn send(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
-    let message = vec![MARK; size];
-    hear(channel)?;
+    let message = vec![FILL; size];
+    expect_ready(channel)?;
     let began = Instant::now();
     for _ in 0..count {
         channel.send(&message)?;
     }
-    hear(channel)?;
+    expect_ready(channel)?;
     Ok(format!("took {}", began.elapsed().as_nanos()))
 }
 
 /// One call for each message, as the sender has. Taking what is there and splitting it was not compared.
 fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     for _ in 0..count {
         channel.recv(&mut message)?;
-        touch(&message)?;
+        check_message(&message)?;
     }
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     Ok("done".into())
 }
 
 /// The clock is read once for each round trip: under emulation that takes long.
 fn ask(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
-    let message = vec![MARK; size];
-    let mut answer = vec![0; size];
+    let message = vec![FILL; size];
+    let mut reply = vec![0; size];
     let mut samples = Vec::with_capacity(count);
-    hear(channel)?;
+    expect_ready(channel)?;
     let mut began = Instant::now();
     for _ in 0..count {
         channel.send(&message)?;
-        channel.recv(&mut answer)?;
+        channel.recv(&mut reply)?;
         let now = Instant::now();
         samples.push((now - began).as_nanos());
         began = now;
     }
-    touch(&answer)?;
-    let mut said = String::from("samples");
+    check_message(&reply)?;
+    let mut result = String::from("samples");
     for sample in samples {
-        write!(said, " {sample}").map_err(Error::other)?;
+        write!(result, " {sample}").map_err(Error::other)?;
     }
-    Ok(said)
+    Ok(result)
 }
 
 fn answer(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     for _ in 0..count {
         channel.recv(&mut message)?;
         channel.send(&message)?;
@@ -121,10 +121,10 @@ fn answer(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     Ok("done".into())
 }
 
-fn hear(channel: &mut Channel) -> Result<()> {
-    let mut word = WORD;
+fn expect_ready(channel: &mut Channel) -> Result<()> {
+    let mut word = READY;
     channel.recv(&mut word)?;
-    if word == WORD {
+    if word == READY {
         Ok(())
     } else {
         Err(Error::other("a word out of place"))
@@ -132,9 +132,9 @@ fn hear(channel: &mut Channel) -> Result<()> {
 }
 
 /// Right at both ends, which lie in different pages if it is large.
-fn touch(message: &[u8]) -> Result<()> {
+fn check_message(message: &[u8]) -> Result<()> {
     match message {
-        [MARK] | [MARK, .., MARK] => Ok(()),
+        [FILL] | [FILL, .., FILL] => Ok(()),
         _ => Err(Error::other("a message that is not what was sent")),
     }
 }
@@ -153,7 +153,7 @@ fn lines() -> mpsc::Receiver<String> {
     from
 }
 
-fn say(line: &str) -> Result<()> {
+fn print_line(line: &str) -> Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
