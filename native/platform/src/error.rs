@@ -87,6 +87,11 @@ impl Error {
         }
     }
 
+    /// `EINVAL`, for a request that cannot be made.
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Posix(Errno::INVAL), what)
+    }
+
     /// What the operating system answered to `doing`.
     pub fn posix(errno: Errno, doing: impl fmt::Display) -> Self {
         Self {

@@ -2,9 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
-
-use crate::{Error, ErrorKind, Gref, Pages};
+use crate::{Error, Gref, PAGE, Pages};
 
 /// Number of a domain, real or virtual.
 pub type Domid = u16;
@@ -18,10 +16,9 @@ pub(crate) fn check_domid(domid: Domid) -> Result<(), Error> {
     if domid <= DOMID_MAX {
         Ok(())
     } else {
-        Err(Error::new(
-            ErrorKind::Posix(Errno::INVAL),
-            format!("{domid} is not a domain: 0 to {DOMID_MAX}"),
-        ))
+        Err(Error::invalid(format!(
+            "{domid} is not a domain: 0 to {DOMID_MAX}"
+        )))
     }
 }
 
@@ -44,6 +41,20 @@ pub struct Notify {
     /// Local port of the event channel to ring. It must be one of this
     /// platform's, and open.
     pub port: u32,
+}
+
+impl Notify {
+    /// Checks what every platform demands: the byte lies in the first page, and the mapping is
+    /// writable.
+    pub(crate) fn check(self, access: Access) -> Result<(), Error> {
+        if self.offset >= PAGE {
+            Err(Error::invalid("the notify byte must be in the first page"))
+        } else if access == Access::ReadOnly {
+            Err(Error::invalid("the notify byte must be writable"))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// What [`EventChannel::acknowledge`] found.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
 
+use crate::xen::query;
 use crate::{Access, Ack, Domid, Error, EventChannel, Gref, Notify, PAGE, Pages, Platform};
 
 /// Names pages that an actor has mapped.
@@ -192,40 +192,11 @@ impl Actor for Member {
     fn home(&self, domid: Domid) -> Result<String, Error> {
         /// XS_GET_DOMAIN_PATH in xen/include/public/io/xs_wire.h.
         const GET_DOMAIN_PATH: u32 = 10;
-        let store = self.platform.xenbus()?;
-        let payload = format!("{domid}\0");
-        let mut request = Vec::new();
-        for word in [GET_DOMAIN_PATH, 1, 0, payload.len() as u32] {
-            request.extend_from_slice(&word.to_ne_bytes());
-        }
-        request.extend_from_slice(payload.as_bytes());
-        let posix = |errno| Error::posix(errno, "asking the store");
-        assert_eq!(write(&store, &request).map_err(posix)?, request.len());
-        let deadline = Instant::now() + super::SOON;
-        let mut reply = Vec::new();
-        loop {
-            let mut some = [0; 4096];
-            match read(&store, &mut some) {
-                Ok(0) => return Err(posix(Errno::PIPE)),
-                Ok(n) => reply.extend_from_slice(&some[..n]),
-                Err(Errno::AGAIN) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if !readable(PollFd::new(&store, PollFlags::IN), left) {
-                        return Err(posix(Errno::TIMEDOUT));
-                    }
-                }
-                Err(errno) => return Err(posix(errno)),
-            }
-            let Some((head, payload)) = reply.split_first_chunk::<16>() else {
-                continue;
-            };
-            let len = u32::from_ne_bytes([head[12], head[13], head[14], head[15]]);
-            if payload.len() >= len as usize {
-                assert_eq!(head[..4], GET_DOMAIN_PATH.to_ne_bytes(), "an error");
-                let path = payload.strip_suffix(b"\0").unwrap_or(payload);
-                return Ok(String::from_utf8_lossy(path).into_owned());
-            }
-        }
+        query(
+            &self.platform.xenbus()?,
+            GET_DOMAIN_PATH,
+            &domid.to_string(),
+        )
     }
 
     fn alive(&self) -> Result<bool, Error> {
@@ -263,9 +234,6 @@ fn extent(range: &str) -> (usize, usize) {
 }
 
 fn readable(fd: PollFd<'_>, limit: Duration) -> bool {
-    let limit = Timespec {
-        tv_sec: limit.as_secs() as i64,
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let limit = Timespec::try_from(limit).expect("a few seconds");
     poll(&mut [fd], Some(&limit)).expect("poll") > 0
 }

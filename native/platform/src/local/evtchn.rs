@@ -179,16 +179,10 @@ impl UnmapNotify {
         access: Access,
         evtchn: &Evtchn,
     ) -> Result<Self, Error> {
-        let invalid = |why: &str| Error::new(ErrorKind::Posix(Errno::INVAL), why);
-        if notify.offset >= crate::PAGE {
-            return Err(invalid("a notify byte has to be in the first page"));
-        }
-        if access == Access::ReadOnly {
-            return Err(invalid("a notify byte has to be writable"));
-        }
+        notify.check(access)?;
         let ends = evtchn
             .find(notify.port)
-            .ok_or_else(|| invalid("no such event channel to notify"))?;
+            .ok_or_else(|| Error::invalid("no such event channel to notify"))?;
         Ok(Self {
             offset: notify.offset,
             ends,

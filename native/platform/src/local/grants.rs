@@ -13,7 +13,7 @@ use super::proto::{
     self, FDS_MAX, MAP_REFS_MAX, Reply, Request, Run, SHARE_PAGES_MAX, page_of, share_of,
 };
 use super::service::Service;
-use crate::{Access, Domid, Error, ErrorKind, Gref, Pages};
+use crate::{Access, Domid, Error, Gref, Pages};
 
 /// Client of the hub's grant service.
 pub(super) struct Grants {
@@ -35,7 +35,7 @@ impl Grants {
         let count = u32::try_from(pages)
             .ok()
             .filter(|n| (1..=SHARE_PAGES_MAX).contains(n))
-            .ok_or_else(|| invalid(format!("cannot share {pages} pages at once")))?;
+            .ok_or_else(|| Error::invalid(format!("cannot share {pages} pages at once")))?;
         let (memfd, mapping) = memfd::create(pages, access)?;
         let share = Request::Share {
             peer,
@@ -62,7 +62,7 @@ impl Grants {
         unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         if refs.is_empty() {
-            return Err(invalid("cannot map no pages"));
+            return Err(Error::invalid("cannot map no pages"));
         }
         let failed = |errno| Error::posix(errno, "mapping a peer's pages");
         let mut mapping = Mapping::reserve(refs.len()).map_err(failed)?;
@@ -108,10 +108,6 @@ impl Grants {
             _ => Err(self.service.unexpected_reply()),
         }
     }
-}
-
-fn invalid(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Posix(Errno::INVAL), what)
 }
 
 /// How many references from the first can be asked for at once: a message holds

@@ -10,10 +10,9 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
     fstatfs, ftruncate, memfd_create,
 };
-use rustix::io::Errno;
 
 use super::mapping::Mapping;
-use crate::{Access, Error, ErrorKind, PAGE};
+use crate::{Access, Error, PAGE};
 
 /// `TMPFS_MAGIC` in linux/magic.h: what a memfd of ordinary pages lives on. One
 /// of huge pages answers `HUGETLBFS_MAGIC`; it can run dry at a page fault.
@@ -55,10 +54,9 @@ fn seals(peer: Access) -> SealFlags {
 /// `EINVAL`, saying what is wrong with it.
 pub fn check(memfd: impl AsFd, pages: usize, access: Access) -> Result<(), Error> {
     let refuse = |why| {
-        Err(Error::new(
-            ErrorKind::Posix(Errno::INVAL),
-            format!("refused to map a peer's memory: {why}"),
-        ))
+        Err(Error::invalid(format!(
+            "refused to map a peer's memory: {why}"
+        )))
     };
     // A file that cannot have seals answers EINVAL.
     let Ok(actual) = fcntl_get_seals(&memfd) else {

@@ -207,10 +207,7 @@ impl Service {
     fn wait(&self, what: PollFlags, deadline: Instant) -> Result<(), Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&self.socket, what)];
-        let limit = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let limit = Timespec::try_from(left).expect("a few seconds");
         match retry_on_intr(|| poll(&mut fds, Some(&limit))) {
             Ok(0) => Err(self.error(ErrorKind::Posix(Errno::TIMEDOUT), "did not answer in time")),
             Ok(_) => Ok(()),

@@ -14,7 +14,7 @@ use rustix::mm::ProtFlags;
 use super::errno;
 use super::library::{self, Logger};
 use super::missing::Missing;
-use crate::{Access, Domid, Error, ErrorKind, Gref, Notify, PAGE, Pages};
+use crate::{Access, Domid, Error, Gref, Notify, Pages};
 
 /// Pages in one call, 16 MiB. A request near the size of the whole grant table
 /// (32,768 entries) fails and leaves Linux's free list broken: after it no
@@ -240,7 +240,7 @@ impl Drop for Keeper {
 fn count(pages: usize) -> Result<u32, Error> {
     match pages {
         1..=PAGES_MAX => Ok(pages as u32),
-        _ => Err(invalid(format!(
+        _ => Err(Error::invalid(format!(
             "{pages} pages in one call: 1 to {PAGES_MAX}"
         ))),
     }
@@ -248,21 +248,20 @@ fn count(pages: usize) -> Result<u32, Error> {
 
 /// The C interface has a notify byte for a mapping of one page only.
 fn check_notify(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
-    match notify {
-        None => Ok(()),
-        Some(Notify { offset, .. }) if offset >= PAGE => {
-            Err(invalid("a notify byte has to be in the first page"))
-        }
-        Some(_) if pages != 1 => Err(invalid("a notify byte goes with one page on Xen")),
-        Some(_) if access == Access::ReadOnly => Err(invalid("a notify byte has to be writable")),
-        // The library takes all ones for "no event".
-        Some(Notify { port: u32::MAX, .. }) => Err(invalid("no such event channel to notify")),
-        Some(_) => Ok(()),
+    let Some(notify) = notify else {
+        return Ok(());
+    };
+    notify.check(access)?;
+    if pages != 1 {
+        return Err(Error::invalid(
+            "on Xen, only a mapping of one page can have a notify byte",
+        ));
     }
-}
-
-fn invalid(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Posix(Errno::INVAL), what)
+    // The library takes all ones for "no event".
+    if notify.port == u32::MAX {
+        return Err(Error::invalid("no such event channel to notify"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

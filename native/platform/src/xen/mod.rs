@@ -26,12 +26,14 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::platform::check_domid;
-use crate::{Access, Domid, Error, ErrorKind, EventChannel, Gref, Notify, Pages, Platform};
+use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
 use evtchn::Evtchn;
 use grants::Grants;
 
 pub use missing::Missing;
 pub use requirements::missing;
+#[cfg(feature = "conformance")]
+pub(crate) use store::query;
 
 /// Membership of the Xen domain that this process is in.
 pub struct Xen {
@@ -116,12 +118,9 @@ impl Xen {
     fn check_peer(&self, peer: Domid) -> Result<(), Error> {
         check_domid(peer)?;
         if peer == self.domid {
-            return Err(Error::new(
-                ErrorKind::Posix(Errno::INVAL),
-                format!(
-                    "domain {peer} is our own: on Xen a tube needs two (the local platform connects VMs of one)"
-                ),
-            ));
+            return Err(Error::invalid(format!(
+                "domain {peer} is this domain: on Xen a tube needs two (the local platform connects VMs of one)"
+            )));
         }
         Ok(())
     }

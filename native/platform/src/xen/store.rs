@@ -67,7 +67,7 @@ pub(super) fn domid() -> Result<Domid, Error> {
 }
 
 /// One request of one string on a connection that has seen none.
-fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
+pub(crate) fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
     let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
     let request = wire::request(operation, argument);
     // A device or a socket that has just been opened takes these few bytes whole.
@@ -97,10 +97,7 @@ fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Erro
 
 fn await_input(store: &OwnedFd, deadline: Instant) -> Result<(), Errno> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let left = Timespec {
-        tv_sec: left.as_secs() as i64,
-        tv_nsec: left.subsec_nanos().into(),
-    };
+    let left = Timespec::try_from(left).expect("a few seconds");
     match poll(&mut [PollFd::new(store, PollFlags::IN)], Some(&left)) {
         Ok(0) => Err(Errno::TIMEDOUT),
         Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ptr;
 
 use super::*;
+use crate::{ErrorKind, PAGE};
 
 thread_local! {
     /// What was called, in order; each test has its thread.
