@@ -1,33 +1,33 @@
-//! Why something could not be done.
+//! Errors of the platform and of the hub protocol.
 
 use std::fmt;
 
 use rustix::io::Errno;
 
-/// The kind of an [`Error`].
+/// What kind of failure an [`Error`] is, for programs. The hub protocol carries it as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The operating system or the hub said so.
+    /// An error number from the operating system or the hub.
     Posix(Errno),
     /// The hub speaks another version of the protocol.
     HubVersion,
-    /// Something answers that is not a hub, or no longer makes sense.
+    /// The process at the socket is not a hub, or broke the protocol.
     NotAHub,
     /// The connection to the hub has ended.
     HubGone,
-    /// Another process is that domain.
+    /// Another process is this domain already.
     DomidTaken,
-    /// The run directory is not one, or others could interfere with it.
+    /// The run directory is not a directory, or other users can write to it.
     BadRunDir,
     /// The other end of an event channel is closed.
     PeerGone,
 }
 
-/// First code of our own words in the hub protocol; below are error numbers.
+/// First code of the kinds that are not error numbers.
 const OWN_CODES: u32 = 0x1_0000;
 
 impl ErrorKind {
-    /// One lower-case word, fit to become an atom: a posix name or our own.
+    /// One lower-case word, suitable as an atom: a POSIX name or one of the names below.
     pub fn atom(self) -> &'static str {
         match self {
             Self::Posix(errno) => posix_name(errno),
@@ -40,7 +40,7 @@ impl ErrorKind {
         }
     }
 
-    /// The number that stands for this kind in an ERROR of the hub protocol.
+    /// The number for this kind in an ERROR message of the hub protocol.
     pub fn code(self) -> u32 {
         match self {
             Self::Posix(errno) => errno.raw_os_error().unsigned_abs(),
@@ -53,8 +53,8 @@ impl ErrorKind {
         }
     }
 
-    /// The kind for a number in an ERROR. Numbers that nobody has given a
-    /// meaning to become `EPROTO`, so that a newer hub can still refuse us.
+    /// The kind for a number in an ERROR message. Unknown numbers become `EPROTO`, so a newer hub
+    /// can still refuse us.
     pub fn from_code(code: u32) -> Self {
         match code {
             1..=4095 => Self::Posix(Errno::from_raw_os_error(code as i32)),
@@ -69,12 +69,12 @@ impl ErrorKind {
     }
 }
 
-/// A failure: its kind for programs, and one line for people.
+/// The one error type of this crate's operations: a kind for programs, and one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// For programs.
     pub kind: ErrorKind,
-    /// For people: what was being done and what came of it.
+    /// For people: what was attempted, and why it failed.
     pub what: String,
 }
 
@@ -87,12 +87,12 @@ impl Error {
         }
     }
 
-    /// `EINVAL`, for a request that cannot be made.
+    /// `EINVAL`: the arguments are not valid.
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::new(ErrorKind::Posix(Errno::INVAL), what)
     }
 
-    /// What the operating system answered to `doing`.
+    /// The error number of the operating system for `doing`.
     pub fn posix(errno: Errno, doing: impl fmt::Display) -> Self {
         Self {
             kind: ErrorKind::Posix(errno),
@@ -114,8 +114,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Names as Erlang has them. A number outside this list is an I/O error to the
-/// program; the person still reads the number in [`Error::what`].
+/// Names as Erlang spells them. Any other number becomes `eio`; [`Error::what`] still has its text.
 fn posix_name(errno: Errno) -> &'static str {
     macro_rules! names {
         ($($errno:ident $name:literal),* $(,)?) => {
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!(Error::posix(Errno::NOENT, "x").atom(), "enoent");
         assert_eq!(Error::posix(Errno::ACCESS, "x").atom(), "eacces");
         assert_eq!(Error::new(ErrorKind::DomidTaken, "x").atom(), "domid_taken");
-        // ENOTSUP and EOPNOTSUPP are one number on Linux.
+        // ENOTSUP and EOPNOTSUPP are the same number on Linux.
         assert_eq!(Error::posix(Errno::NOTSUP, "x").atom(), "enotsup");
     }
 }

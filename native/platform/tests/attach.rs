@@ -1,4 +1,4 @@
-//! Attaching: to what is there, to what is not, and to what is not a hub.
+//! Attaching to a hub, to no hub, and to something else.
 
 mod fake_hub;
 
@@ -22,7 +22,7 @@ fn refusal(run: &Path) -> Error {
     }
 }
 
-/// The error that one answer to HELLO leads to.
+/// The error of attaching if the hub replies to HELLO like this.
 fn answered(answer: fn(u32) -> Vec<u8>) -> Error {
     let hub = FakeHub::start(move |seq, _| Some(vec![(answer(seq), Vec::new())]));
     refusal(hub.run())
@@ -87,7 +87,7 @@ fn nobody_at_home_is_told_from_a_bad_directory() {
     let dir = run_dir();
     assert_eq!(refusal(&dir.path().join("missing")).atom(), "enoent");
     assert_eq!(refusal(dir.path()).atom(), "enoent");
-    // A socket that a killed hub has left behind.
+    // A socket left behind by a killed hub.
     drop(listener(
         &dir.path().join("hub.sock"),
         SocketType::SEQPACKET,
@@ -103,7 +103,7 @@ fn nobody_at_home_is_told_from_a_bad_directory() {
     }
     set_mode(dir.path(), 0o711);
     assert_eq!(refusal(dir.path()).atom(), "econnrefused");
-    // Only root can give a directory away.
+    // Only root can change a directory's owner.
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(dir.path(), Some(4242), None).unwrap();
         let error = refusal(dir.path());
@@ -183,7 +183,7 @@ fn descriptors_that_nobody_asked_for_are_closed() {
         Some(vec![(welcome().encode(seq), copies)])
     });
     let local = Local::attach(hub.run(), None).unwrap();
-    // The end of file says that the last copy is gone.
+    // The end of file shows that the last copy is closed.
     let mut fds = [PollFd::new(&read_end, PollFlags::IN)];
     let limit = Timespec {
         tv_sec: 5,

@@ -1,4 +1,5 @@
-//! A process that has run out of descriptors. Alone in its file: the limit is the process's.
+//! A process that has run out of descriptors. In a file of its own, because the limit is per
+//! process.
 
 mod fake_hub;
 
@@ -15,11 +16,11 @@ use tube_platform::local::fdpass::{receive, send};
 use tube_platform::local::proto::{FDS_MAX, Reply, Request};
 use tube_platform::{Error, Platform};
 
-/// Lets the process open `spare` more descriptors, while `f` runs.
+/// Runs `f` in a process that can open only `spare` more descriptors.
 fn with_spare<T>(spare: u64, f: impl FnOnce() -> T) -> T {
     let next = rustix::io::dup(std::io::stdin()).unwrap();
     let before = getrlimit(Resource::Nofile);
-    // Descriptors are given out from the lowest, so all below the next are taken.
+    // The lowest free descriptor is used first, so all below `next` are taken.
     let current = Some(next.as_raw_fd() as u64 + spare);
     drop(next);
     setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
@@ -77,10 +78,11 @@ fn more_than_the_receiver_wants() {
     assert!(receive(&receiver, &mut buffer, 1).unwrap().is_none());
 }
 
-/// The hub has made a port for us that we cannot use: it is given back.
+/// The hub has allocated a port that we cannot use: it is closed again.
 fn a_port_without_its_ends() {
     let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-    // The hub closes them when they are sent: up there that makes no room for us.
+    // The hub closes these after sending. With high numbers, that frees no descriptor below the
+    // limit.
     let ends = [read_end, write_end].map(|end| fcntl_dupfd_cloexec(end, 300).unwrap());
     let ends = Mutex::new(Some(ends));
     let hub = FakeHub::start(move |seq, request| {
@@ -97,7 +99,7 @@ fn a_port_without_its_ends() {
         })
     });
     let local = hub.attach();
-    // Once this is answered, the hub needs no further descriptor to serve us.
+    // After this reply, the hub needs no more descriptors to serve us.
     assert_eq!(local.evtchn_bind(3, 1).err().unwrap().atom(), "enoent");
     let error = with_spare(1, || local.evtchn_unbound(3)).err().unwrap();
     assert_eq!(error.atom(), "emfile");

@@ -1,4 +1,4 @@
-//! Event channels from a hub that has lost its wits, and conversations that go wrong.
+//! Event channels from a faulty hub, and connections that fail.
 
 mod fake_hub;
 
@@ -19,7 +19,7 @@ fn pipe(flags: PipeFlags) -> [OwnedFd; 2] {
     pipe_with(flags | PipeFlags::CLOEXEC).unwrap().into()
 }
 
-/// A hub that answers ALLOC with these, once.
+/// A hub that replies to ALLOC with these descriptors, once.
 fn hub_with(fds: Vec<OwnedFd>) -> FakeHub {
     let fds = Mutex::new(Some(fds));
     FakeHub::start(move |seq, request| {
@@ -60,7 +60,7 @@ fn only_pipe_ends_that_never_block_are_taken() {
         let local = hub.attach();
         let error = local.evtchn_unbound(3).err().expect(why);
         assert_eq!(error.kind, ErrorKind::NotAHub, "{why}");
-        // The port that came with it is given back.
+        // The port that came with them is closed.
         assert_eq!(hub.notice(), Some(Request::Close { port: PORT }), "{why}");
     }
 }
@@ -73,17 +73,17 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
     let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), PORT);
-    // More than the pipe holds: an event pending is an event pending.
+    // More than the pipe holds. A full pipe is a pending event.
     for _ in 0..70_000 {
         channel.notify().unwrap();
     }
     assert!(rustix::io::read(&heard, &mut [0; 8]).unwrap() > 0);
-    // A peer that rings without end costs a bounded amount per wake-up.
+    // Acknowledging costs a bounded amount even if the peer notifies without end.
     while rustix::io::write(&theirs, &[1; 512]).is_ok() {}
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     assert!(rustix::io::read(channel.fd(), &mut [0; 1]) == Ok(1));
     drop(theirs);
-    // What was rung before the end comes before the end.
+    // Notifications from before the end arrive before the end.
     let mut rounds = 0;
     while channel.acknowledge() == Ok(Ack::Open) {
         rounds += 1;
@@ -98,7 +98,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
     });
     drop(channel);
     assert_eq!(hub.notice(), Some(Request::Close { port: PORT }));
-    // Nor can a closed channel be named any more.
+    // A closed channel can no longer be named.
     let error = local.share(3, 1, tube_platform::Access::ReadWrite, late);
     assert_eq!(error.unwrap_err().atom(), "einval");
 }
@@ -113,7 +113,7 @@ fn a_reply_that_comes_too_late_is_given_back() {
                 let reply = |seq, port| Reply::Alloc { port }.encode(seq);
                 let mut held = held.lock().unwrap();
                 match held.take() {
-                    // The first is kept back until the second is asked for.
+                    // The first reply is held back until the second request.
                     None => {
                         *held = Some(reply(seq, 1));
                         Vec::new()
@@ -156,12 +156,12 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
     thread::scope(|scope| {
         let bind = scope.spawn(|| local.evtchn_bind(3, 1).err().unwrap().kind);
         asked.recv().unwrap();
-        // Returns although the bind has the connection; else nobody goes on.
+        // This must not wait for the bind, which holds the connection: otherwise the test hangs.
         drop(channel);
         go_on.send(()).unwrap();
         assert_eq!(bind.join().unwrap(), ErrorKind::NotAHub);
     });
-    // Told by the thread that had it, without anybody asking again.
+    // The thread that held the connection sent them. No further call was needed.
     let closed = [hub.notice(), hub.notice()];
     let close = |port| Some(Request::Close { port });
     assert!(closed.contains(&close(PORT)) && closed.contains(&close(PORT + 1)));
@@ -206,7 +206,7 @@ fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
         assert_eq!(error.kind, ErrorKind::HubGone);
     }
     drop(local);
-    // What is set up needs no hub.
+    // After set-up, a channel needs no hub.
     channel.notify().unwrap();
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     drop(channel);

@@ -1,4 +1,4 @@
-//! What a hostile sharer, or a hub that has lost its wits, can hand to a mapper.
+//! What a hostile sharer, or a faulty hub, can pass to a mapper.
 
 mod fake_hub;
 
@@ -60,7 +60,7 @@ fn what_is_not_an_ordinary_memfd_is_refused() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(2 * PAGE as u64).unwrap();
     refused(&file, Access::ReadWrite);
-    // On tmpfs, as a memfd is, but a file with a name.
+    // On tmpfs, like a memfd, but a file with a name.
     if let Ok(file) = tempfile::tempfile_in("/dev/shm") {
         file.set_len(2 * PAGE as u64).unwrap();
         refused(&file, Access::ReadWrite);
@@ -72,14 +72,14 @@ fn what_is_not_an_ordinary_memfd_is_refused() {
 
 #[test]
 fn huge_pages_are_refused() {
-    // 512 small pages are one huge one, which need not be there to be promised.
+    // 512 small pages are one huge page, which need not be reserved yet.
     match memfd(MemfdFlags::HUGETLB, 512, FINAL) {
         Ok(huge) => refused(huge, Access::ReadWrite),
         Err(errno) => eprintln!("no huge pages on this machine ({errno}): not tested"),
     }
 }
 
-/// What mapping two pages leads to if MAP is answered like this.
+/// The result of mapping two pages if the hub replies to MAP like this.
 fn mapped(access: Access, runs: Vec<Run>, fds: Vec<OwnedFd>) -> Result<Pages, Error> {
     let fds = Mutex::new(Some(fds));
     let hub = FakeHub::start(move |seq, request| {
@@ -118,8 +118,8 @@ fn a_mapping_cannot_be_shortened_by_its_sharer() {
         assert_eq!(ftruncate(&theirs, size), Err(Errno::PERM));
     }
     pwrite(&theirs, b"still", PAGE as u64).unwrap();
-    // SAFETY: the second of the two pages that `pages` has mapped; nobody
-    // writes them at this moment.
+    // SAFETY: the second of the two pages that `pages` has mapped; nothing writes them at this
+    // moment.
     let seen = unsafe { pages.ptr().add(PAGE).cast::<[u8; 5]>().read_volatile() };
     assert_eq!(&seen, b"still");
 }
@@ -128,7 +128,7 @@ fn a_mapping_cannot_be_shortened_by_its_sharer() {
 fn a_read_only_mapping_stays_so() {
     let memfd = ordinary(2, FINAL | SealFlags::FUTURE_WRITE);
     let pages = mapped(RO, vec![run(0, 0, 2, RO)], vec![memfd]).unwrap();
-    // SAFETY: only the protection of pages that `pages` holds is asked for.
+    // SAFETY: this only tries to change the protection of pages that `pages` holds.
     let writable = unsafe {
         rustix::mm::mprotect(
             pages.ptr().as_ptr().cast(),
@@ -166,11 +166,11 @@ fn the_checks_are_made_on_what_is_mapped() {
     assert_eq!(kind(mapped(RW, both(RW), short)), "einval");
     let file = vec![OwnedFd::from(tempfile::tempfile().unwrap())];
     assert_eq!(kind(mapped(RW, both(RW), file)), "einval");
-    // One good page first: the one that follows is looked at all the same.
+    // A valid page first: the next one is checked all the same.
     let mixed = vec![run(0, 0, 1, RW), run(1, 1, 1, RW)];
     let fds = vec![ordinary(2, FINAL), ordinary(1, FINAL)];
     assert_eq!(kind(mapped(RW, mixed, fds)), "einval");
-    // Granted for reading, asked for writing, and the other way round.
+    // Granted for reading and mapped for writing, and the reverse.
     let future_write = || vec![ordinary(2, FINAL | SealFlags::FUTURE_WRITE)];
     assert_eq!(kind(mapped(RW, both(RO), future_write())), "eacces");
     assert_eq!(
@@ -219,7 +219,7 @@ fn what_we_share_passes_the_check_that_we_make() {
         let write = pwrite(memfd, b"x", 0);
         assert_eq!(write.is_ok(), access == RW, "{write:?}");
         drop(pages);
-        // Letting go is told without being asked about.
+        // Dropping the pages sends the notice.
         let first_ref = gref(1, 0);
         assert_eq!(hub.notice(), Some(Request::Unshare { first_ref }));
     }
@@ -241,8 +241,8 @@ fn references_that_no_hub_gives_are_not_taken() {
     assert_eq!(error.kind, ErrorKind::NotAHub);
 }
 
-/// More is let go of than the connection holds while the hub does not read. Nothing blocks,
-/// nothing is lost, and all of it comes before what is asked next.
+/// More notices than the socket buffer holds, while the hub does not read. Nothing blocks, none is
+/// lost, and all arrive before the next request.
 #[test]
 fn much_is_let_go_of_while_the_hub_is_busy() {
     const SHARES: u32 = 2000;

@@ -1,4 +1,4 @@
-//! The hub protocol: what is encoded is decoded, and nothing else is.
+//! The hub protocol: what is encoded decodes to the same, and nothing else decodes.
 
 use proptest::prelude::*;
 use tube_platform::local::proto::{
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), op in 0u32..9) {
-        // Whatever is accepted says the same again when sent on.
+        // Whatever decodes, encodes and decodes to the same again.
         for op in [op, op | 0x8000_0000] {
             let bytes = [&op.to_le_bytes()[..], &bytes].concat();
             if let Ok((seq, request)) = Request::decode(&bytes) {
@@ -129,7 +129,7 @@ fn message(op: u32, fields: &[&[u8]]) -> Vec<u8> {
     [&op.to_le_bytes()[..], &7u32.to_le_bytes(), &fields.concat()].concat()
 }
 
-/// The bytes that another implementation has to produce.
+/// The bytes that any other implementation must produce.
 #[test]
 fn the_layout_is_the_documented_one() {
     let share = Request::Share {
@@ -199,7 +199,7 @@ fn impossible_fields_are_refused() {
     );
     assert_eq!(Request::decode(&message(0, &[])), Err(Malformed::Op(0)));
     assert_eq!(Request::decode(&message(8, &[])), Err(Malformed::Op(8)));
-    // A reply is not a request, nor the other way round.
+    // A reply is not a request, nor the reverse.
     assert_eq!(
         Request::decode(&message(0x8000_0005, &[one])),
         Err(Malformed::Op(0x8000_0005))
@@ -238,7 +238,7 @@ fn runs_outside_a_share_are_refused() {
     assert_eq!(reply([0, 0, 1, 2]), Err(Malformed::Field("access")));
 }
 
-/// Two versions that do not match must still be able to say so.
+/// Two versions that do not match must still be able to report it.
 #[test]
 fn another_version_is_recognised_whatever_follows() {
     let other = (VERSION + 1).to_le_bytes();
@@ -275,7 +275,7 @@ fn a_long_text_is_cut_between_characters() {
     };
     assert_eq!(error.what.len(), TEXT_MAX - 1);
     assert!(error.what.ends_with('é'));
-    // Nor does it matter to us what text a stranger sends.
+    // Any bytes are accepted as text.
     let broken = message(0x8000_0000, &[&2u32.to_le_bytes(), &[0xff; 4 * TEXT_MAX]]);
     assert!(matches!(Reply::decode(&broken), Ok((7, Reply::Error(_)))));
 }

@@ -1,18 +1,18 @@
-//! One end of a libxenvchan channel, for `bin/bench xen` to compare tubes with: the two halves of what
-//! bench/lib/work.ex does, in the same steps.
+//! One end of a libxenvchan channel, for `bin/bench xen` to compare with tubes. It does the same
+//! steps as the two halves of bench/lib/work.ex.
 //!
-//!     vchan offer PEER PATH BYTES     has rings of so many bytes made
-//!     vchan open PEER PATH            in the other domain, once the first has said its line
+//!     vchan offer PEER PATH BYTES     offers a channel with rings of BYTES bytes
+//!     vchan open PEER PATH            in the other domain, once the first has printed its line
 //!
-//! Says `rings RECEIVE TRANSMIT`, then does what its standard input says, a line each:
+//! Prints `rings RECEIVE TRANSMIT`, then executes the commands on its standard input, one per line:
 //!
-//!     send SIZE COUNT      messages, to an end that is told `take`; says `took NANOSECONDS`
-//!     take SIZE COUNT      says `done`
-//!     ask SIZE COUNT       round trips, with an end that is told `answer`; says the nanoseconds of each
-//!     answer SIZE COUNT    says `done`
-//!     end                  closes
+//!     send SIZE COUNT      sends messages to an end that executes `take`; prints `took NANOSECONDS`
+//!     take SIZE COUNT      prints `done`
+//!     ask SIZE COUNT       round trips with an end that executes `answer`; prints the time of each
+//!     answer SIZE COUNT    prints `done`
+//!     end                  closes the channel
 //!
-//! Should standard input end before, whatever it waits for, it ends too.
+//! It exits at the end of standard input, even if it is blocked in a call.
 
 mod channel;
 
@@ -24,7 +24,7 @@ use std::time::Instant;
 use channel::Channel;
 
 const FILL: u8 = 0xA5;
-/// What the receiving side says when it is ready, and when it has everything.
+/// Sent by the receiving side when it is ready, and when it has received everything.
 const READY: [u8; 4] = *b"word";
 
 fn main() -> Result<()> {
@@ -77,7 +77,8 @@ fn send(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     Ok(format!("took {}", began.elapsed().as_nanos()))
 }
 
-/// One call for each message, as the sender has. Taking what is there and splitting it was not compared.
+/// One call per message, as in the sender. Receiving all there is and splitting it was not
+/// measured.
 fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
     channel.send(&READY)?;
@@ -89,7 +90,7 @@ fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     Ok("done".into())
 }
 
-/// The clock is read once for each round trip: under emulation that takes long.
+/// Reads the clock once per round trip, because that is slow under emulation.
 fn ask(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let message = vec![FILL; size];
     let mut reply = vec![0; size];
@@ -131,7 +132,7 @@ fn expect_ready(channel: &mut Channel) -> Result<()> {
     }
 }
 
-/// Right at both ends, which lie in different pages if it is large.
+/// Checks both ends of the message, which lie in different pages if it is large.
 fn check_message(message: &[u8]) -> Result<()> {
     match message {
         [FILL] | [FILL, .., FILL] => Ok(()),
@@ -139,7 +140,8 @@ fn check_message(message: &[u8]) -> Result<()> {
     }
 }
 
-/// Those of standard input. A channel's calls wait without a limit, so its end ends everything.
+/// The lines of standard input. Calls on a channel block without a limit, so its end exits the
+/// process.
 fn lines() -> mpsc::Receiver<String> {
     let (to, from) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Who plays a domain in a case.
+//! Actors: the domains in a case.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,25 +10,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::xen::query;
 use crate::{Access, Ack, Domid, Error, EventChannel, Gref, Notify, PAGE, Pages, Platform};
 
-/// Names pages that an actor has mapped.
+/// Identifies pages that an actor has mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapped(pub u32);
 
-/// Names an event channel that an actor has open.
+/// Identifies an event channel that an actor has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Channel(pub u32);
 
-/// What an actor's process holds of the system.
+/// The system resources of an actor's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Open descriptors.
     pub descriptors: usize,
-    /// Shared mappings, and address space reserved for them.
+    /// Shared mappings, and reserved address space.
     pub mappings: usize,
 }
 
-/// The trait [`Platform`] in plain data: what a case can ask of a domain.
-/// Handles that are not open are a mistake of the case, and a panic.
+/// The trait [`Platform`] as plain data: the calls that a case can make in a domain. A handle that
+/// is not open is a bug in the case, and panics.
 #[allow(missing_docs)] // each is the call of the same name
 pub trait Actor {
     fn domid(&self) -> Domid;
@@ -48,7 +48,7 @@ pub trait Actor {
     ) -> Result<Mapped, Error>;
     /// Drops pages.
     fn unmap(&mut self, pages: Mapped);
-    /// Copies bytes out of pages.
+    /// Copies bytes from pages.
     fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8>;
     /// Copies bytes into pages.
     fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]);
@@ -57,16 +57,16 @@ pub trait Actor {
     /// Drops a channel.
     fn close(&mut self, channel: Channel);
     fn notify(&self, channel: Channel) -> Result<(), Error>;
-    /// `notify` so many times, until one fails.
+    /// Calls `notify` this many times, until one fails.
     fn notify_times(&self, channel: Channel, times: u32) -> Result<(), Error> {
         (0..times).try_for_each(|_| self.notify(channel))
     }
     fn acknowledge(&self, channel: Channel) -> Result<Ack, Error>;
-    /// Whether the descriptor becomes readable within this time.
+    /// Whether the descriptor becomes readable within the limit.
     fn wait(&self, channel: Channel, limit: Duration) -> bool;
-    /// A domain's home in the store, asked on a connection made for it.
+    /// A domain's home path, queried from xenstore on a new connection.
     fn home(&self, domid: Domid) -> Result<String, Error>;
-    /// Whether what gives us our domain is still there.
+    /// Whether the domain has not ended.
     fn alive(&self) -> Result<bool, Error>;
     fn footprint(&self) -> Footprint;
 }
@@ -80,7 +80,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Plays the domain that this membership is of.
+    /// Acts for the domain of this membership.
     pub fn new(platform: impl Platform + 'static) -> Self {
         Self {
             platform: Box::new(platform),
@@ -105,13 +105,13 @@ impl Member {
         (Channel(self.last), port)
     }
 
-    /// The bytes of pages, one atomic each: the other side may be writing.
+    /// The bytes of pages, as atomics: the other side may be writing.
     fn bytes(&self, pages: Mapped, offset: usize, len: usize) -> impl Iterator<Item = &AtomicU8> {
         let pages = &self.pages[&pages];
         assert!(offset + len <= pages.len());
         (offset..offset + len).map(|at| {
-            // SAFETY: inside the mapping, which the borrow of `pages` keeps; a
-            // case that pokes has mapped for writing.
+            // SAFETY: inside the mapping, which the borrow of `pages` keeps; a case that pokes has
+            // mapped for writing.
             unsafe { AtomicU8::from_ptr(pages.ptr().as_ptr().add(at)) }
         })
     }
@@ -210,9 +210,10 @@ impl Actor for Member {
             let mut words = line.split(' ');
             let range = words.next().unwrap_or_default();
             let access = words.next().unwrap_or_default();
-            // A single page without access is the guard of a thread's stack, which the C library keeps for
-            // the next thread. What ends at a multiple of `ARENA` is the rest of an arena of malloc's, of which it
-            // makes another where one thread begins before the last has quite ended.
+            // Ignore a single page without access, which is the guard page of a thread's stack: the
+            // C library keeps it for the next thread. Ignore a range that ends at a multiple of
+            // `ARENA`, which is the rest of a malloc arena: malloc adds one when a thread starts
+            // before the last has fully ended.
             let (size, end) = extent(range);
             access.ends_with('s') || access == "---p" && size > PAGE && !end.is_multiple_of(ARENA)
         };
@@ -223,10 +224,10 @@ impl Actor for Member {
     }
 }
 
-/// Of glibc's malloc (`HEAP_MAX_SIZE`), and its alignment.
+/// Size and alignment of a malloc arena in glibc (`HEAP_MAX_SIZE`).
 const ARENA: usize = 64 << 20;
 
-/// The length and the end of a range as `/proc/self/maps` has it.
+/// Length and end of an address range in `/proc/self/maps`.
 fn extent(range: &str) -> (usize, usize) {
     let address = |text| usize::from_str_radix(text, 16).unwrap_or(0);
     let (first, end) = range.split_once('-').unwrap_or_default();

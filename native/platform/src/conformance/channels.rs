@@ -26,13 +26,13 @@ const NOW: Duration = Duration::ZERO;
 fn pair(s: &mut Stage) -> (Channel, Channel) {
     let (ours, port) = s.a.unbound(s.b.domid()).unwrap();
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
-    // Binding itself may ring.
+    // Binding itself may send an event.
     drain(s.a.as_ref(), ours);
     drain(s.b.as_ref(), theirs);
     (ours, theirs)
 }
 
-/// Acknowledges until nothing is pending, within reason.
+/// Acknowledges until nothing is pending. Panics after too many rounds.
 fn drain(actor: &dyn Actor, channel: Channel) {
     for _ in 0..100_000 {
         if !actor.wait(channel, NOW) {
@@ -58,7 +58,7 @@ fn both_ways(s: &mut Stage) {
         check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
         check_notified(s.b.as_ref(), theirs, s.a.as_ref(), ours);
     }
-    // An acknowledgement with nothing pending does not block either.
+    // With nothing pending, acknowledging does not block either.
     assert_eq!(s.a.acknowledge(ours), Ok(Ack::Open));
     s.a.close(ours);
     s.b.close(theirs);
@@ -82,7 +82,7 @@ fn early_notification(s: &mut Stage) {
     if s.traits.keeps_early_notifications {
         assert!(s.b.wait(theirs, SOON));
     }
-    // Kept or lost, the next one is heard.
+    // Whether it was kept or lost, the next one arrives.
     drain(s.b.as_ref(), theirs);
     check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
     s.a.close(ours);
@@ -96,7 +96,7 @@ fn only_the_named_peer(s: &mut Stage) {
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
     let again = s.b.bind(s.a.domid(), port);
     s.refused(again, Errno::NOENT);
-    // The failed attempts have not touched it.
+    // The failed attempts have not affected the channel.
     drain(s.b.as_ref(), theirs);
     check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
     s.a.close(ours);
@@ -144,12 +144,12 @@ fn distinct(s: &mut Stage) {
     }
 }
 
-/// What an end sees after the other has closed.
+/// Checks one end after the other was closed.
 fn check_peer_gone(s: &Stage, actor: &dyn Actor, channel: Channel) {
     if s.traits.reports_peer_gone {
         assert!(actor.wait(channel, SOON), "not told");
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
-        // It stays so.
+        // The state is permanent.
         assert!(actor.wait(channel, NOW));
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
         let refusal = actor.notify(channel).unwrap_err();

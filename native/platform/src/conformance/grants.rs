@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[
     ("a domain may be its own peer", own_peer),
 ];
 
-/// Different in every page, so that a page in the wrong place shows.
+/// A pattern that differs in every page, so that a misplaced page is detected.
 fn stamp(page: usize, salt: u8) -> Vec<u8> {
     (0..32).map(|i| (page * 7 + i) as u8 ^ salt).collect()
 }
@@ -36,7 +36,7 @@ fn both_see_the_same(s: &mut Stage) {
     assert_eq!(refs.len(), 3);
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
     for page in 0..3 {
-        // Across the end of the page, where there is another.
+        // Across the page boundary, if a page follows.
         let at = page * PAGE + if page < 2 { PAGE - 16 } else { 0 };
         s.a.poke(ours, at, &stamp(page, 0));
         assert_eq!(s.b.peek(theirs, at, 32), stamp(page, 0));
@@ -73,7 +73,7 @@ fn only_the_named_peer(s: &mut Stage) {
         let intruder = s.c.map(s.a.domid(), &refs, access, None);
         s.refused(intruder, Errno::ACCESS);
     }
-    // Nor does it help to name another granter.
+    // Naming another granter does not help.
     let misdirected = s.b.map(s.c.domid(), &refs, RW, None);
     s.refused(misdirected, Errno::NOENT);
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
@@ -86,7 +86,7 @@ fn unknown_references(s: &mut Stage) {
     for wrong in [refs[1] + 1, refs[0] ^ 0x4000_0000, 0, Gref::MAX] {
         let alone = s.b.map(s.a.domid(), &[wrong], RW, None);
         s.refused(alone, Errno::NOENT);
-        // Among good ones as well.
+        // Among valid references as well.
         let among = s.b.map(s.a.domid(), &[refs[0], wrong], RW, None);
         s.refused(among, Errno::NOENT);
     }
@@ -105,7 +105,7 @@ fn any_order(s: &mut Stage) {
         }
         shared.push(ours);
     }
-    // Neighbours, gaps, backwards, and one left out.
+    // Adjacent, with gaps, backwards, and one omitted.
     let order = [5, 6, 0, 3, 2, 1, 7];
     let picked: Vec<Gref> = order.iter().map(|i| refs[*i]).collect();
     let theirs = s.b.map(s.a.domid(), &picked, RW, None).unwrap();
@@ -133,7 +133,7 @@ fn many_pages(s: &mut Stage) {
     s.a.unmap(ours);
 }
 
-/// More than one message can carry descriptors for, where those are the means.
+/// More shares than one message can carry descriptors, on a platform that passes descriptors.
 fn many_shares(s: &mut Stage) {
     let b = s.b.domid();
     let shares = s.rounds * 3 / 2;
@@ -189,7 +189,7 @@ fn sharer_unmaps(s: &mut Stage) {
     let (our_channel, port) = s.a.unbound(s.b.domid()).unwrap();
     let (their_channel, _) = s.b.bind(s.a.domid(), port).unwrap();
     let notify = Some(Notify { offset: 77, port });
-    // Ours is writable, whatever the peer may do.
+    // Our own mapping is always writable.
     let (ours, refs) = s.a.share(s.b.domid(), 1, RO, notify).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RO, None).unwrap();
     s.a.poke(ours, 76, &[1; 3]);
@@ -219,7 +219,7 @@ fn mapper_unmaps(s: &mut Stage) {
     s.b.close(their_channel);
 }
 
-/// Closing the channel before the pages that name it is allowed.
+/// A channel may be closed before the pages that name it.
 fn channel_first(s: &mut Stage) {
     let (channel, port) = s.a.unbound(s.b.domid()).unwrap();
     let notify = Some(Notify { offset: 0, port });

@@ -1,4 +1,4 @@
-//! Nothing is left behind, whichever way it ends.
+//! No resources leak, in whatever order things end.
 
 use super::{Case, Stage};
 use crate::{Access, Notify};
@@ -8,13 +8,13 @@ pub(super) const CASES: &[Case] = &[
     ("refusals leave nothing behind", refusals),
 ];
 
-/// Grows what grows once.
+/// Triggers all one-time allocations.
 pub(super) fn warm_up(s: &mut Stage) {
     round(s, 0);
     s.footprints();
 }
 
-/// A tube's worth of pages and bells, ended in every order there is.
+/// The pages and channels of one tube. `number` selects the order in which they end.
 fn round(s: &mut Stage, number: usize) {
     let (a, b) = (s.a.domid(), s.b.domid());
     let (our_channel, port) = s.a.unbound(b).unwrap();
@@ -22,7 +22,7 @@ fn round(s: &mut Stage, number: usize) {
     let (control, control_refs) = s.a.share(b, 1, Access::ReadWrite, notify).unwrap();
     let (data, data_refs) = s.a.share(b, 16, Access::ReadOnly, None).unwrap();
     if number.is_multiple_of(5) {
-        // Nobody came.
+        // The peer never binds.
         s.a.unmap(control);
         s.a.unmap(data);
         s.a.close(our_channel);

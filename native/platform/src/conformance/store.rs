@@ -1,4 +1,4 @@
-//! The store connection, and the life of a domain.
+//! The xenstore connection, and the lifetime of a domain.
 
 use super::{Case, Stage};
 

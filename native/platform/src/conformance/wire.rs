@@ -1,8 +1,7 @@
-//! Actors in other processes, perhaps of other machines: the calls of [`Actor`] as bytes.
+//! Actors in other processes, perhaps on other machines: the calls of [`Actor`] as bytes.
 //!
 //! A request is its length, the number of a call and its arguments; a reply is its length and the
-//! result. Numbers are little-endian. Both ends are of one build and one test, so what does not fit
-//! is a panic.
+//! result. Numbers are little-endian. Both ends come from one build, so malformed data panics.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -12,7 +11,7 @@ use std::time::Duration;
 use super::{Actor, Channel, Footprint, Mapped};
 use crate::{Access, Ack, Domid, Error, ErrorKind, Gref, Notify};
 
-/// Something that goes over the wire.
+/// A value in a request or a reply.
 trait Codec: Sized {
     fn encode(&self, bytes: &mut Vec<u8>);
     fn decode(bytes: &mut &[u8]) -> Self;
@@ -130,7 +129,7 @@ impl<T: Codec> Codec for Result<T, Error> {
     }
 }
 
-/// Bytes as they are.
+/// Bytes, encoded as they are.
 struct Bytes(Vec<u8>);
 
 impl Codec for Bytes {
@@ -212,10 +211,10 @@ const HOME: u8 = 12;
 const ALIVE: u8 = 13;
 const FOOTPRINT: u8 = 14;
 
-/// Does what the other end of the wire asks of `actor`, until that end is closed.
+/// Executes the requests of the other end on `actor`, until that end is closed.
 ///
 /// # Errors
-/// Of reading and writing.
+/// Those of reading and writing.
 pub fn serve(
     actor: &mut dyn Actor,
     from: &mut impl Read,
@@ -274,7 +273,7 @@ fn dispatch(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
     }
 }
 
-/// An actor that another program is, which [`serve`]s on its standard input and output.
+/// An actor in another program, which [`serve`]s on its standard input and output.
 pub struct Remote {
     child: Child,
     wire: RefCell<(std::process::ChildStdin, std::process::ChildStdout)>,
@@ -285,7 +284,7 @@ impl Remote {
     /// Starts the program.
     ///
     /// # Panics
-    /// If it does not start, or ends before it has said which domain it is.
+    /// If the program does not start, or exits before it has reported its domain.
     pub fn start(command: &mut Command) -> Remote {
         let mut child = command
             .stdin(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Becoming a domain: the run directory, its sockets and HELLO.
+//! Attaching to a domain: the run directory, its sockets and HELLO.
 
 use std::fs;
 use std::io;
@@ -16,17 +16,17 @@ use super::proto::{Reply, Request, VERSION};
 use super::service::{REPLY_TIMEOUT, Service};
 use crate::{Domid, Error, ErrorKind};
 
-/// What attaching gave us.
+/// The result of attaching.
 pub(super) struct Attached {
     pub(super) domid: Domid,
     /// The domain's own directory, absolute.
     pub(super) dir: PathBuf,
-    /// Open for as long as we are that domain.
+    /// The control connection. The domain lives as long as it is open.
     pub(super) control: OwnedFd,
 }
 
-/// Says HELLO at `<run>/hub.sock` or, where only one domain's directory is to
-/// be seen, at its `control.sock`.
+/// Sends HELLO to `<run>/hub.sock` or, if only one domain's directory is visible, to its
+/// `control.sock`.
 pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error> {
     let run = check_run_dir(run)?;
     let (control, own) = if socket_exists(&run, "hub.sock")? {
@@ -62,16 +62,16 @@ pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error
     })
 }
 
-/// Connects to a socket in the domain's directory. It comes non-blocking.
+/// Connects to a socket in the domain's directory. The result is non-blocking.
 pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, Error> {
     let path = dir.join(name);
     let failed = |errno| match errno {
-        // Another kind of socket listens there.
+        // The socket there is of another type.
         Errno::PROTOTYPE => Error::new(
             ErrorKind::NotAHub,
             format!("{} is not a hub's", path.display()),
         ),
-        // A backlog that stayed full until the time limit.
+        // The backlog stayed full until the time limit.
         Errno::AGAIN => Error::posix(
             Errno::TIMEDOUT,
             format_args!("connecting to {}", path.display()),
@@ -80,13 +80,13 @@ pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, 
     };
     let socket =
         socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
-    // The limit of a connect, too, on sockets of this family.
+    // For Unix sockets this also limits connect.
     set_socket_timeout(&socket, Timeout::Send, Some(REPLY_TIMEOUT)).map_err(failed)?;
     match SocketAddrUnix::new(&path) {
         Ok(address) => connect(&socket, &address).map_err(failed)?,
         Err(Errno::NAMETOOLONG) => {
-            // An address holds 107 bytes; reach a deeper directory through a
-            // descriptor of it.
+            // A socket address holds 107 bytes. Reach a longer path through a descriptor of the
+            // directory.
             let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
             let short = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
             let address = SocketAddrUnix::new(short).map_err(failed)?;
@@ -98,8 +98,8 @@ pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, 
     Ok(socket)
 }
 
-/// The directory, absolute, if nobody but its owner can put sockets there, and
-/// its owner is us or root.
+/// Resolves the directory, and checks that its owner is this user or root and that nobody else can
+/// create sockets in it.
 fn check_run_dir(run: &Path) -> Result<PathBuf, Error> {
     let refuse = |why: &str| {
         let what = format!("run directory {}: {why}", run.display());
@@ -107,7 +107,7 @@ fn check_run_dir(run: &Path) -> Result<PathBuf, Error> {
     };
     let (absolute, meta) = match fs::canonicalize(run).and_then(|p| Ok((fs::metadata(&p)?, p))) {
         Ok((meta, absolute)) => (absolute, meta),
-        // Missing: perhaps a hub has yet to make it.
+        // ENOENT included: the hub may not have created it yet.
         Err(error) => {
             return Err(io_error(
                 &error,

@@ -1,10 +1,9 @@
-//! Event channels made of two pipes, one for each direction.
+//! Event channels made of two pipes, one per direction.
 //!
-//! A bell is one byte. The hub makes the pipes and sets them non-blocking; each
-//! side holds the only description of its ends, so no peer can make ours block.
-//! (An eventfd would be one description for both sides, and `O_NONBLOCK` is a
-//! property of the description.) That nobody else holds an end is also what
-//! makes a peer's death an end of file.
+//! A notification is one byte. The hub creates the pipes and sets them non-blocking. Each side
+//! holds the only description of its ends, so no peer can make ours blocking. (An eventfd would be
+//! one description for both sides, and `O_NONBLOCK` is a property of the description.) Exclusive
+//! ends also turn a peer's death into an end of file.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,14 +16,14 @@ use super::proto::{Reply, Request};
 use super::service::Service;
 use crate::{Access, Ack, Domid, Error, ErrorKind, EventChannel};
 
-/// Bells taken in one acknowledgement. A peer that rings without end costs us
-/// one system call per wake-up all the same; what is left keeps us readable.
+/// Most notifications consumed per acknowledgement. A peer that notifies without end costs one
+/// system call per wake-up; the rest keeps the descriptor readable.
 const ACKNOWLEDGE_MAX: usize = 1024;
 
 /// Client of the hub's event channel service.
 pub(super) struct Evtchn {
     service: Service,
-    /// Channels that are open, for whoever is to ring one at its end.
+    /// The open channels by port, for unmap-notify.
     channels: Mutex<HashMap<u32, Weak<Ends>>>,
 }
 
@@ -58,7 +57,7 @@ impl Evtchn {
         }
     }
 
-    /// The channel open under this number.
+    /// The open channel with this port.
     pub(super) fn find(&self, port: u32) -> Option<Weak<Ends>> {
         self.channels().get(&port).cloned()
     }
@@ -92,7 +91,7 @@ impl Evtchn {
     }
 }
 
-/// Never blocking is the hub's to arrange and ours to rely on: look.
+/// Checks what the hub promises: a non-blocking end of a pipe.
 fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
     let pipe = fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     let flags = fcntl_getfl(fd).unwrap_or(OFlags::empty());
@@ -102,16 +101,16 @@ fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
 /// Our ends of the two pipes.
 pub(super) struct Ends {
     port: u32,
-    /// Read end: the peer's bells.
+    /// The peer's notifications arrive here.
     read_end: OwnedFd,
-    /// Write end: ours.
+    /// Our notifications leave here.
     write_end: OwnedFd,
 }
 
 impl Ends {
     pub(super) fn notify(&self) -> Result<(), Error> {
         match retry_on_intr(|| write(&self.write_end, &[1])) {
-            // A full pipe is an event pending.
+            // A full pipe means that an event is pending.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(Errno::PIPE) => Err(Error::new(
                 ErrorKind::PeerGone,
@@ -125,7 +124,7 @@ impl Ends {
         let mut buffer = [0; ACKNOWLEDGE_MAX];
         match retry_on_intr(|| read(&self.read_end, &mut buffer)) {
             Ok(0) => Ok(Ack::PeerGone),
-            // Bells first, the end of file at the next call: it stays.
+            // Notifications first; the next call reports the end of file.
             Ok(_) | Err(Errno::AGAIN) => Ok(Ack::Open),
             Err(errno) => Err(Error::posix(errno, "acknowledging")),
         }
@@ -164,16 +163,15 @@ impl Drop for Channel {
     }
 }
 
-/// A byte to zero and a bell to ring when pages go.
+/// What to do when a mapping ends: zero a byte and notify a channel.
 pub(super) struct UnmapNotify {
     pub(super) offset: usize,
-    /// Weak: a channel closed by then has told the peer by its end of file.
+    /// Weak: if the channel is closed by then, the peer has seen its end of file.
     ends: Weak<Ends>,
 }
 
 impl UnmapNotify {
-    /// Checks a notify byte against what Xen allows: page 0, a port of ours,
-    /// and a mapping that can be written.
+    /// Applies Xen's rules: the byte lies in page 0 of a writable mapping, and the port is ours.
     pub(super) fn new(
         notify: crate::Notify,
         access: Access,
@@ -191,7 +189,7 @@ impl UnmapNotify {
 
     pub(super) fn send(&self) {
         if let Some(ends) = self.ends.upgrade() {
-            // A peer that has gone does not need to be told.
+            // No notification is needed if the peer has gone.
             let _ = ends.notify();
         }
     }

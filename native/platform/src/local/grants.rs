@@ -1,4 +1,4 @@
-//! Shared pages: ours to hand out, and a peer's to map.
+//! Shared pages: granting our own, and mapping a peer's.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -110,8 +110,8 @@ impl Grants {
     }
 }
 
-/// How many references from the first can be asked for at once: a message holds
-/// so many, and its reply only so many memfds.
+/// How many references from the start one MAP can request: a message holds [`MAP_REFS_MAX`], and
+/// its reply [`FDS_MAX`] memfds.
 fn batch_len(refs: &[Gref]) -> usize {
     let mut shares = HashSet::new();
     refs.iter()
@@ -123,8 +123,7 @@ fn batch_len(refs: &[Gref]) -> usize {
         .count()
 }
 
-/// Each run with the references that it stands for; none if the runs are not
-/// exactly these pages in this order.
+/// Pairs each run with its references. None unless the runs are exactly these pages in this order.
 fn match_runs<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
     let mut matched = Vec::with_capacity(runs.len());
     for run in runs {
@@ -152,13 +151,13 @@ fn into_pages(
         unmap_notify,
         _grant: grant,
     };
-    // SAFETY: the mapping holds one page for each reference, all of them placed
-    // and readable, and the keeper owns it until it is dropped.
+    // SAFETY: the mapping holds one placed, readable page per reference, and the keeper owns it
+    // until it is dropped.
     unsafe { Pages::from_raw(ptr, refs, Box::new(keeper)) }
 }
 
-/// Undoes what made the pages, in the order that Xen's kernel does: byte, bell,
-/// mapping (the fields drop in this order), grant.
+/// Undoes the mapping in the order of Xen's kernel: byte, notification, mapping (by the order of
+/// the fields), grant.
 struct Keeper {
     mapping: Mapping,
     unmap_notify: Option<UnmapNotify>,
@@ -208,7 +207,7 @@ mod tests {
         let apart: Vec<Gref> = (0..300).map(|share| proto::gref(share, 0)).collect();
         assert_eq!(batch_len(&apart), FDS_MAX);
         assert_eq!(batch_len(&apart[..7]), 7);
-        // One share, seen again and again, comes with one descriptor.
+        // References to one share need one descriptor.
         assert_eq!(batch_len(&[5; 300]), 300);
     }
 

@@ -1,5 +1,5 @@
-//! The platform of one Linux host: domains are processes, and `tube-hub` plays
-//! hypervisor and xenstored for them.
+//! The platform of one Linux host: processes are the domains, and `tube-hub` acts as their
+//! hypervisor and xenstored.
 
 mod attach;
 mod evtchn;
@@ -25,9 +25,8 @@ use service::Service;
 
 /// Membership of a virtual domain.
 ///
-/// Dropping it leaves the domain at once, even while descriptors of
-/// [`life`](Platform::life) are open. Pages and channels that outlive it stay
-/// usable: after set-up nothing goes through the hub.
+/// Dropping it leaves the domain at once, even if descriptors of [`life`](Platform::life) are still
+/// open. Pages and channels that outlive it stay usable: after set-up they do not need the hub.
 pub struct Local {
     domid: Domid,
     /// The domain's own directory.
@@ -38,17 +37,15 @@ pub struct Local {
 }
 
 impl Local {
-    /// Becomes domain `domid`, or the lowest free one from 1, at the hub of a
-    /// run directory. `run` may also be one domain's own `dom<N>` directory,
-    /// for a process that sees no more than that.
+    /// Attaches to domain `domid`, or to the lowest free one from 1, at the hub of a run directory.
+    /// `run` may also be one domain's own `dom<N>` directory, for a process that sees only that.
     ///
     /// # Errors
-    /// - `BadRunDir`: not a directory, or one in which another user could have
-    ///   put the sockets.
-    /// - `ENOENT`, `ECONNREFUSED`: no hub runs there; one may be started.
-    /// - `NotAHub`, `HubVersion`, `HubGone`, `ETIMEDOUT`: something answers, or
-    ///   should have, but not as a hub of our version.
-    /// - `DomidTaken`; `EINVAL` for a domid that no domain can have.
+    /// - `BadRunDir`: not a directory, or one in which another user could have created the sockets.
+    /// - `ENOENT`, `ECONNREFUSED`: no hub runs there. You can start one.
+    /// - `NotAHub`, `HubVersion`, `HubGone`, `ETIMEDOUT`: the process at the socket is not a
+    ///   working hub of our version.
+    /// - `DomidTaken`; `EINVAL` for a number above [`DOMID_MAX`](crate::DOMID_MAX).
     pub fn attach(run: &Path, domid: Option<Domid>) -> Result<Self, Error> {
         domid.map_or(Ok(()), check_domid)?;
         let attach::Attached {
@@ -97,7 +94,7 @@ impl Platform for Local {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         check_domid(peer)?;
-        // Our own mapping is writable whatever the peer may do.
+        // Our own mapping is always writable.
         let unmap_notify = self.unmap_notify(notify, Access::ReadWrite)?;
         self.grants.share(peer, pages, access, unmap_notify)
     }
@@ -136,8 +133,8 @@ impl Platform for Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // Closing our descriptor would leave the domain alive through others of
-        // the same connection. A hub that is gone already is no failure.
+        // Closing our descriptor is not enough: others of the same connection would keep the domain
+        // alive. An error means that the hub has gone already.
         let _ = shutdown(&self.control, Shutdown::Both);
     }
 }

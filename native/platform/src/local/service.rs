@@ -1,4 +1,4 @@
-//! One connection to the hub: requests and their replies, in bounded time.
+//! One connection to the hub, with requests and their replies in bounded time.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,28 +12,27 @@ use super::fdpass::{self, Packet};
 use super::proto::{MESSAGE_MAX, Reply, Request};
 use crate::{Error, ErrorKind};
 
-/// How long a hub may take to answer. It answers from memory; a hub that needs
-/// longer is stopped or gone.
+/// Time limit for a reply. The hub replies from memory; a slower one is stopped or gone.
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection for one kind of request.
 pub(super) struct Service {
-    /// For people: which service this is.
+    /// The service's name in error texts.
     name: &'static str,
-    /// Non-blocking; what waits is `poll`, with a limit.
+    /// Non-blocking. Waiting is done in `poll`, with a time limit.
     socket: OwnedFd,
     session: Mutex<Session>,
-    /// Notices not sent yet. Held for moments only, so that letting go of
-    /// something never waits for a request under way.
+    /// Notices not sent yet. This lock is only held briefly, so that releasing never waits for a
+    /// request in flight.
     notices: Mutex<VecDeque<Request>>,
 }
 
-/// State of the conversation, held by whoever's session it is.
+/// State of the connection. A thread holds its lock for the length of a request.
 struct Session {
     seq: u32,
-    /// Requests given up on, whose replies may still come.
+    /// Requests given up after a timeout or an error, whose replies may still come.
     abandoned: Vec<u32>,
-    /// The hub has gone or made no sense: every further call fails like this.
+    /// The hub has gone or broke the protocol: every further call fails with this.
     broken: Option<ErrorKind>,
     buffer: Box<[u8]>,
 }
@@ -54,13 +53,13 @@ impl Service {
         }
     }
 
-    /// The socket, the conversation being over.
+    /// Ends the service and returns its socket.
     pub(super) fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
-    /// Sends a request and waits for its reply, [`REPLY_TIMEOUT`] at most, waiting
-    /// for our session included. An ERROR comes back as the error it carries.
+    /// Sends a request and waits for its reply, for [`REPLY_TIMEOUT`] at most, including
+    /// the wait for the session. An ERROR becomes the error that it carries.
     pub(super) fn call(
         &self,
         request: &Request,
@@ -73,7 +72,7 @@ impl Service {
             None => self.exchange(&mut session, request, fds, deadline),
         };
         drop(session);
-        // What was let go of meanwhile could not be told while we had the session.
+        // Other threads could not send their notices while this one held the session.
         self.send_notices();
         match result? {
             (Reply::Error(error), _) => Err(error),
@@ -81,15 +80,15 @@ impl Service {
         }
     }
 
-    /// Sends a notice when that can be done without waiting: now, or by
-    /// whoever has the session, or before the next request.
+    /// Sends a notice as soon as that does not block: now, by the thread that holds the session, or
+    /// before the next request.
     pub(super) fn send_notice(&self, notice: Request) {
         debug_assert!(!notice.has_reply());
         lock(&self.notices).push_back(notice);
         self.send_notices();
     }
 
-    /// A reply that does not answer what was asked.
+    /// The error for a reply of the wrong kind.
     pub(super) fn unexpected_reply(&self) -> Error {
         self.error(
             ErrorKind::NotAHub,
@@ -104,7 +103,7 @@ impl Service {
         fds: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        // First what was let go of: its room may be what this asks for.
+        // Notices first: this request may need what they release.
         while !self.flush(session) {
             self.wait(PollFlags::OUT, deadline)?;
         }
@@ -158,8 +157,7 @@ impl Service {
         }
     }
 
-    /// Nobody will use what this reply has given us: it came too late, or
-    /// without its descriptors.
+    /// Releases what a reply brought too late, or without its descriptors.
     fn release(&self, reply: Reply) {
         let notice = match reply {
             Reply::Share { first_ref } => Request::Unshare { first_ref },
@@ -169,9 +167,9 @@ impl Service {
         lock(&self.notices).push_back(notice);
     }
 
-    /// Sends notices as long as it is nobody else's session.
+    /// Sends notices while no other thread holds the session.
     fn send_notices(&self) {
-        // Look again after each session: whoever found it taken has relied on us.
+        // Check again after each round: a thread that found the session locked relies on this one.
         while !lock(&self.notices).is_empty() {
             let Ok(mut session) = self.session.try_lock() else {
                 return;
@@ -182,11 +180,10 @@ impl Service {
         }
     }
 
-    /// Sends notices without waiting. False if some have to stay.
+    /// Sends notices without blocking. False if some could not be sent.
     fn flush(&self, session: &mut Session) -> bool {
         let mut notices = lock(&self.notices);
         if session.broken.is_some() {
-            // Nobody is left who would want to know.
             notices.clear();
         }
         while let Some(notice) = notices.front() {
@@ -194,7 +191,7 @@ impl Service {
             match fdpass::send(&self.socket, &notice.encode(session.seq), &[]) {
                 Ok(()) => drop(notices.pop_front()),
                 Err(Errno::AGAIN) => return false,
-                // The hub has gone, and with it what it kept for us.
+                // The hub has gone, and all that it held for us.
                 Err(_) => {
                     session.broken = Some(ErrorKind::HubGone);
                     notices.clear();
@@ -215,12 +212,12 @@ impl Service {
         }
     }
 
-    /// What a failed system call means for the conversation.
+    /// The error for a failed system call. Marks the session as broken if it cannot continue.
     fn io_error(&self, session: &mut Session, errno: Errno) -> Error {
         let (kind, what) = match errno {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => (ErrorKind::HubGone, "has closed"),
             Errno::MSGSIZE => (ErrorKind::NotAHub, "sent more than is allowed"),
-            // Out of descriptors or memory: the next request may fare better.
+            // Out of descriptors or memory: the next request may succeed.
             errno => return Error::posix(errno, format_args!("asking the hub for {}", self.name)),
         };
         session.broken = Some(kind);
@@ -238,8 +235,7 @@ impl AsFd for Service {
     }
 }
 
-/// A panic under these locks leaves nothing half done that a later holder could
-/// trip over.
+/// Ignores poisoning: a panic under these locks leaves no inconsistent state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,15 +1,15 @@
-//! The report of one thing that a Xen domain needs and this machine lacks.
+//! Reports one thing that a Xen domain with tubes needs and this machine lacks.
 
 use std::fmt;
 
-/// One thing that is missing.
+/// One missing requirement of a Xen domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// One lower-case word, fit to become an atom: `no_xenbus`, `no_gntalloc`,
-    /// `no_gntdev`, `no_evtchn`, `no_libxengnttab`, `no_libxenevtchn`, or
-    /// `eacces` for a device that is there and not for us.
+    /// One lower-case word, suitable as an atom: `no_xenbus`, `no_gntalloc`, `no_gntdev`,
+    /// `no_evtchn`, `no_libxengnttab`, `no_libxenevtchn`, or `eacces` for a device that this user
+    /// may not open.
     pub word: &'static str,
-    /// What it is, and the cure.
+    /// What is missing, and how to fix it.
     pub what: String,
 }
 

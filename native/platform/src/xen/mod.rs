@@ -1,13 +1,13 @@
 //! A real domain: grants, event channels and xenstore of the hypervisor below.
 //!
-//! The Xen Project's own C libraries do the work, loaded when somebody attaches,
-//! so this builds and its tests run where there is no Xen. Three things differ
-//! from the local platform by nature:
+//! The Xen Project's own C libraries do the work. They are loaded when a process attaches, so this
+//! module builds, and its tests run, on a machine without Xen. Three things differ from the local
+//! platform:
 //!
-//! - A domain is not its own peer: mapping one's own grant crashes Linux.
-//! - Nothing tells that the other end of an event channel has closed; the byte
-//!   that unmap-notify zeroes does, and for a destroyed domain xenstore.
-//! - A notify byte goes with a mapping of one page.
+//! - A domain cannot be its own peer: mapping one's own grant crashes Linux.
+//! - Nothing reports that the other end of an event channel has closed. The byte that unmap-notify
+//!   zeroes shows it, and for a destroyed domain xenstore does.
+//! - Only a mapping of one page can have a notify byte.
 
 mod evtchn;
 mod grants;
@@ -40,23 +40,23 @@ pub struct Xen {
     domid: Domid,
     grants: Arc<Grants>,
     evtchn: Evtchn,
-    /// The read end comes to its end of file when the write end goes, with us.
-    /// A hypervisor does not go before its domains, so nothing else ends it.
+    /// The read end reaches its end of file when the write end is closed, with this value. A
+    /// hypervisor does not end before its domains, so nothing else ends it.
     life: OwnedFd,
     _alive: OwnedFd,
 }
 
-/// Why this process cannot be a Xen domain's.
+/// The error of [`Xen::attach`]: it lists all that is missing, so that you can fix it in one go.
 #[derive(Clone, Debug)]
 pub enum AttachError {
-    /// These things are missing, at least one.
+    /// At least one of the requirements is missing.
     Missing(Vec<Missing>),
-    /// All is there, and something failed all the same.
+    /// Nothing is missing, but a call failed.
     Failed(Error),
 }
 
 impl AttachError {
-    /// One lower-case word, fit to become an atom.
+    /// One lower-case word, suitable as an atom.
     pub fn atom(&self) -> &'static str {
         match self {
             Self::Missing(all) => all.first().map_or("enodev", |first| first.word),
@@ -94,11 +94,10 @@ impl From<Error> for AttachError {
 }
 
 impl Xen {
-    /// Takes this process for one of the domain that it runs in.
+    /// Attaches this process to the domain that it runs in.
     ///
     /// # Errors
-    /// What is missing, all of it at once, so that one need not find out piece
-    /// by piece; else what the system said.
+    /// All that is missing; otherwise the error of the operating system.
     pub fn attach() -> Result<Self, AttachError> {
         let missing = missing();
         if !missing.is_empty() {

@@ -1,21 +1,21 @@
-//! A thread between the store's device and whoever reads and writes it.
+//! A thread between xenstore's device and its client.
 //!
-//! `/dev/xen/xenbus` knows no non-blocking write: WATCH and UNWATCH are done by the
-//! kernel within it, which takes a round trip to xenstored (`xenbus_file_write` in
-//! drivers/xen/xenbus/xenbus_dev_frontend.c), and no poll says when. So the one side
-//! gets a socket, which never makes it wait, and a thread of ours the device.
+//! `/dev/xen/xenbus` has no non-blocking write: the kernel processes WATCH and UNWATCH within the
+//! write, which takes a round trip to xenstored (`xenbus_file_write` in
+//! drivers/xen/xenbus/xenbus_dev_frontend.c), and poll does not tell when a write would block. So
+//! the client gets a socket, which never blocks it, and a thread of ours writes the device.
 //!
-//! The device also wants no more than one message in a write, and drops what follows
-//! it. So it gets them one by one, however they come.
+//! The device accepts one message per write and discards any bytes after it. The relay writes
+//! messages one by one, however they arrive.
 //!
-//! Nor does it want a second request before the first is answered (`lib/tube/xenstore/transport.ex`
-//! tells what it does then), while whoever asks need not wait: what has come is sent in
-//! turn. Answers are held back while the next question is under way, a few at most, so
-//! that who has asked ten things is woken once.
+//! The device must not get a second request before it has replied to the first
+//! (`lib/tube/xenstore/transport.ex` says why). The client need not wait for that: the relay queues
+//! its requests. It holds replies back while the next request is in flight, up to a limit, so that
+//! a client with ten requests wakes up once.
 //!
-//! And what the kernel refuses by itself, a watch above all, is the result of the write,
-//! not a reply. Here it becomes the reply that xenstored would give, so that a domain
-//! without a watch left to it keeps its connection.
+//! When the kernel itself rejects a request, above all a watch, the error is the result of the
+//! write and not a reply. The relay turns it into the reply that xenstored would send, so that a
+//! domain without watches left keeps its connection.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
@@ -25,13 +25,12 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::wire::{HEADER, PAYLOAD_MAX, WATCH_EVENT, error_reply, message_len};
 use crate::Error;
 
-/// Answers that wait for one another. A single caller's, mostly; somebody else's waits
-/// for as many round trips at the most.
+/// Most replies to hold back. They usually belong to one caller; another caller's reply is delayed
+/// by this many round trips at most.
 const BATCH_MAX: usize = 8;
 
-/// Takes a device, and gives a non-blocking socket in its place. Each ends with the
-/// other: to close the socket closes the device, which ends its watches and
-/// transactions.
+/// Wraps a device in a non-blocking socket. Each ends with the other: closing the socket closes the
+/// device, which ends its watches and transactions.
 pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
     let failed = |errno| Error::posix(errno, "a way to the store");
     let flags = SocketFlags::CLOEXEC;
@@ -41,16 +40,15 @@ pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
     std::thread::Builder::new()
         .name("tube-xenbus".into())
         .spawn(move || {
-            // Either end of file, or an error that the store's client can only answer
-            // by a new connection.
+            // Either an end of file, or an error after which the client must reconnect anyway.
             _ = run(&device, &ours);
         })
         .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
     Ok(theirs)
 }
 
-/// Both ways until one of them ends. The device is read when it has something: its
-/// descriptor is non-blocking. Writes block, which is what this thread is for.
+/// Relays in both directions until one of them ends. Reads of the device do not block. Writes do,
+/// which is why this is a thread.
 fn run(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
     let mut traffic = Traffic::default();
     let mut buffer = [0; HEADER + PAYLOAD_MAX];
@@ -81,27 +79,27 @@ fn run(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
                 traffic.refused(&request, name);
             }
         }
-        // A client that does not read holds up no one but itself.
+        // This blocks if the client does not read, which delays nobody else.
         if let Some(replies) = traffic.take_replies() {
             write_all(socket, &replies)?;
         }
     }
 }
 
-/// What is on its way.
+/// The messages in transit.
 #[derive(Default)]
 struct Traffic {
-    /// From the client, not yet sent. As many as its window lets it ask.
+    /// From the client, not sent yet. The client's window limits them.
     requests: Vec<u8>,
-    /// From the device, up to the end of a message.
+    /// From the device: an incomplete message.
     partial: Vec<u8>,
-    /// For the client: whole messages.
+    /// For the client: complete messages.
     replies: Vec<u8>,
-    /// Answers among them.
+    /// How many of them are replies.
     reply_count: usize,
-    /// A watch event is among them, for which nobody has asked.
+    /// One of them is a watch event, which replies to no request.
     has_event: bool,
-    /// The device has a request that it has not answered.
+    /// The device has not replied to the last request.
     in_flight: bool,
 }
 
@@ -120,7 +118,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// The next request, if it may be sent now. It counts as sent.
+    /// The next request, if it may be sent now. It counts as in flight.
     fn next(&mut self) -> Result<Option<Vec<u8>>, Errno> {
         if self.in_flight {
             return Ok(None);
@@ -138,7 +136,7 @@ impl Traffic {
         self.replies.extend_from_slice(&error_reply(request, name));
     }
 
-    /// What the client is to be told now.
+    /// The messages to send to the client now.
     fn take_replies(&mut self) -> Option<Vec<u8>> {
         let due = self.has_event || !self.in_flight || self.reply_count >= BATCH_MAX;
         if !due || self.replies.is_empty() {
@@ -150,7 +148,7 @@ impl Traffic {
     }
 }
 
-/// What xenstored calls an error, if it is one of a request and not of the connection.
+/// xenstored's name for an error of a request. None for an error of the connection.
 fn error_name(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::INVAL => "EINVAL",
@@ -189,7 +187,8 @@ mod tests {
         [words.as_flattened(), payload].concat()
     }
 
-    /// A device that kernel what each write of it was, and the client's side.
+    /// The kernel's side of a device, which receives each write as one datagram, and the client's
+    /// side.
     fn pair() -> (UnixDatagram, UnixStream) {
         let (device, kernel) = UnixDatagram::pair().unwrap();
         kernel.set_read_timeout(LIMIT).unwrap();
@@ -243,7 +242,7 @@ mod tests {
         let all = [message(2, b"/a\0"), message(2, b"/b\0")];
         client.write_all(&all.concat()).unwrap();
         assert_eq!(device_write(&kernel), all[0]);
-        // An event is no reply, and does not wait for one.
+        // An event is not a reply, and is not held back.
         let event = message(WATCH_EVENT, b"/path\0token\0");
         kernel.send(&event).unwrap();
         assert_eq!(received_by(&client, event.len()), event);
@@ -270,7 +269,7 @@ mod tests {
             assert_eq!(device_write(&kernel), request);
             kernel.send(&reply).unwrap();
         }
-        // The last one is not answered.
+        // The last request gets no reply.
         assert_eq!(device_write(&kernel), request);
         let all = reply.repeat(BATCH_MAX);
         assert_eq!(received_by(&client, all.len()), all);
@@ -303,8 +302,7 @@ mod tests {
         assert_eq!(received_by(&client, reply.len()), reply);
     }
 
-    /// An eventfd takes no eight bytes that are all ones (EINVAL), which a type and a
-    /// number can be.
+    /// An eventfd rejects eight bytes of ones (EINVAL), which a message's type and req_id can be.
     #[test]
     fn what_the_device_refuses_is_answered_and_the_connection_lives() {
         use rustix::event::{EventfdFlags, eventfd};
@@ -324,7 +322,7 @@ mod tests {
         }
     }
 
-    /// A device whose write takes its time is a datagram queue that is full.
+    /// A full datagram queue acts as a device whose write blocks.
     #[test]
     fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
         let (device, kernel) = UnixDatagram::pair().unwrap();
@@ -353,7 +351,7 @@ mod tests {
     fn each_side_ends_with_the_other() {
         let (kernel, client) = pair();
         drop(client);
-        // A datagram socket tells of the other's end to who sends.
+        // Sending on a datagram socket fails once the other end is closed.
         while kernel.send(b"x").is_ok() {}
 
         let (device, far) = UnixStream::pair().unwrap();

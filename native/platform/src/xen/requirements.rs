@@ -1,4 +1,4 @@
-//! What a machine lacks to be a Xen domain with tubes, in words that one can act on.
+//! What a Xen domain with tubes needs, and which of it this machine lacks.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, retry_on_intr};
@@ -8,7 +8,7 @@ use super::grants::Grants;
 use super::missing::Missing;
 use super::store;
 
-/// The devices: path, our word for its absence, the cure.
+/// The devices: path, word for its absence, fix.
 const DEVICES: [(&str, &str, &str); 3] = [
     (
         "/dev/xen/gntalloc",
@@ -27,10 +27,10 @@ const DEVICES: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// The driver of xenbus is no module: Linux has it in itself where it knows Xen.
+/// The xenbus driver is not a module: a kernel with Xen support has it built in.
 const NO_DOMAIN: &str = "this is not a Xen domain, or its /dev is not the kernel's";
 
-/// Everything that is missing here; nothing if tubes are possible.
+/// All that is missing on this machine. Empty if tubes can be opened.
 pub fn missing() -> Vec<Missing> {
     let mut all = Vec::new();
     if let Err(error) = store::connection() {
@@ -63,7 +63,7 @@ fn missing_device(errno: Errno, path: &str, word: &'static str, cure: &str) -> M
                 path.rsplit('/').next().unwrap_or_default()
             ),
         },
-        // The driver is there and says no: this kernel is not in a Xen domain.
+        // The driver is loaded but refuses: this kernel does not run in a Xen domain.
         Errno::NODEV | Errno::NOENT | Errno::NXIO => Missing {
             word,
             what: format!("{path} is not there: {cure}"),

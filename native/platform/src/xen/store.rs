@@ -1,4 +1,4 @@
-//! The way to xenstored: the kernel's device, or the daemon's socket in domain 0.
+//! Connections to xenstored: through the kernel's device, or the daemon's socket in domain 0.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,15 @@ use super::relay::relay;
 use super::wire::{self, HEADER, PAYLOAD_MAX, READ};
 use crate::{DOMID_MAX, Domid, Error};
 
-/// The kernel's device: for every domain.
+/// The kernel's device, which every domain has.
 pub(super) const DEVICE: &str = "/dev/xen/xenbus";
-/// The daemon's socket, where it runs; the second is its older place.
+/// Paths of the daemon's socket in domain 0; the second is the older one.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
-/// How long xenstored may take to say who we are.
+/// Time limit for a reply to [`query`].
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A new connection, non-blocking.
+/// Opens a non-blocking connection.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
     match connect_to_store()? {
         Transport::Device(device) => relay(device),
@@ -28,14 +28,14 @@ pub(super) fn connection() -> Result<OwnedFd, Error> {
     }
 }
 
-/// What there is. On the device some writes block.
+/// A connection to xenstored. Some writes to the device block.
 enum Transport {
     Device(OwnedFd),
     Socket(OwnedFd),
 }
 
-/// The device first: it is what a domain that is not 0 has, and in domain 0 it
-/// needs no daemon in the same file system.
+/// Tries the device first: only it exists outside domain 0, and in domain 0 it works without access
+/// to the daemon's file system.
 fn connect_to_store() -> Result<Transport, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let device = retry_on_intr(|| open(DEVICE, flags, Mode::empty()));
@@ -56,7 +56,7 @@ fn dial(path: &str) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Which domain this is: the toolstack writes it to the domain's own `domid`.
+/// The domid of this domain, which the toolstack writes to the node `domid`.
 pub(super) fn domid() -> Result<Domid, Error> {
     let (Transport::Device(store) | Transport::Socket(store)) = connect_to_store()?;
     let text = query(&store, READ, "domid")?;
@@ -66,11 +66,11 @@ pub(super) fn domid() -> Result<Domid, Error> {
         .ok_or_else(|| wire::unexpected(format!("domid is {text:?}")))
 }
 
-/// One request of one string on a connection that has seen none.
+/// Sends one request with one string on a fresh connection, and returns the value of the reply.
 pub(crate) fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
     let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
     let request = wire::request(operation, argument);
-    // A device or a socket that has just been opened takes these few bytes whole.
+    // A newly opened device or socket accepts these few bytes in one write.
     if write(store, &request).map_err(posix)? != request.len() {
         return Err(posix(Errno::IO));
     }

@@ -1,4 +1,4 @@
-//! The calls that reach the library, seen by functions that stand in for it.
+//! The calls that reach the library, observed by fake functions.
 
 use std::cell::RefCell;
 use std::ptr;
@@ -7,9 +7,9 @@ use super::*;
 use crate::{ErrorKind, PAGE};
 
 thread_local! {
-    /// What was called, in order; each test has its thread.
+    /// The calls made, in order. Each test has a thread of its own.
     static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    /// What the next share or map fails with.
+    /// The error of the next share or map.
     static FAILS: RefCell<Option<Errno>> = const { RefCell::new(None) };
 }
 
@@ -21,15 +21,14 @@ fn calls() -> Vec<String> {
     CALLS.take()
 }
 
-/// Page-aligned memory, or NULL and errno, as the library has it.
+/// Page-aligned memory, or NULL and errno, as the library returns them.
 fn memory(pages: usize) -> *mut c_void {
     if let Some(errno) = FAILS.take() {
-        // SAFETY: the C library's own cell of this thread.
+        // SAFETY: the C library's errno of this thread.
         unsafe { *__errno_location() = errno.raw_os_error() };
         return ptr::null_mut();
     }
-    // SAFETY: a new anonymous mapping touches nothing that exists. It is left
-    // when the test ends.
+    // SAFETY: a new anonymous mapping affects no existing memory. It stays until the test ends.
     unsafe {
         rustix::mm::mmap_anonymous(
             ptr::null_mut(),
@@ -257,7 +256,7 @@ fn what_the_interface_cannot_do_never_reaches_it() {
     }
     assert!(grants.map(5, &[1], Access::ReadOnly, NOTIFY).is_err());
     assert!(calls().is_empty());
-    // Our own mapping is writable whatever the peer may do.
+    // Our own mapping is always writable.
     drop(
         grants
             .share(5, 1, Access::ReadOnly, NOTIFY)
@@ -275,7 +274,7 @@ fn errno_tells_why() {
     FAILS.set(Some(Errno::INVAL));
     let error = grants.map(5, &[1], Access::ReadWrite, None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Posix(Errno::INVAL));
-    // Nothing was made, so nothing is ended.
+    // The calls failed, so there is nothing to undo.
     assert_eq!(calls().len(), 2);
 }
 
