@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_survives_its_code() {
+    fn every_kind_round_trips_through_its_code() {
         let kinds = [
             ErrorKind::Posix(Errno::NOENT),
             ErrorKind::Posix(Errno::NOSPC),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_without_meaning_is_a_protocol_error() {
+    fn an_unknown_code_is_a_protocol_error() {
         for code in [0, 4096, OWN_CODES - 1, OWN_CODES + 6, u32::MAX] {
             assert_eq!(
                 ErrorKind::from_code(code),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_posix_headers() {
+    fn names_match_the_posix_headers() {
         assert_eq!(Error::posix(Errno::NOENT, "x").atom(), "enoent");
         assert_eq!(Error::posix(Errno::ACCESS, "x").atom(), "eacces");
         assert_eq!(Error::new(ErrorKind::DomidTaken, "x").atom(), "domid_taken");

@@ -154,8 +154,8 @@ pub trait Platform: Send + Sync {
     /// Those of the operating system.
     fn xenbus(&self) -> Result<OwnedFd, Error>;
 
-    /// A descriptor that reaches its end of file when the domain ends: on the local platform with
-    /// the hub. Poll and read it, but never write it.
+    /// A descriptor that reaches its end of file when the provider of the domain ends: the hub, on
+    /// the local platform. Poll and read it, but never write it.
     ///
     /// # Errors
     /// Those of the operating system.

@@ -36,7 +36,7 @@ fn all_closed(read_end: &OwnedFd) -> bool {
 }
 
 #[test]
-fn half_of_the_descriptors_are_none() {
+fn without_free_descriptors_a_packet_is_refused_whole() {
     a_packet_cut_short();
     more_than_the_receiver_wants();
     a_port_without_its_ends();
@@ -50,7 +50,7 @@ fn a_packet_cut_short() {
     drop((copies, write_end));
     let received = with_spare(2, || receive(&receiver, &mut [0; 16], FDS_MAX));
     assert_eq!(received.unwrap_err(), Errno::MFILE);
-    assert!(all_closed(&read_end), "what had come is closed");
+    assert!(all_closed(&read_end), "received descriptors are closed");
 }
 
 fn more_than_the_receiver_wants() {

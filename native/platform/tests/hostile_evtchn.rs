@@ -34,9 +34,9 @@ fn hub_with(fds: Vec<OwnedFd>) -> FakeHub {
 }
 
 #[test]
-fn only_pipe_ends_that_never_block_are_taken() {
+fn only_non_blocking_pipe_ends_are_accepted() {
     let [here, there] = pipe(PipeFlags::NONBLOCK);
-    let [_far, bell] = pipe(PipeFlags::NONBLOCK);
+    let [_far, outgoing] = pipe(PipeFlags::NONBLOCK);
     let again = |fd: &OwnedFd| fd.try_clone().unwrap();
     let [blocking_read, blocking_write] = pipe(PipeFlags::empty());
     let (socket, _other) = socketpair(
@@ -49,12 +49,12 @@ fn only_pipe_ends_that_never_block_are_taken() {
     for (why, fds) in [
         ("none", vec![]),
         ("one", vec![again(&here)]),
-        ("three", vec![again(&here), again(&bell), again(&there)]),
-        ("the wrong way round", vec![again(&bell), again(&here)]),
-        ("two to read", vec![again(&here), again(&here)]),
-        ("blocking read", vec![blocking_read, again(&bell)]),
+        ("three", vec![again(&here), again(&outgoing), again(&there)]),
+        ("in the wrong order", vec![again(&outgoing), again(&here)]),
+        ("two read ends", vec![again(&here), again(&here)]),
+        ("blocking read", vec![blocking_read, again(&outgoing)]),
         ("blocking write", vec![again(&here), blocking_write]),
-        ("no pipes", vec![again(&socket), again(&socket)]),
+        ("not pipes", vec![again(&socket), again(&socket)]),
     ] {
         let hub = hub_with(fds);
         let local = hub.attach();
@@ -66,10 +66,10 @@ fn only_pipe_ends_that_never_block_are_taken() {
 }
 
 #[test]
-fn a_channel_rings_acknowledges_and_is_given_back() {
-    let [pending, theirs] = pipe(PipeFlags::NONBLOCK);
-    let [heard, bell] = pipe(PipeFlags::NONBLOCK);
-    let hub = hub_with(vec![pending, bell]);
+fn a_channel_notifies_acknowledges_and_closes() {
+    let [incoming, peer_writes] = pipe(PipeFlags::NONBLOCK);
+    let [peer_reads, outgoing] = pipe(PipeFlags::NONBLOCK);
+    let hub = hub_with(vec![incoming, outgoing]);
     let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), PORT);
@@ -77,20 +77,20 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
     for _ in 0..70_000 {
         channel.notify().unwrap();
     }
-    assert!(rustix::io::read(&heard, &mut [0; 8]).unwrap() > 0);
+    assert!(rustix::io::read(&peer_reads, &mut [0; 8]).unwrap() > 0);
     // Acknowledging costs a bounded amount even if the peer notifies without end.
-    while rustix::io::write(&theirs, &[1; 512]).is_ok() {}
+    while rustix::io::write(&peer_writes, &[1; 512]).is_ok() {}
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     assert!(rustix::io::read(channel.fd(), &mut [0; 1]) == Ok(1));
-    drop(theirs);
+    drop(peer_writes);
     // Notifications from before the end arrive before the end.
     let mut rounds = 0;
     while channel.acknowledge() == Ok(Ack::Open) {
         rounds += 1;
-        assert!(rounds < 1000, "no end");
+        assert!(rounds < 1000, "never ends");
     }
     assert_eq!(channel.acknowledge(), Ok(Ack::PeerGone));
-    drop(heard);
+    drop(peer_reads);
     assert_eq!(channel.notify().unwrap_err().kind, ErrorKind::PeerGone);
     let late = Some(Notify {
         offset: 0,
@@ -104,7 +104,7 @@ fn a_channel_rings_acknowledges_and_is_given_back() {
 }
 
 #[test]
-fn a_reply_that_comes_too_late_is_given_back() {
+fn a_late_reply_is_released() {
     let held = Mutex::new(None);
     let hub = FakeHub::start(move |seq, request| {
         Some(match request {
@@ -133,10 +133,10 @@ fn a_reply_that_comes_too_late_is_given_back() {
 }
 
 #[test]
-fn letting_go_does_not_wait_for_a_request_under_way() {
-    let (asked_sender, asked) = mpsc::channel();
+fn closing_does_not_wait_for_a_request_in_flight() {
+    let (request_sender, requests) = mpsc::channel();
     let (go_on, wait) = mpsc::channel::<()>();
-    let (asked_sender, wait) = (Mutex::new(asked_sender), Mutex::new(wait));
+    let (request_sender, wait) = (Mutex::new(request_sender), Mutex::new(wait));
     let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
@@ -144,7 +144,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
                 vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
             }
             Request::Bind { .. } => {
-                asked_sender.lock().unwrap().send(()).unwrap();
+                request_sender.lock().unwrap().send(()).unwrap();
                 wait.lock().unwrap().recv().unwrap();
                 vec![(Reply::Bind { port: PORT + 1 }.encode(seq), Vec::new())]
             }
@@ -155,7 +155,7 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
     let channel = local.evtchn_unbound(3).unwrap();
     thread::scope(|scope| {
         let bind = scope.spawn(|| local.evtchn_bind(3, 1).err().unwrap().kind);
-        asked.recv().unwrap();
+        requests.recv().unwrap();
         // This must not wait for the bind, which holds the connection: otherwise the test hangs.
         drop(channel);
         go_on.send(()).unwrap();
@@ -168,11 +168,11 @@ fn letting_go_does_not_wait_for_a_request_under_way() {
 }
 
 #[test]
-fn after_nonsense_a_conversation_is_over() {
-    let sane = AtomicBool::new(false);
+fn a_malformed_reply_breaks_the_connection() {
+    let replied = AtomicBool::new(false);
     let hub = FakeHub::start(move |seq, request| {
         Some(match request {
-            Request::Alloc { .. } if sane.swap(true, Ordering::Relaxed) => {
+            Request::Alloc { .. } if replied.swap(true, Ordering::Relaxed) => {
                 let fds = pipe(PipeFlags::NONBLOCK).into();
                 vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
             }
@@ -188,7 +188,7 @@ fn after_nonsense_a_conversation_is_over() {
 }
 
 #[test]
-fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
+fn closing_a_channel_works_without_the_hub() {
     let [read, write] = pipe(PipeFlags::NONBLOCK);
     let fds = Mutex::new(Some(vec![read, write]));
     let hub = FakeHub::start(move |seq, request| match request {

@@ -48,7 +48,7 @@ fn memory_that_can_be_taken_away_is_refused() {
 }
 
 #[test]
-fn seals_have_to_say_what_the_grant_says() {
+fn seals_must_match_the_grant() {
     let read_only = FINAL | SealFlags::FUTURE_WRITE;
     check(ordinary(2, read_only), 2, Access::ReadOnly).unwrap();
     refused(ordinary(2, FINAL), Access::ReadOnly);
@@ -56,7 +56,7 @@ fn seals_have_to_say_what_the_grant_says() {
 }
 
 #[test]
-fn what_is_not_an_ordinary_memfd_is_refused() {
+fn only_an_ordinary_memfd_is_accepted() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(2 * PAGE as u64).unwrap();
     refused(&file, Access::ReadWrite);
@@ -125,7 +125,7 @@ fn a_mapping_cannot_be_shortened_by_its_sharer() {
 }
 
 #[test]
-fn a_read_only_mapping_stays_so() {
+fn a_read_only_mapping_stays_read_only() {
     let memfd = ordinary(2, FINAL | SealFlags::FUTURE_WRITE);
     let pages = mapped(RO, vec![run(0, 0, 2, RO)], vec![memfd]).unwrap();
     // SAFETY: this only tries to change the protection of pages that `pages` holds.
@@ -180,7 +180,7 @@ fn the_checks_are_made_on_what_is_mapped() {
 }
 
 #[test]
-fn runs_that_were_not_asked_for_are_not_mapped() {
+fn runs_that_do_not_match_the_request_are_not_mapped() {
     let good = || vec![ordinary(8, FINAL)];
     for runs in [
         vec![run(1, 0, 2, RW)],
@@ -197,7 +197,7 @@ fn runs_that_were_not_asked_for_are_not_mapped() {
 }
 
 #[test]
-fn what_we_share_passes_the_check_that_we_make() {
+fn shared_pages_pass_the_check_of_the_mapper() {
     let (sender, memfds) = mpsc::channel();
     let hub = FakeHub::with_descriptors(move |seq, request, fds| {
         Some(match request {
@@ -226,7 +226,7 @@ fn what_we_share_passes_the_check_that_we_make() {
 }
 
 #[test]
-fn references_that_no_hub_gives_are_not_taken() {
+fn invalid_references_from_the_hub_are_refused() {
     let hub = FakeHub::start(|seq, request| {
         Some(match request {
             Request::Share { .. } => {
@@ -244,7 +244,7 @@ fn references_that_no_hub_gives_are_not_taken() {
 /// More notices than the socket buffer holds, while the hub does not read. Nothing blocks, none is
 /// lost, and all arrive before the next request.
 #[test]
-fn much_is_let_go_of_while_the_hub_is_busy() {
+fn many_pages_are_dropped_while_the_hub_is_busy() {
     const SHARES: u32 = 2000;
     let next = AtomicU32::new(1);
     let (go_on, wait) = mpsc::channel::<()>();
@@ -274,10 +274,10 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
     go_on.send(()).unwrap();
     let nothing = local.map(3, &[0], RW, None);
     assert_eq!(nothing.unwrap_err().atom(), "enoent");
-    let let_go = hub
+    let unshared = hub
         .requests()
         .take_while(|request| !matches!(request, Request::Map { .. }))
         .filter(|request| matches!(request, Request::Unshare { .. }))
         .count();
-    assert_eq!(let_go, SHARES as usize);
+    assert_eq!(unshared, SHARES as usize);
 }

@@ -79,21 +79,24 @@ fn reply() -> impl Strategy<Value = Reply> {
 
 proptest! {
     #[test]
-    fn requests_survive_the_wire(seq: u32, request in request()) {
+    fn requests_round_trip(seq: u32, request in request()) {
         let bytes = request.encode(seq);
         prop_assert!(bytes.len() <= MESSAGE_MAX);
         prop_assert_eq!(Request::decode(&bytes), Ok((seq, request)));
     }
 
     #[test]
-    fn replies_survive_the_wire(seq: u32, reply in reply()) {
+    fn replies_round_trip(seq: u32, reply in reply()) {
         let bytes = reply.encode(seq);
         prop_assert!(bytes.len() <= MESSAGE_MAX);
         prop_assert_eq!(Reply::decode(&bytes), Ok((seq, reply)));
     }
 
     #[test]
-    fn a_request_cut_or_lengthened_is_none(request in request(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_or_extended_request_is_malformed(
+        request in request(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let mut bytes = request.encode(1);
         prop_assert_eq!(Request::decode(&bytes[..cut.index(bytes.len())]), Err(Malformed::Short));
         bytes.push(0);
@@ -101,7 +104,10 @@ proptest! {
     }
 
     #[test]
-    fn a_reply_cut_or_lengthened_is_none(reply in reply(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_or_extended_reply_is_malformed(
+        reply in reply(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         // The text of an error may have any length.
         prop_assume!(!matches!(reply, Reply::Error(_)));
         let mut bytes = reply.encode(1);
@@ -111,7 +117,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), op in 0u32..9) {
+    fn any_bytes_are_a_message_or_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        op in 0u32..9,
+    ) {
         // Whatever decodes, encodes and decodes to the same again.
         for op in [op, op | 0x8000_0000] {
             let bytes = [&op.to_le_bytes()[..], &bytes].concat();
@@ -131,7 +140,7 @@ fn message(op: u32, fields: &[&[u8]]) -> Vec<u8> {
 
 /// The bytes that any other implementation must produce.
 #[test]
-fn the_layout_is_the_documented_one() {
+fn the_layout_matches_the_documentation() {
     let share = Request::Share {
         peer: 0x0102,
         pages: 3,
@@ -167,7 +176,7 @@ fn the_layout_is_the_documented_one() {
 }
 
 #[test]
-fn impossible_fields_are_refused() {
+fn invalid_fields_are_refused() {
     let one = &1u32.to_le_bytes()[..];
     let zero = &0u32.to_le_bytes()[..];
     let all = &u32::MAX.to_le_bytes()[..];
@@ -267,7 +276,7 @@ fn another_version_is_recognised_whatever_follows() {
 }
 
 #[test]
-fn a_long_text_is_cut_between_characters() {
+fn a_long_text_is_truncated_between_characters() {
     let what = "é".repeat(TEXT_MAX);
     let bytes = Reply::Error(Error::new(ErrorKind::BadRunDir, format!("x{what}"))).encode(1);
     let (_, Reply::Error(error)) = Reply::decode(&bytes).unwrap() else {
@@ -281,7 +290,7 @@ fn a_long_text_is_cut_between_characters() {
 }
 
 #[test]
-fn references_are_made_of_share_and_page() {
+fn references_combine_share_and_page() {
     let last = gref((1 << 22) - 1, SHARE_PAGES_MAX - 1);
     assert_eq!(last, u32::MAX);
     assert_eq!((share_of(last), page_of(last)), ((1 << 22) - 1, 1023));

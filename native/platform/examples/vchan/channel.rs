@@ -147,7 +147,7 @@ fn whole(count: c_int, wanted: usize) -> Result<()> {
     match usize::try_from(count) {
         Ok(count) if count == wanted => Ok(()),
         _ => Err(Error::other(format!(
-            "the channel gave {count} for {wanted}"
+            "the channel transferred {count} bytes instead of {wanted}"
         ))),
     }
 }

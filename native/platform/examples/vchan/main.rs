@@ -6,7 +6,7 @@
 //!
 //! Prints `rings RECEIVE TRANSMIT`, then executes the commands on its standard input, one per line:
 //!
-//!     send SIZE COUNT      sends messages to an end that executes `take`; prints `took NANOSECONDS`
+//!     send SIZE COUNT      messages to an end that executes `take`; prints `took NANOSECONDS`
 //!     take SIZE COUNT      prints `done`
 //!     ask SIZE COUNT       round trips with an end that executes `answer`; prints the time of each
 //!     answer SIZE COUNT    prints `done`
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         let result = match words[..] {
             ["end"] => return Ok(()),
             [verb, size, count] => execute(&mut channel, verb, number(size)?, number(count)?)?,
-            _ => return Err(Error::other(format!("what is {line:?}?"))),
+            _ => return Err(Error::other(format!("unknown command {line:?}"))),
         };
         print_line(&result)?;
     }
@@ -55,14 +55,14 @@ fn main() -> Result<()> {
 
 fn execute(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
     if size == 0 {
-        return Err(Error::other("a message has a byte or more"));
+        return Err(Error::other("a message has at least one byte"));
     }
     match verb {
         "send" => send(channel, size, count),
         "take" => take(channel, size, count),
         "ask" => ask(channel, size, count),
         "answer" => answer(channel, size, count),
-        _ => Err(Error::other(format!("what is {verb:?}?"))),
+        _ => Err(Error::other(format!("unknown command {verb:?}"))),
     }
 }
 
@@ -128,7 +128,7 @@ fn expect_ready(channel: &mut Channel) -> Result<()> {
     if word == READY {
         Ok(())
     } else {
-        Err(Error::other("a word out of place"))
+        Err(Error::other("expected the ready message"))
     }
 }
 
@@ -136,7 +136,7 @@ fn expect_ready(channel: &mut Channel) -> Result<()> {
 fn check_message(message: &[u8]) -> Result<()> {
     match message {
         [FILL] | [FILL, .., FILL] => Ok(()),
-        _ => Err(Error::other("a message that is not what was sent")),
+        _ => Err(Error::other("received a message that was not sent")),
     }
 }
 
@@ -163,5 +163,5 @@ fn print_line(line: &str) -> Result<()> {
 
 fn number<T: std::str::FromStr>(word: &str) -> Result<T> {
     word.parse()
-        .map_err(|_wrong| Error::other(format!("{word:?} is no number")))
+        .map_err(|_| Error::other(format!("{word:?} is not a number")))
 }

@@ -6,17 +6,20 @@ use super::{Actor, Case, Channel, SOON, Stage, settle};
 use crate::{Ack, DOMID_MAX, Errno, ErrorKind};
 
 pub(super) const CASES: &[Case] = &[
-    ("a bell rings at the other end, both ways", both_ways),
-    ("bells merge and never block", notifications_merge),
-    ("a bell before the bind", early_notification),
-    ("only the named peer binds, once", only_the_named_peer),
-    ("unknown ports are refused", unknown_ports),
-    ("a port that is let go of cannot be bound", closed_port),
-    ("channels are told apart", distinct),
-    ("the end of the one that made it", maker_gone),
-    ("the end of the one that bound it", binder_gone),
     (
-        "a bell before the end is heard first",
+        "a notification arrives at the other end, both ways",
+        both_ways,
+    ),
+    ("notifications merge and never block", notifications_merge),
+    ("a notification before the bind", early_notification),
+    ("only the named peer can bind, once", only_the_named_peer),
+    ("unknown ports are refused", unknown_ports),
+    ("a closed port cannot be bound", closed_port),
+    ("channels are independent", distinct),
+    ("the maker closes the channel", maker_closes),
+    ("the binder closes the channel", binder_closes),
+    (
+        "a notification before the end arrives first",
         notification_then_end,
     ),
 ];
@@ -40,14 +43,14 @@ fn drain(actor: &dyn Actor, channel: Channel) {
         }
         assert_eq!(actor.acknowledge(channel), Ok(Ack::Open));
     }
-    panic!("no acknowledgement makes it quiet");
+    panic!("still pending after every acknowledgement");
 }
 
 #[track_caller]
 fn check_notified(from: &dyn Actor, sender: Channel, to: &dyn Actor, receiver: Channel) {
-    assert!(!to.wait(receiver, NOW), "pending before it was rung");
+    assert!(!to.wait(receiver, NOW), "pending before the notification");
     from.notify(sender).unwrap();
-    assert!(to.wait(receiver, SOON), "not heard");
+    assert!(to.wait(receiver, SOON), "no notification");
     assert_eq!(to.acknowledge(receiver), Ok(Ack::Open));
     assert!(!to.wait(receiver, NOW), "pending after its acknowledgement");
 }
@@ -76,7 +79,7 @@ fn notifications_merge(s: &mut Stage) {
 
 fn early_notification(s: &mut Stage) {
     let (ours, port) = s.a.unbound(s.b.domid()).unwrap();
-    assert!(!s.a.wait(ours, NOW), "nobody has rung");
+    assert!(!s.a.wait(ours, NOW), "pending without a notification");
     s.a.notify(ours).unwrap();
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
     if s.traits.keeps_early_notifications {
@@ -147,7 +150,7 @@ fn distinct(s: &mut Stage) {
 /// Checks one end after the other was closed.
 fn check_peer_gone(s: &Stage, actor: &dyn Actor, channel: Channel) {
     if s.traits.reports_peer_gone {
-        assert!(actor.wait(channel, SOON), "not told");
+        assert!(actor.wait(channel, SOON), "the end was not reported");
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
         // The state is permanent.
         assert!(actor.wait(channel, NOW));
@@ -159,14 +162,14 @@ fn check_peer_gone(s: &Stage, actor: &dyn Actor, channel: Channel) {
     }
 }
 
-fn maker_gone(s: &mut Stage) {
+fn maker_closes(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.a.close(ours);
     check_peer_gone(s, s.b.as_ref(), theirs);
     s.b.close(theirs);
 }
 
-fn binder_gone(s: &mut Stage) {
+fn binder_closes(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.b.close(theirs);
     check_peer_gone(s, s.a.as_ref(), ours);

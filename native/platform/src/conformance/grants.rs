@@ -9,20 +9,29 @@ const RO: Access = Access::ReadOnly;
 pub(super) const CASES: &[Case] = &[
     ("both sides see the same bytes", both_see_the_same),
     ("shared pages are zeroed", zeroed),
-    ("read-only pages are read, not written", read_only),
-    ("only the named peer maps", only_the_named_peer),
+    ("read-only pages cannot be mapped for writing", read_only),
+    ("only the named peer can map", only_the_named_peer),
     ("unknown references are refused", unknown_references),
     ("references of several shares, in any order", any_order),
     ("one share of many pages", many_pages),
     ("many shares in one mapping", many_shares),
     ("pages may be mapped twice", mapped_twice),
     ("an ended grant cannot be mapped", ended),
-    ("what is mapped outlives its grant", outlives_its_grant),
-    ("the sharer's end is told by byte and bell", sharer_unmaps),
-    ("the mapper's end is told by byte and bell", mapper_unmaps),
-    ("a notify byte may be told after its channel", channel_first),
-    ("impossible notify bytes are refused", impossible_notify),
-    ("impossible numbers are refused", impossible_numbers),
+    ("a mapping outlives its grant", outlives_its_grant),
+    (
+        "unmapping by the sharer zeroes the byte and notifies",
+        sharer_unmaps,
+    ),
+    (
+        "unmapping by the mapper zeroes the byte and notifies",
+        mapper_unmaps,
+    ),
+    (
+        "a channel may be closed before its notify byte",
+        channel_first,
+    ),
+    ("invalid notify bytes are refused", invalid_notify),
+    ("invalid numbers are refused", impossible_numbers),
     ("a domain may be its own peer", own_peer),
 ];
 
@@ -178,9 +187,9 @@ fn ended(s: &mut Stage) {
 fn outlives_its_grant(s: &mut Stage) {
     let (ours, refs) = s.a.share(s.b.domid(), 2, RW, None).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
-    s.a.poke(ours, PAGE, b"last words");
+    s.a.poke(ours, PAGE, b"last bytes");
     s.a.unmap(ours);
-    assert_eq!(s.b.peek(theirs, PAGE, 10), b"last words");
+    assert_eq!(s.b.peek(theirs, PAGE, 10), b"last bytes");
     s.b.poke(theirs, 0, b"unheard");
     s.b.unmap(theirs);
 }
@@ -232,7 +241,7 @@ fn channel_first(s: &mut Stage) {
     s.b.unmap(theirs);
 }
 
-fn impossible_notify(s: &mut Stage) {
+fn invalid_notify(s: &mut Stage) {
     let (a, b) = (s.a.domid(), s.b.domid());
     let (channel, port) = s.a.unbound(b).unwrap();
     let outside = Some(Notify { offset: PAGE, port });

@@ -4,8 +4,8 @@ use super::{Case, Stage};
 use crate::{Access, Notify};
 
 pub(super) const CASES: &[Case] = &[
-    ("rounds leave nothing behind", rounds),
-    ("refusals leave nothing behind", refusals),
+    ("rounds leak nothing", rounds),
+    ("refused calls leak nothing", refusals),
 ];
 
 /// Triggers all one-time allocations.

@@ -65,7 +65,7 @@ pub fn run(stage: &mut Stage) {
         println!("conformance: {name}");
         let before = stage.footprints();
         case(stage);
-        assert_eq!(stage.footprints(), before, "{name} leaves something behind");
+        assert_eq!(stage.footprints(), before, "{name}: resources leaked");
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Case, Stage};
 
 pub(super) const CASES: &[Case] = &[
-    ("the store answers, of any domain", store_replies),
-    ("a domain lives while nothing ends it", stays_alive),
+    ("xenstore replies about any domain", store_replies),
+    ("a domain stays alive until it is ended", stays_alive),
 ];
 
 fn store_replies(s: &mut Stage) {

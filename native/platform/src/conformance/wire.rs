@@ -269,7 +269,7 @@ fn dispatch(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
         HOME => actor.home(Codec::decode(request)).encode(reply),
         ALIVE => actor.alive().encode(reply),
         FOOTPRINT => actor.footprint().encode(reply),
-        call => panic!("there is no call {call}"),
+        call => panic!("unknown call {call}"),
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, 
         // The socket there is of another type.
         Errno::PROTOTYPE => Error::new(
             ErrorKind::NotAHub,
-            format!("{} is not a hub's", path.display()),
+            format!("{} is not the socket of a hub", path.display()),
         ),
         // The backlog stayed full until the time limit.
         Errno::AGAIN => Error::posix(
@@ -121,7 +121,7 @@ fn check_run_dir(run: &Path) -> Result<PathBuf, Error> {
     } else if meta.uid() != us && meta.uid() != 0 {
         refuse("belongs to another user")
     } else if meta.mode() & 0o022 != 0 {
-        refuse("others can write to it")
+        refuse("other users can write to it")
     } else {
         Ok(absolute)
     }

@@ -62,7 +62,7 @@ impl Grants {
         unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         if refs.is_empty() {
-            return Err(Error::invalid("cannot map no pages"));
+            return Err(Error::invalid("no references to map"));
         }
         let failed = |errno| Error::posix(errno, "mapping a peer's pages");
         let mut mapping = Mapping::reserve(refs.len()).map_err(failed)?;
@@ -79,7 +79,10 @@ impl Grants {
                 if run.access != access {
                     return Err(Error::posix(
                         Errno::ACCESS,
-                        format_args!("reference {:#x} was granted otherwise", run_refs[0]),
+                        format_args!(
+                            "reference {:#x} was granted with another access",
+                            run_refs[0]
+                        ),
                     ));
                 }
                 let (first, pages) = (run.first_page as usize, run.pages as usize);
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_holds_what_a_message_holds() {
+    fn a_batch_fits_in_one_message() {
         let neighbours: Vec<Gref> = (0..1024).collect();
         assert_eq!(batch_len(&neighbours), MAP_REFS_MAX);
         let apart: Vec<Gref> = (0..300).map(|share| proto::gref(share, 0)).collect();
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_have_to_be_the_pages_that_were_asked_for() {
+    fn runs_must_match_the_requested_pages() {
         let refs = [proto::gref(7, 2), proto::gref(7, 3), proto::gref(9, 0)];
         assert!(match_runs(&refs, &[run(2, 2), run(0, 1)]).is_some());
         assert!(match_runs(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());

@@ -86,7 +86,7 @@ impl Mapping {
 
     /// Zeroes one byte, after all earlier accesses of this thread. The mapping must be writable.
     pub(super) fn zero_byte(&self, offset: usize) {
-        assert!(offset < self.len, "a notify byte is checked when taken");
+        assert!(offset < self.len, "the notify byte was checked");
         // SAFETY: inside our mapping (checked), which is writable and which the peer cannot shrink;
         // all accesses to shared bytes are atomic.
         let byte = unsafe { AtomicU8::from_ptr(self.ptr().as_ptr().add(offset)) };

@@ -20,7 +20,7 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// Creates a sealed memfd of zeroed pages, and our own writable mapping of it.
 pub(super) fn create(pages: usize, peer: Access) -> Result<(OwnedFd, Mapping), Error> {
-    let failed = |errno| Error::posix(errno, format_args!("making {pages} shared pages"));
+    let failed = |errno| Error::posix(errno, format_args!("allocating {pages} shared pages"));
     let len = (pages * PAGE) as u64;
     let memfd =
         memfd_create("tube", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
@@ -62,7 +62,7 @@ pub fn check(memfd: impl AsFd, pages: usize, access: Access) -> Result<(), Error
     let Ok(actual) = fcntl_get_seals(&memfd) else {
         return refuse("not a memfd");
     };
-    let failed = |errno| Error::posix(errno, "looking at a peer's memory");
+    let failed = |errno| Error::posix(errno, "checking a peer's memory");
     if fstatfs(&memfd).map_err(failed)?.f_type as u64 != TMPFS_MAGIC {
         return refuse("not in ordinary pages");
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_we_make_passes_our_own_check_for_its_access_only() {
+    fn a_created_memfd_passes_the_check_only_for_its_access() {
         for (made, other) in [
             (Access::ReadOnly, Access::ReadWrite),
             (Access::ReadWrite, Access::ReadOnly),

@@ -58,8 +58,8 @@ impl Local {
             Ok::<_, Error>(Service::new(name, socket))
         };
         Ok(Self {
-            grants: Arc::new(Grants::new(service("grants", "grants.sock")?)),
-            evtchn: Arc::new(Evtchn::new(service("event channels", "evtchn.sock")?)),
+            grants: Arc::new(Grants::new(service("grant", "grants.sock")?)),
+            evtchn: Arc::new(Evtchn::new(service("event channel", "evtchn.sock")?)),
             domid,
             dir,
             control,

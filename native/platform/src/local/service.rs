@@ -1,7 +1,7 @@
 //! One connection to the hub, with requests and their replies in bounded time.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl Service {
         let deadline = Instant::now() + REPLY_TIMEOUT;
         let mut session = lock(&self.session);
         let result = match session.broken {
-            Some(kind) => Err(self.error(kind, "is not usable any more")),
+            Some(kind) => Err(self.error(kind, "failed earlier and cannot be used")),
             None => self.exchange(&mut session, request, fds, deadline),
         };
         drop(session);
@@ -92,7 +92,7 @@ impl Service {
     pub(super) fn unexpected_reply(&self) -> Error {
         self.error(
             ErrorKind::NotAHub,
-            "answered something that was not asked for",
+            "sent a reply that does not match the request",
         )
     }
 
@@ -145,12 +145,12 @@ impl Service {
                 }
                 Ok((got, _)) => {
                     session.broken = Some(ErrorKind::NotAHub);
-                    let what = format!("answered request {got}, which was not asked");
+                    let what = format!("replied to request {got}, which was never sent");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
                 Err(malformed) => {
                     session.broken = Some(ErrorKind::NotAHub);
-                    let what = format!("does not speak our protocol: {malformed}");
+                    let what = format!("sent a malformed reply: {malformed}");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
             }
@@ -215,23 +215,27 @@ impl Service {
     /// The error for a failed system call. Marks the session as broken if it cannot continue.
     fn io_error(&self, session: &mut Session, errno: Errno) -> Error {
         let (kind, what) = match errno {
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => (ErrorKind::HubGone, "has closed"),
-            Errno::MSGSIZE => (ErrorKind::NotAHub, "sent more than is allowed"),
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => {
+                (ErrorKind::HubGone, "closed the connection")
+            }
+            Errno::MSGSIZE => (ErrorKind::NotAHub, "sent an oversized message"),
             // Out of descriptors or memory: the next request may succeed.
-            errno => return Error::posix(errno, format_args!("asking the hub for {}", self.name)),
+            errno => {
+                return Error::posix(
+                    errno,
+                    format_args!("calling the hub's {} service", self.name),
+                );
+            }
         };
         session.broken = Some(kind);
         self.error(kind, what)
     }
 
     fn error(&self, kind: ErrorKind, what: impl AsRef<str>) -> Error {
-        Error::new(kind, format!("the hub's {} {}", self.name, what.as_ref()))
-    }
-}
-
-impl AsFd for Service {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        Error::new(
+            kind,
+            format!("the hub's {} service {}", self.name, what.as_ref()),
+        )
     }
 }
 

@@ -52,7 +52,7 @@ impl Evtchn {
         let port = unsafe {
             (self.functions.xenevtchn_bind_unbound_port)(handle.raw.as_ptr(), peer.into())
         };
-        handle.bound(port, || format!("a port for {peer}"))
+        handle.bound(port, || format!("allocating a port for domain {peer}"))
     }
 
     pub(super) fn bind(&self, peer: Domid, remote_port: u32) -> Result<Channel, Error> {
@@ -65,7 +65,9 @@ impl Evtchn {
                 remote_port,
             )
         };
-        handle.bound(port, || format!("binding to port {remote_port} of {peer}"))
+        handle.bound(port, || {
+            format!("binding to port {remote_port} of domain {peer}")
+        })
     }
 
     fn open(&self) -> Result<Handle, Error> {

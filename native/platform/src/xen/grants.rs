@@ -123,8 +123,9 @@ impl Grants {
                 ),
             }
         };
-        self.pages(start, refs, Kind::Shared)
-            .map_err(|errno| Error::posix(errno, format!("sharing {pages} pages with {peer}")))
+        self.pages(start, refs, Kind::Shared).map_err(|errno| {
+            Error::posix(errno, format!("sharing {pages} pages with domain {peer}"))
+        })
     }
 
     pub(super) fn map(
@@ -164,7 +165,7 @@ impl Grants {
             }
         };
         self.pages(start, refs, Kind::Mapped)
-            .map_err(|errno| Error::posix(errno, format!("mapping {count} pages of {peer}")))
+            .map_err(|errno| Error::posix(errno, format!("mapping {count} pages of domain {peer}")))
     }
 
     /// Wraps `start`, which the library returned for `refs`.
@@ -240,7 +241,7 @@ fn count(pages: usize) -> Result<u32, Error> {
     match pages {
         1..=PAGES_MAX => Ok(pages as u32),
         _ => Err(Error::invalid(format!(
-            "{pages} pages in one call: 1 to {PAGES_MAX}"
+            "cannot share or map {pages} pages in one call: 1 to {PAGES_MAX}"
         ))),
     }
 }

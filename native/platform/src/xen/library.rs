@@ -48,10 +48,16 @@ macro_rules! functions {
                 Ok(Self {
                     // SAFETY: the header gives the symbol this type in every version of the soname;
                     // the address is used only while `_library` is loaded.
-                    $( $symbol: *unsafe { library.get(concat!(stringify!($symbol), "\0").as_bytes()) }
+                    $( $symbol: *unsafe {
+                            library.get(concat!(stringify!($symbol), "\0").as_bytes())
+                        }
                         .map_err(|error| $crate::xen::missing::Missing {
                             word: $word,
-                            what: format!("{} has no {}: {error}", Self::SONAME, stringify!($symbol)),
+                            what: format!(
+                                "{} has no {}: {error}",
+                                Self::SONAME,
+                                stringify!($symbol)
+                            ),
                         })?, )*
                     _library: Some(library),
                 })
@@ -114,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_not_there_is_said_by_name_and_package() {
+    fn a_missing_library_is_reported_by_name_and_package() {
         let missing = open("libtube-nothing.so.1", "no_nothing", "nothing1").unwrap_err();
         assert_eq!(missing.word, "no_nothing");
         assert!(

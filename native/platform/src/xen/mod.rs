@@ -118,7 +118,8 @@ impl Xen {
         check_domid(peer)?;
         if peer == self.domid {
             return Err(Error::invalid(format!(
-                "domain {peer} is this domain: on Xen a tube needs two (the local platform connects VMs of one)"
+                "domain {peer} is this domain: on Xen a tube needs two \
+                 (the local platform connects VMs of one)"
             )));
         }
         Ok(())
@@ -172,7 +173,7 @@ impl Platform for Xen {
 
     fn life(&self) -> Result<OwnedFd, Error> {
         fcntl_dupfd_cloexec(&self.life, 0)
-            .map_err(|errno| Error::posix(errno, "duplicating the pipe of our life"))
+            .map_err(|errno| Error::posix(errno, "duplicating the life pipe"))
     }
 }
 

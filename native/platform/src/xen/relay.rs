@@ -32,7 +32,7 @@ const BATCH_MAX: usize = 8;
 /// Wraps a device in a non-blocking socket. Each ends with the other: closing the socket closes the
 /// device, which ends its watches and transactions.
 pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
-    let failed = |errno| Error::posix(errno, "a way to the store");
+    let failed = |errno| Error::posix(errno, "starting the relay to xenstore");
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_gets_one_message_at_a_time_however_they_come() {
+    fn the_device_gets_one_message_per_write() {
         let (kernel, mut client) = pair();
         let all = [
             message(4, b"/path\0token\0"),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_request_goes_when_the_last_one_is_answered() {
+    fn a_request_is_sent_after_the_reply_to_the_last() {
         let (kernel, mut client) = pair();
         let all = [message(2, b"/a\0"), message(2, b"/b\0")];
         client.write_all(&all.concat()).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn few_answers_wait_for_others() {
+    fn a_full_batch_of_replies_is_sent() {
         let (kernel, mut client) = pair();
         let request = message(2, b"/a\0");
         client.write_all(&request.repeat(BATCH_MAX + 1)).unwrap();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_pieces_arrives_whole() {
+    fn a_reply_in_pieces_arrives_whole() {
         let (device, mut far) = UnixStream::pair().unwrap();
         far.set_read_timeout(LIMIT).unwrap();
         let mut client = UnixStream::from(relay(device.into()).unwrap());
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_device_says_arrives() {
+    fn a_reply_without_a_request_arrives() {
         let (kernel, client) = pair();
         let reply = message(2, b"value");
         kernel.send(&reply).unwrap();
@@ -304,7 +304,7 @@ mod tests {
 
     /// An eventfd rejects eight bytes of ones (EINVAL), which a message's type and req_id can be.
     #[test]
-    fn what_the_device_refuses_is_answered_and_the_connection_lives() {
+    fn a_failed_write_becomes_an_error_reply() {
         use rustix::event::{EventfdFlags, eventfd};
         let device = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         let mut client = UnixStream::from(relay(device).unwrap());
@@ -324,7 +324,7 @@ mod tests {
 
     /// A full datagram queue acts as a device whose write blocks.
     #[test]
-    fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
+    fn a_blocked_device_does_not_block_the_client() {
         let (device, kernel) = UnixDatagram::pair().unwrap();
         kernel.set_read_timeout(LIMIT).unwrap();
         device.set_nonblocking(true).unwrap();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_no_store_takes_is_the_end() {
+    fn an_oversized_message_ends_the_connection() {
         let (kernel, mut client) = pair();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(LIMIT).unwrap();

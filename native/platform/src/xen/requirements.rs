@@ -38,14 +38,14 @@ pub fn missing() -> Vec<Missing> {
             crate::ErrorKind::Posix(errno) => {
                 missing_device(errno, store::DEVICE, "no_xenbus", NO_DOMAIN)
             }
-            _ => unreachable!("opening gives error numbers only"),
+            _ => unreachable!("opening returns only error numbers"),
         });
     }
-    for (path, word, cure) in DEVICES {
+    for (path, word, fix) in DEVICES {
         // Opening has no effect in any of these drivers before the first ioctl.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if let Err(errno) = retry_on_intr(|| open(path, flags, Mode::empty())) {
-            all.push(missing_device(errno, path, word, cure));
+            all.push(missing_device(errno, path, word, fix));
         }
     }
     all.extend(Grants::load().err());
@@ -53,12 +53,12 @@ pub fn missing() -> Vec<Missing> {
     all
 }
 
-fn missing_device(errno: Errno, path: &str, word: &'static str, cure: &str) -> Missing {
+fn missing_device(errno: Errno, path: &str, word: &'static str, fix: &str) -> Missing {
     match errno {
         Errno::ACCESS | Errno::PERM => Missing {
             word: "eacces",
             what: format!(
-                "this user may not open {path}: run as root, or let a group have it by a udev \
+                "this user may not open {path}: run as root, or grant a group access with a udev \
                  rule: SUBSYSTEM==\"misc\", KERNEL==\"xen/{}\", GROUP=\"tube\", MODE=\"0660\"",
                 path.rsplit('/').next().unwrap_or_default()
             ),
@@ -66,7 +66,7 @@ fn missing_device(errno: Errno, path: &str, word: &'static str, cure: &str) -> M
         // The driver is loaded but refuses: this kernel does not run in a Xen domain.
         Errno::NODEV | Errno::NOENT | Errno::NXIO => Missing {
             word,
-            what: format!("{path} is not there: {cure}"),
+            what: format!("{path} is not there: {fix}"),
         },
         errno => Missing {
             word,
@@ -80,17 +80,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_not_there_names_its_module() {
-        for (path, word, cure) in DEVICES {
-            let missing = missing_device(Errno::NOENT, path, word, cure);
+    fn an_absent_device_names_its_module() {
+        for (path, word, fix) in DEVICES {
+            let missing = missing_device(Errno::NOENT, path, word, fix);
             assert_eq!(missing.word, word);
             assert!(missing.what.contains(path) && missing.what.contains("modprobe"));
         }
     }
 
     #[test]
-    fn a_device_that_is_not_ours_names_the_rule() {
-        let missing = missing_device(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a cure");
+    fn a_device_without_permission_names_the_udev_rule() {
+        let missing = missing_device(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a fix");
         assert_eq!(missing.word, "eacces");
         assert!(
             missing.what.contains("KERNEL==\"xen/gntdev\""),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_what_cannot_be_opened() {
+    fn every_absent_device_is_reported_missing() {
         let words: Vec<_> = missing().iter().map(|missing| missing.word).collect();
         for (path, word, _) in DEVICES {
             let there = std::path::Path::new(path).exists();

@@ -63,12 +63,12 @@ pub(super) fn domid() -> Result<Domid, Error> {
     text.parse()
         .ok()
         .filter(|domid| *domid <= DOMID_MAX)
-        .ok_or_else(|| wire::unexpected(format!("domid is {text:?}")))
+        .ok_or_else(|| wire::unexpected(format!("xenstore has {text:?} as domid")))
 }
 
 /// Sends one request with one string on a fresh connection, and returns the value of the reply.
 pub(crate) fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
-    let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
+    let posix = |errno| Error::posix(errno, format!("querying xenstore for {argument}"));
     let request = wire::request(operation, argument);
     // A newly opened device or socket accepts these few bytes in one write.
     if write(store, &request).map_err(posix)? != request.len() {
@@ -79,7 +79,7 @@ pub(crate) fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<S
     loop {
         if let Some(reply) = wire::reply(operation, &bytes)? {
             return reply.map_err(|word| {
-                wire::unexpected(format!("xenstore answers {word} when asked for {argument}"))
+                wire::unexpected(format!("xenstore replied {word} to a query for {argument}"))
             });
         }
         let mut some = [0; HEADER + PAYLOAD_MAX];
@@ -126,21 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_pieces_is_put_together() {
+    fn a_reply_in_pieces_is_reassembled() {
         let (ours, theirs) = pair();
         let whole = packet(READ, b"17");
-        let answering = std::thread::spawn(move || {
+        let writer = std::thread::spawn(move || {
             for byte in whole {
                 write(&theirs, &[byte]).expect("written");
             }
             theirs
         });
-        assert_eq!(query(&ours, READ, "domid").expect("an answer"), "17");
-        drop(answering.join());
+        assert_eq!(query(&ours, READ, "domid").expect("a reply"), "17");
+        drop(writer.join());
     }
 
     #[test]
-    fn an_error_an_end_and_nonsense_are_told() {
+    fn an_error_an_end_and_a_malformed_reply_are_errors() {
         for (bytes, atom) in [
             (packet(ERROR, b"ENOENT\0"), "eproto"),
             (packet(7, b"17"), "eproto"),

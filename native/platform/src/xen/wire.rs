@@ -38,7 +38,7 @@ pub(super) fn reply(operation: u32, bytes: &[u8]) -> Result<Option<Result<String
     };
     if len > PAYLOAD_MAX || ![operation, ERROR].contains(&kind) {
         return Err(unexpected(format!(
-            "a reply of type {kind} and {len} bytes"
+            "unexpected xenstore reply of type {kind} and {len} bytes"
         )));
     }
     let Some(payload) = bytes[HEADER..].get(..len) else {

@@ -22,7 +22,7 @@ impl std::fmt::Display for Malformed {
             Self::Short => f.write_str("message cut short"),
             Self::Long => f.write_str("message too long"),
             Self::Op(op) => write!(f, "no operation {op:#x}"),
-            Self::Field(name) => write!(f, "impossible {name}"),
+            Self::Field(name) => write!(f, "invalid {name}"),
         }
     }
 }

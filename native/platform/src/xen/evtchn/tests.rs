@@ -146,10 +146,10 @@ fn nothing_pending_does_not_block_and_unmasks_nothing() {
     assert_eq!(channel.port(), 2008);
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     let (kernel, _) = kernel();
-    channel.notify().expect("rung");
-    let mut rung = [0; 8];
-    assert_eq!(read(&kernel, &mut rung), Ok(4), "the bell only");
-    assert_eq!(rung[..4], 2008u32.to_ne_bytes());
+    channel.notify().expect("notified");
+    let mut written = [0; 8];
+    assert_eq!(read(&kernel, &mut written), Ok(4), "only the notification");
+    assert_eq!(written[..4], 2008u32.to_ne_bytes());
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_broken_descriptor_is_an_error() {
 }
 
 #[test]
-fn a_refusal_closes_the_handle_that_was_opened_for_it() {
+fn a_failed_call_closes_its_handle() {
     let evtchn = evtchn();
     assert_eq!(evtchn.alloc(9).err().expect("refused").atom(), "enospc");
     assert!(kernel().1.closed);

@@ -161,7 +161,7 @@ fn functions() -> Functions {
 }
 
 fn grants() -> Arc<Grants> {
-    let grants = Arc::new(Grants::open(functions()).expect("both open"));
+    let grants = Arc::new(Grants::open(functions()).expect("handles"));
     calls();
     grants
 }
@@ -182,7 +182,7 @@ fn shared_pages_are_unshared_on_their_handle() {
 }
 
 #[test]
-fn mapped_pages_are_unmapped_on_theirs() {
+fn mapped_pages_are_unmapped_on_their_handle() {
     let grants = grants();
     let pages = grants
         .map(7, &[4, 2], Access::ReadOnly, None)
@@ -224,7 +224,7 @@ fn a_notify_byte_and_its_port_reach_the_library() {
 }
 
 #[test]
-fn what_the_interface_cannot_do_never_reaches_it() {
+fn invalid_arguments_never_reach_the_library() {
     let grants = grants();
     let far = Some(Notify {
         offset: PAGE,
@@ -265,7 +265,7 @@ fn what_the_interface_cannot_do_never_reaches_it() {
 }
 
 #[test]
-fn errno_tells_why() {
+fn errno_becomes_the_error() {
     let grants = grants();
     FAILS.set(Some(Errno::NOSPC));
     let error = grants.share(5, 17, Access::ReadWrite, None).unwrap_err();
