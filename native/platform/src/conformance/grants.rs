@@ -190,7 +190,7 @@ fn outlives_its_grant(s: &mut Stage) {
     s.a.poke(ours, PAGE, b"last bytes");
     s.a.unmap(ours);
     assert_eq!(s.b.peek(theirs, PAGE, 10), b"last bytes");
-    s.b.poke(theirs, 0, b"unheard");
+    s.b.poke(theirs, 0, b"unread!");
     s.b.unmap(theirs);
 }
 
