@@ -41,8 +41,8 @@ fn xen_conforms() {
         b: actor(7),
         c: actor(9),
         traits: Traits {
-            tells_peer_gone: false,
-            keeps_early_bells: false,
+            reports_peer_gone: false,
+            keeps_early_notifications: false,
             says_why: false,
             peer_may_be_self: false,
         },

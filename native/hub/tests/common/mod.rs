@@ -37,8 +37,8 @@ pub fn hub_command(run: &Path) -> Command {
 
 /// What is to be expected of the local platform.
 pub const LOCAL: Traits = Traits {
-    tells_peer_gone: true,
-    keeps_early_bells: true,
+    reports_peer_gone: true,
+    keeps_early_notifications: true,
     says_why: true,
     peer_may_be_self: true,
 };
