@@ -32,7 +32,7 @@ impl Hub {
             // They say who they are within moments. The others can wait in the kernel.
             return self.shut(at);
         }
-        if self.undertaker.is_overrun(domid) {
+        if self.closer.is_full(domid) {
             return self.shut(at);
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -50,7 +50,7 @@ impl Hub {
         if let Err((socket, why)) = self.let_in(socket, door, domid) {
             let place = door.below(domid);
             self.log.note(format_args!("{place}: {why}"));
-            self.undertaker.bury_socket(domid, socket);
+            self.closer.close_socket(domid, socket);
         }
     }
 
@@ -135,8 +135,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes a source out of the event loop. What clients may have filled is to be closed by
-    /// the undertaker.
+    /// Takes a source out of the event loop. The caller closes what clients may have filled in
+    /// the background.
     pub(crate) fn take_source(&mut self, token: Token) -> Option<Source> {
         let source = self.sources.remove(&token)?;
         match &source {
@@ -163,7 +163,7 @@ impl Hub {
     pub(crate) fn close_source(&mut self, token: Token) {
         match self.take_source(token) {
             Some(Source::Client { socket, standing }) => {
-                self.undertaker.bury_socket(standing.domid(), socket);
+                self.closer.close_socket(standing.domid(), socket);
                 match standing {
                     Standing::Stranger(None) => self.strangers -= 1,
                     Standing::Stranger(Some(domid)) => {
@@ -179,7 +179,7 @@ impl Hub {
                 conn,
                 domid,
             }) => {
-                self.undertaker.bury_socket(domid, socket);
+                self.closer.close_socket(domid, socket);
                 self.streams.remove(&conn);
                 self.store.disconnect(conn);
                 self.domains.disconnect(domid, Door::Store);

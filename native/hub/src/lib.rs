@@ -11,6 +11,7 @@
 //! connection that it came by, never the hub.
 
 pub mod args;
+mod background_close;
 mod connections;
 pub mod daemon;
 pub mod domains;
@@ -30,4 +31,3 @@ pub mod rundir;
 pub mod server;
 pub mod store;
 mod streams;
-mod undertaker;

@@ -90,7 +90,7 @@ impl Packets {
     /// memfds.
     ///
     /// There is room for all descriptors that can come. Those that found none would be closed
-    /// by the kernel then and there, and that can take for ever (see `undertaker`).
+    /// by the kernel then and there, which can block for ever (see `background_close`).
     pub fn receive(&mut self, socket: impl AsFd, most: usize, limit: usize) -> Incoming<'_> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);

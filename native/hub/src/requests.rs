@@ -37,7 +37,7 @@ impl Hub {
                 return;
             };
             let standing = *standing;
-            if self.undertaker.is_overrun(standing.domid()) {
+            if self.closer.is_full(standing.domid()) {
                 return self.drop_source(token, OVERRUN);
             }
             match Packets::outlook(socket) {
@@ -49,7 +49,7 @@ impl Hub {
             let most = usize::from(matches!(standing, Standing::Grants(_)));
             let fate = match self.packets.receive(socket, most, MESSAGE_MAX) {
                 Incoming::Foreign(fds) => {
-                    self.undertaker.bury(standing.domid(), fds);
+                    self.closer.close(standing.domid(), fds);
                     Fate::Goes("it sent descriptors that are no memory".to_owned())
                 }
                 Incoming::Nothing => break,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use tube_platform::Domid;
 
+use crate::background_close::BackgroundCloser;
 use crate::domains::{Domains, RESERVE};
 use crate::evtchn::Channels;
 use crate::fault::Fault;
@@ -18,7 +19,6 @@ use crate::packet::Packets;
 use crate::poller::{Interest, Poller, Ready, Token};
 use crate::rundir::RunDir;
 use crate::store::{ConnId, Quota, Xenstored};
-use crate::undertaker::Undertaker;
 
 /// How long clients may keep us waiting.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ pub struct Hub {
     pub(crate) store: Xenstored,
     pub(crate) streams: HashMap<ConnId, Token>,
     pub(crate) packets: Packets,
-    pub(crate) undertaker: Undertaker,
+    pub(crate) closer: BackgroundCloser,
     pub(crate) patience: Patience,
     pub(crate) log: Log,
     idle: Option<Duration>,
@@ -162,7 +162,7 @@ impl Hub {
             store: Xenstored::new(Quota::default()),
             streams: HashMap::new(),
             packets: Packets::default(),
-            undertaker: Undertaker::default(),
+            closer: BackgroundCloser::default(),
             patience,
             log,
             idle,
@@ -303,7 +303,7 @@ impl Hub {
             let _ = self.run.remove_socket(&door.below(domid));
             if let Some(Source::Door { socket, .. }) = self.take_source(token) {
                 // Those who wait to be let in go with it, and what they sent.
-                self.undertaker.bury_socket(domid, socket);
+                self.closer.close_socket(domid, socket);
             }
             self.domains.refund(domid, 1);
         }

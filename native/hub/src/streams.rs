@@ -58,7 +58,7 @@ impl Hub {
         };
         let (conn, domid) = (*conn, *domid);
         if ready.read && self.store.wants_input(conn) {
-            if self.undertaker.is_overrun(domid) {
+            if self.closer.is_full(domid) {
                 return self.drop_source(ready.token, OVERRUN);
             }
             match self.packets.receive(socket, 0, TURN) {
@@ -70,7 +70,7 @@ impl Hub {
                     }
                 }
                 Incoming::Foreign(fds) => {
-                    self.undertaker.bury(domid, fds);
+                    self.closer.close(domid, fds);
                     return self.drop_source(ready.token, "it sent descriptors");
                 }
                 Incoming::Bad(why) => return self.drop_source(ready.token, why),
