@@ -7,28 +7,28 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tube_platform::Domid;
 
-use crate::listener::Door;
 use crate::owner::admit;
 use crate::packet::Packets;
 use crate::poller::{Interest, Token};
 use crate::server::{Hub, Source, Standing};
+use crate::socket_kind::SocketKind;
 
-/// How long a door stays shut when nobody can be let in.
+/// How long a kind stays shut when nobody can be let in.
 const SHUT: Duration = Duration::from_millis(50);
 
 impl Hub {
     /// Takes one connection; level-triggered readiness brings us back for the next.
     pub(crate) fn accept(&mut self, at: Token) {
-        let Some(Source::Door {
+        let Some(Source::Listener {
             socket,
-            door,
+            kind,
             domid,
         }) = self.sources.get(&at)
         else {
             return;
         };
-        let (door, domid) = (*door, *domid);
-        if door == Door::Hub && self.strangers >= door.connections() {
+        let (kind, domid) = (*kind, *domid);
+        if kind == SocketKind::Hub && self.strangers >= kind.max_connections() {
             // They say who they are within moments. The others can wait in the kernel.
             return self.shut(at);
         }
@@ -42,27 +42,27 @@ impl Hub {
             Err(errno) => {
                 // Our descriptors are counted, so the host is running out of something. The
                 // connection still waits: without a pause we would be back here at once.
-                let place = door.below(domid);
+                let place = kind.relative_path(domid);
                 self.log.note(format_args!("accept on {place}: {errno}"));
                 return self.shut(at);
             }
         };
-        if let Err((socket, why)) = self.let_in(socket, door, domid) {
-            let place = door.below(domid);
+        if let Err((socket, why)) = self.let_in(socket, kind, domid) {
+            let place = kind.relative_path(domid);
             self.log.note(format_args!("{place}: {why}"));
             self.closer.close_socket(domid, socket);
         }
     }
 
-    /// Stops looking at a door for a moment.
-    fn shut(&mut self, door: Token) {
-        self.poller.set_deadline(door, Some(Instant::now() + SHUT));
-        self.look_at(door, Interest::Nothing);
+    /// Stops looking at a kind for a moment.
+    fn shut(&mut self, kind: Token) {
+        self.poller.set_deadline(kind, Some(Instant::now() + SHUT));
+        self.look_at(kind, Interest::Nothing);
     }
 
-    fn look_at(&mut self, door: Token, interest: Interest) {
-        if let Some(Source::Door { socket, .. }) = self.sources.get(&door)
-            && let Err(errno) = self.poller.change(door, socket, interest)
+    fn look_at(&mut self, kind: Token, interest: Interest) {
+        if let Some(Source::Listener { socket, .. }) = self.sources.get(&kind)
+            && let Err(errno) = self.poller.change(kind, socket, interest)
         {
             self.log.note(format_args!("epoll: {errno}"));
         }
@@ -71,7 +71,7 @@ impl Hub {
     /// A deadline has come.
     pub(crate) fn time_is_up(&mut self, token: Token) {
         match self.sources.get(&token) {
-            Some(Source::Door { .. }) => self.look_at(token, Interest::Read),
+            Some(Source::Listener { .. }) => self.look_at(token, Interest::Read),
             _ => self.drop_source(token, "it kept us waiting"),
         }
     }
@@ -81,26 +81,26 @@ impl Hub {
     fn let_in(
         &mut self,
         socket: OwnedFd,
-        door: Door,
+        kind: SocketKind,
         domid: Domid,
     ) -> Result<(), (OwnedFd, String)> {
-        let owner = match door {
-            Door::Hub => None,
+        let owner = match kind {
+            SocketKind::Hub => None,
             _ => self.domains.owner(domid),
         };
         if let Err(uid) = admit(&socket, owner) {
             return Err((socket, format!("user {uid} may not")));
         }
-        if door == Door::Hub {
+        if kind == SocketKind::Hub {
             self.strangers += 1;
-        } else if !self.domains.connect(domid, door) {
+        } else if !self.domains.connect(domid, kind) {
             return Err((socket, "too many connections".to_owned()));
         }
-        self.welcome(socket, door, domid)
+        self.welcome(socket, kind, domid)
             .map_err(|(socket, errno)| {
-                match door {
-                    Door::Hub => self.strangers -= 1,
-                    _ => self.domains.disconnect(domid, door),
+                match kind {
+                    SocketKind::Hub => self.strangers -= 1,
+                    _ => self.domains.disconnect(domid, kind),
                 }
                 (socket, errno.to_string())
             })
@@ -110,15 +110,15 @@ impl Hub {
     fn welcome(
         &mut self,
         socket: OwnedFd,
-        door: Door,
+        kind: SocketKind,
         domid: Domid,
     ) -> Result<(), (OwnedFd, Errno)> {
-        let standing = match door {
-            Door::Store => return self.open_stream(socket, domid),
-            Door::Hub => Standing::Stranger(None),
-            Door::Control => Standing::Stranger(Some(domid)),
-            Door::Grants => Standing::Grants(domid),
-            Door::Evtchn => Standing::Evtchn(domid),
+        let standing = match kind {
+            SocketKind::Store => return self.open_stream(socket, domid),
+            SocketKind::Hub => Standing::Stranger(None),
+            SocketKind::Control => Standing::Stranger(Some(domid)),
+            SocketKind::Grants => Standing::Grants(domid),
+            SocketKind::Evtchn => Standing::Evtchn(domid),
         };
         let added =
             Packets::prepare(&socket).and_then(|()| self.poller.add(&socket, Interest::Read));
@@ -141,7 +141,7 @@ impl Hub {
         let source = self.sources.remove(&token)?;
         match &source {
             Source::Stop(fd) => self.poller.remove(token, fd),
-            Source::Door { socket, .. }
+            Source::Listener { socket, .. }
             | Source::Client { socket, .. }
             | Source::Stream { socket, .. } => self.poller.remove(token, socket),
         }
@@ -167,10 +167,10 @@ impl Hub {
                 match standing {
                     Standing::Stranger(None) => self.strangers -= 1,
                     Standing::Stranger(Some(domid)) => {
-                        self.domains.disconnect(domid, Door::Control);
+                        self.domains.disconnect(domid, SocketKind::Control);
                     }
-                    Standing::Grants(domid) => self.domains.disconnect(domid, Door::Grants),
-                    Standing::Evtchn(domid) => self.domains.disconnect(domid, Door::Evtchn),
+                    Standing::Grants(domid) => self.domains.disconnect(domid, SocketKind::Grants),
+                    Standing::Evtchn(domid) => self.domains.disconnect(domid, SocketKind::Evtchn),
                     Standing::Life(domid) => self.end_domain(domid),
                 }
             }
@@ -182,9 +182,9 @@ impl Hub {
                 self.closer.close_socket(domid, socket);
                 self.streams.remove(&conn);
                 self.store.disconnect(conn);
-                self.domains.disconnect(domid, Door::Store);
+                self.domains.disconnect(domid, SocketKind::Store);
             }
-            Some(Source::Stop(_) | Source::Door { .. }) | None => {}
+            Some(Source::Stop(_) | Source::Listener { .. }) | None => {}
         }
     }
 }

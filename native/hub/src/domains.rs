@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tube_platform::{DOMID_MAX, Domid};
 
-use crate::listener::Door;
 use crate::owner::Owner;
+use crate::socket_kind::SocketKind;
 
 /// Descriptors that the hub keeps for itself: its own files, newcomers, and what one message
 /// can carry, which has to be received to be refused.
@@ -26,7 +26,7 @@ pub enum Refusal {
     /// All are taken.
     NoneFree,
     /// That socket is for one domain, and it is not the one asked for.
-    OtherDoor(Domid),
+    WrongSocket(Domid),
 }
 
 /// The table of domains.
@@ -45,7 +45,7 @@ struct Domain {
     kept: bool,
     lives: bool,
     descriptors: usize,
-    connections: BTreeMap<Door, usize>,
+    connections: BTreeMap<SocketKind, usize>,
 }
 
 impl Domains {
@@ -79,14 +79,16 @@ impl Domains {
         }
     }
 
-    /// The domain that a claimant gets: what it asks for, else the one that its door belongs
+    /// The domain that a claimant gets: what it asks for, else the one that its bound belongs
     /// to, else the lowest from 1 that is neither taken nor kept for somebody.
     ///
     /// # Errors
     /// A refusal.
-    pub fn choose(&self, asked: Option<Domid>, door: Option<Domid>) -> Result<Domid, Refusal> {
-        let domid = match (asked, door) {
-            (Some(asked), Some(door)) if asked != door => return Err(Refusal::OtherDoor(door)),
+    pub fn choose(&self, asked: Option<Domid>, bound: Option<Domid>) -> Result<Domid, Refusal> {
+        let domid = match (asked, bound) {
+            (Some(asked), Some(bound)) if asked != bound => {
+                return Err(Refusal::WrongSocket(bound));
+            }
             (Some(domid), _) | (None, Some(domid)) => domid,
             (None, None) => {
                 return (1..=DOMID_MAX)
@@ -173,28 +175,28 @@ impl Domains {
         self.tidy(domid);
     }
 
-    /// Counts a connection to a domain's door, with its descriptor. False if there are too
+    /// Counts a connection to a domain's bound, with its descriptor. False if there are too
     /// many.
-    pub fn connect(&mut self, domid: Domid, door: Door) -> bool {
+    pub fn connect(&mut self, domid: Domid, kind: SocketKind) -> bool {
         let open = self
             .known
             .get(&domid)
-            .and_then(|domain| domain.connections.get(&door))
+            .and_then(|domain| domain.connections.get(&kind))
             .copied();
-        if open.unwrap_or(0) >= door.connections() || !self.charge(domid, 1) {
+        if open.unwrap_or(0) >= kind.max_connections() || !self.charge(domid, 1) {
             return false;
         }
         let domain = self.known.entry(domid).or_default();
-        *domain.connections.entry(door).or_default() += 1;
+        *domain.connections.entry(kind).or_default() += 1;
         true
     }
 
     /// A connection counted by [`Domains::connect`] is closed.
-    pub fn disconnect(&mut self, domid: Domid, door: Door) {
+    pub fn disconnect(&mut self, domid: Domid, kind: SocketKind) {
         if let Some(open) = self
             .known
             .get_mut(&domid)
-            .and_then(|domain| domain.connections.get_mut(&door))
+            .and_then(|domain| domain.connections.get_mut(&kind))
         {
             *open -= 1;
         }
@@ -240,7 +242,10 @@ mod tests {
         let mut domains = domains();
         assert_eq!(domains.choose(None, Some(2)), Ok(2));
         assert_eq!(domains.choose(Some(2), Some(2)), Ok(2));
-        assert_eq!(domains.choose(Some(3), Some(2)), Err(Refusal::OtherDoor(2)));
+        assert_eq!(
+            domains.choose(Some(3), Some(2)),
+            Err(Refusal::WrongSocket(2))
+        );
         assert!(domains.claim(2));
         assert_eq!(domains.choose(None, Some(2)), Err(Refusal::Taken(2)));
         domains.end(2);
@@ -274,12 +279,12 @@ mod tests {
     #[test]
     fn connections_are_limited_per_door() {
         let mut domains = Domains::new(&[], 4096);
-        for _ in 0..Door::Grants.connections() {
-            assert!(domains.connect(1, Door::Grants));
+        for _ in 0..SocketKind::Grants.max_connections() {
+            assert!(domains.connect(1, SocketKind::Grants));
         }
-        assert!(!domains.connect(1, Door::Grants));
-        assert!(domains.connect(1, Door::Evtchn));
-        domains.disconnect(1, Door::Grants);
-        assert!(domains.connect(1, Door::Grants));
+        assert!(!domains.connect(1, SocketKind::Grants));
+        assert!(domains.connect(1, SocketKind::Evtchn));
+        domains.disconnect(1, SocketKind::Grants);
+        assert!(domains.connect(1, SocketKind::Grants));
     }
 }

@@ -29,5 +29,6 @@ pub mod probe;
 mod requests;
 pub mod rundir;
 pub mod server;
+pub mod socket_kind;
 pub mod store;
 mod streams;

@@ -5,24 +5,24 @@ use tube_platform::local::proto::{Reply, VERSION};
 use tube_platform::{Domid, Error, ErrorKind};
 
 use crate::domains::Refusal;
-use crate::listener::Door;
 use crate::poller::Token;
 use crate::requests::Fate;
 use crate::server::{Hub, Source, Standing};
+use crate::socket_kind::SocketKind;
 
 impl Hub {
     /// A newcomer says who it wants to be.
     pub(crate) fn hello(
         &mut self,
         token: Token,
-        door: Option<Domid>,
+        bound: Option<Domid>,
         seq: u32,
         version: u32,
         asked: Option<Domid>,
     ) -> Fate {
         let claimed = if version == VERSION {
             self.domains
-                .choose(asked, door)
+                .choose(asked, bound)
                 .map_err(refused)
                 .and_then(|domid| self.begin_domain(domid, token).map(|()| domid))
         } else {
@@ -65,7 +65,9 @@ impl Hub {
                 );
             }
             match std::mem::replace(standing, Standing::Life(domid)) {
-                Standing::Stranger(Some(door)) => self.domains.disconnect(door, Door::Control),
+                Standing::Stranger(Some(bound)) => {
+                    self.domains.disconnect(bound, SocketKind::Control)
+                }
                 _ => self.strangers -= 1,
             }
         }
@@ -82,9 +84,9 @@ impl Hub {
         if !self.domains.kept(domid) {
             self.run.make_domain(domid, None)?;
         }
-        for door in Door::LIVING {
-            if !self.doors.contains_key(&(domid, door)) {
-                self.open_door(door, domid)?;
+        for kind in SocketKind::PER_DOMAIN {
+            if !self.listeners.contains_key(&(domid, kind)) {
+                self.open_listener(kind, domid)?;
             }
         }
         Ok(())
@@ -93,10 +95,11 @@ impl Hub {
     /// Its connection has ended: everything of that domain goes.
     pub(crate) fn end_domain(&mut self, domid: Domid) {
         let owned = self.domains.owner(domid).is_some();
-        for door in Door::LIVING {
-            let stays = door == Door::Store && domid == 0 || door == Door::Control && owned;
+        for kind in SocketKind::PER_DOMAIN {
+            let stays =
+                kind == SocketKind::Store && domid == 0 || kind == SocketKind::Control && owned;
             if !stays {
-                self.close_door(door, domid);
+                self.close_listener(kind, domid);
             }
         }
         let connections: Vec<Token> = self
@@ -145,7 +148,7 @@ fn refused(refusal: Refusal) -> Error {
             format!("another process is domain {domid} already"),
         ),
         Refusal::NoneFree => Error::posix(Errno::NOSPC, "no domain is free"),
-        Refusal::OtherDoor(domid) => Error::posix(
+        Refusal::WrongSocket(domid) => Error::posix(
             Errno::PERM,
             format_args!("this socket is for domain {domid} alone"),
         ),

@@ -13,8 +13,8 @@ use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::{DOMID_MAX, ErrorKind};
 
 use crate::fault::Fault;
-use crate::listener::Door;
 use crate::rundir::RunDir;
+use crate::socket_kind::SocketKind;
 
 /// Xen's `DOMID_SELF`. Nobody can be that domain, so a HELLO for it claims nothing, and a hub
 /// of our version answers EINVAL: that is how to ask for a sign of life.
@@ -33,7 +33,11 @@ pub enum Answer {
 
 /// Asks whoever listens at a run directory's `hub.sock`.
 pub fn ask(run: &Path, limit: Duration) -> Answer {
-    exchange(&run.join(Door::Hub.name()), Instant::now() + limit).unwrap_or(Answer::Nothing)
+    exchange(
+        &run.join(SocketKind::Hub.file_name()),
+        Instant::now() + limit,
+    )
+    .unwrap_or(Answer::Nothing)
 }
 
 fn exchange(socket: &Path, deadline: Instant) -> Result<Answer, Errno> {

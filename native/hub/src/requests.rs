@@ -118,8 +118,8 @@ impl Hub {
             return Fate::Goes("descriptors do not go with the message".into());
         }
         match (standing, request) {
-            (Standing::Stranger(door), Request::Hello { version, domid }) => {
-                self.hello(token, door, seq, version, domid)
+            (Standing::Stranger(bound), Request::Hello { version, domid }) => {
+                self.hello(token, bound, seq, version, domid)
             }
             (
                 Standing::Grants(domid),

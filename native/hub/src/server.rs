@@ -12,12 +12,13 @@ use crate::domains::{Domains, RESERVE};
 use crate::evtchn::Channels;
 use crate::fault::Fault;
 use crate::grants::Grants;
-use crate::listener::{self, Door};
+use crate::listener;
 use crate::log::Log;
 use crate::owner::Owner;
 use crate::packet::Packets;
 use crate::poller::{Interest, Poller, Ready, Token};
 use crate::rundir::RunDir;
+use crate::socket_kind::SocketKind;
 use crate::store::{ConnId, Quota, Xenstored};
 
 /// How long clients may keep us waiting.
@@ -65,7 +66,7 @@ pub struct Hub {
     pub(crate) sources: HashMap<Token, Source>,
     /// Connections to `hub.sock` that have not said who they are.
     pub(crate) strangers: usize,
-    pub(crate) doors: BTreeMap<(Domid, Door), Token>,
+    pub(crate) listeners: BTreeMap<(Domid, SocketKind), Token>,
     pub(crate) domains: Domains,
     pub(crate) grants: Grants,
     pub(crate) channels: Channels,
@@ -86,9 +87,9 @@ pub(crate) enum Source {
     /// Readable when the hub is to leave.
     Stop(OwnedFd),
     /// A listening socket.
-    Door {
+    Listener {
         socket: OwnedFd,
-        door: Door,
+        kind: SocketKind,
         domid: Domid,
     },
     /// A connection that speaks the hub's own protocol.
@@ -104,7 +105,7 @@ pub(crate) enum Source {
 /// What a client is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It has to say HELLO; the domid if it came by that domain's own door.
+    /// It has to say HELLO; the domid if it came by that domain's own kind.
     Stranger(Option<Domid>),
     /// Its connection is the life of that domain.
     Life(Domid),
@@ -155,7 +156,7 @@ impl Hub {
             poller,
             sources: HashMap::from([(token, Source::Stop(stop))]),
             strangers: 0,
-            doors: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             domains,
             grants: Grants::default(),
             channels: Channels::default(),
@@ -174,13 +175,15 @@ impl Hub {
             let unusable = |errno| bad(&format!("cannot set up dom{domid}"), errno);
             hub.run.make_domain(domid, owner).map_err(unusable)?;
             if owner.is_some() {
-                hub.open_door(Door::Control, domid).map_err(unusable)?;
+                hub.open_listener(SocketKind::Control, domid)
+                    .map_err(unusable)?;
             }
             if domid == 0 {
-                hub.open_door(Door::Store, domid).map_err(unusable)?;
+                hub.open_listener(SocketKind::Store, domid)
+                    .map_err(unusable)?;
             }
         }
-        hub.open_door(Door::Hub, 0)
+        hub.open_listener(SocketKind::Hub, 0)
             .map_err(|errno| bad("cannot open hub.sock", errno))?;
         Ok(hub)
     }
@@ -207,7 +210,7 @@ impl Hub {
                 self.time_is_up(token);
                 self.act_on_notices();
             }
-            // Only when nothing was ready: whoever is at the door comes first.
+            // Only when nothing was ready: whoever is at the kind comes first.
             if quiet && self.idle_at().is_some_and(|at| at <= now) {
                 self.log.note(format_args!(
                     "no domain for {:?}",
@@ -239,14 +242,14 @@ impl Hub {
     }
 
     fn leave(&mut self) {
-        // First the door by which claimants come: they find no hub and start one, which then
+        // First the kind by which claimants come: they find no hub and start one, which then
         // waits for the lock that goes with this process.
-        let _ = self.run.remove_socket(Door::Hub.name());
-        for &(domid, door) in self.doors.keys() {
+        let _ = self.run.remove_socket(SocketKind::Hub.file_name());
+        for &(domid, kind) in self.listeners.keys() {
             // What cannot be removed is for the next hub to sweep.
             let _ = match self.domains.owner(domid) {
                 // A container may have that directory mounted.
-                Some(_) => self.run.remove_socket(&door.below(domid)),
+                Some(_) => self.run.remove_socket(&kind.relative_path(domid)),
                 None => self.run.remove_domain(domid),
             };
         }
@@ -261,31 +264,31 @@ impl Hub {
                 self.log.note(format_args!("told to leave"));
                 self.leaving = true;
             }
-            Some(Source::Door { .. }) => self.accept(ready.token),
+            Some(Source::Listener { .. }) => self.accept(ready.token),
             Some(Source::Client { .. }) => self.serve_client(ready),
             Some(Source::Stream { .. }) => self.serve_stream(ready),
         }
     }
 
-    /// Opens a door, charged to its domain.
-    pub(crate) fn open_door(&mut self, door: Door, domid: Domid) -> Result<(), Errno> {
-        let charged = door != Door::Hub;
+    /// Opens a kind, charged to its domain.
+    pub(crate) fn open_listener(&mut self, kind: SocketKind, domid: Domid) -> Result<(), Errno> {
+        let charged = kind != SocketKind::Hub;
         if charged && !self.domains.charge(domid, 1) {
             return Err(Errno::NOSPC);
         }
-        let opened = listener::open(&self.run, door, domid, self.domains.owner(domid))
+        let opened = listener::open(&self.run, kind, domid, self.domains.owner(domid))
             .and_then(|socket| Ok((self.poller.add(&socket, Interest::Read)?, socket)));
         match opened {
             Ok((token, socket)) => {
                 self.sources.insert(
                     token,
-                    Source::Door {
+                    Source::Listener {
                         socket,
-                        door,
+                        kind,
                         domid,
                     },
                 );
-                self.doors.insert((domid, door), token);
+                self.listeners.insert((domid, kind), token);
                 Ok(())
             }
             Err(errno) => {
@@ -297,11 +300,11 @@ impl Hub {
         }
     }
 
-    /// Closes a door and removes its socket.
-    pub(crate) fn close_door(&mut self, door: Door, domid: Domid) {
-        if let Some(token) = self.doors.remove(&(domid, door)) {
-            let _ = self.run.remove_socket(&door.below(domid));
-            if let Some(Source::Door { socket, .. }) = self.take_source(token) {
+    /// Closes a kind and removes its socket.
+    pub(crate) fn close_listener(&mut self, kind: SocketKind, domid: Domid) {
+        if let Some(token) = self.listeners.remove(&(domid, kind)) {
+            let _ = self.run.remove_socket(&kind.relative_path(domid));
+            if let Some(Source::Listener { socket, .. }) = self.take_source(token) {
                 // Those who wait to be let in go with it, and what they sent.
                 self.closer.close_socket(domid, socket);
             }
@@ -314,7 +317,7 @@ impl Standing {
     /// On whose account it is. Whoever gets to `hub.sock` sees everything, as domain 0 does.
     pub(crate) fn domid(self) -> Domid {
         match self {
-            Standing::Stranger(door) => door.unwrap_or(0),
+            Standing::Stranger(bound) => bound.unwrap_or(0),
             Standing::Life(domid) | Standing::Grants(domid) | Standing::Evtchn(domid) => domid,
         }
     }
@@ -324,7 +327,7 @@ impl std::fmt::Display for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Standing::Stranger(None) => f.write_str("a newcomer"),
-            Standing::Stranger(Some(domid)) => write!(f, "a newcomer at domain {domid}'s door"),
+            Standing::Stranger(Some(domid)) => write!(f, "a newcomer at domain {domid}'s kind"),
             Standing::Life(domid) => write!(f, "domain {domid}"),
             Standing::Grants(domid) => write!(f, "a grants connection of domain {domid}"),
             Standing::Evtchn(domid) => write!(f, "an event channel connection of domain {domid}"),
