@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
-use tube_hub::probe::{Answer, ask};
+use tube_hub::probe::{Found, probe};
 use tube_platform::Access;
 use tube_platform::local::fdpass;
 use tube_platform::local::proto::{Request, VERSION};
@@ -104,7 +104,7 @@ fn what_is_no_message_ends_the_connection_and_nothing_else() {
         rustix::net::send(&client.socket, &[], SendFlags::empty()).expect("sent");
         client.expect_end();
     }
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Hub);
     five.store().must(op::READ, b"domid\0");
     assert_eq!(rig.domain(None).domid, 1);
 }
@@ -180,7 +180,7 @@ fn flood(client: &Client, request: &[u8]) -> usize {
 
 #[test]
 fn a_client_that_never_reads_is_dropped() {
-    let inside = Inside::with_patience(Duration::from_millis(300));
+    let inside = InProcessHub::with_timeouts(Duration::from_millis(300));
     let five = inside.rig.domain(Some(5));
     let client = five.client("grants.sock");
     flood(
@@ -216,7 +216,7 @@ fn a_client_that_never_reads_is_dropped() {
 
 #[test]
 fn a_newcomer_that_says_nothing_is_dropped() {
-    let inside = Inside::with_patience(Duration::from_millis(100));
+    let inside = InProcessHub::with_timeouts(Duration::from_millis(100));
     let silent = inside.rig.client("hub.sock");
     let five = inside.rig.domain(Some(5));
     silent.expect_end();
@@ -290,7 +290,7 @@ fn connections_are_limited_and_given_back() {
 
 #[test]
 fn a_crowd_at_the_door_keeps_nobody_out_for_long() {
-    let inside = Inside::with_patience(Duration::from_millis(300));
+    let inside = InProcessHub::with_timeouts(Duration::from_millis(300));
     let crowd: Vec<_> = (0..300).map(|_| inside.rig.client("hub.sock")).collect();
     for silent in crowd {
         silent.expect_end();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use rustix::process::{Pid, Signal, kill_process};
-use tube_hub::probe::{Answer, ask};
+use tube_hub::probe::{Found, probe};
 use tube_platform::local::proto::{Reply, Request, VERSION};
 
 fn one_line(stderr: &[u8]) -> String {
@@ -75,7 +75,7 @@ fn whoever_comes_second_leaves_in_peace() {
             "{output:?}"
         );
     }
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Hub);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn leavings_of_a_killed_hub_are_replaced() {
     // The end is seen on the connection that is the domain's life.
     assert!(five.control.receive().is_none());
     assert_eq!(rig.names("dom5").len(), 4);
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Nothing);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Nothing);
 
     rig.start(&[]);
     assert_eq!(rig.names(""), ["dom0", "hub.lock", "hub.sock"]);
@@ -146,7 +146,7 @@ fn an_idle_hub_leaves_and_a_used_one_stays() {
     assert!(!exit, "it left although there was a domain");
     drop(domain);
     assert!(
-        wait_with_limit(Pid::from_child(rig.hub()), PATIENCE),
+        wait_with_limit(Pid::from_child(rig.hub()), TIMEOUT),
         "it stays for ever"
     );
     assert!(

@@ -54,7 +54,7 @@ impl<'a> Access<'a> {
                 return Err(if full { Error::NoSpace } else { Error::Memory });
             }
         }
-        tx.enter(path.clone(), found.clone());
+        tx.record(path.clone(), found.clone());
         tx.charged += size;
         self.store
             .domains
@@ -75,12 +75,12 @@ impl<'a> Access<'a> {
     /// that nobody learns by probing which nodes exist.
     pub fn node(&mut self, path: &Path, needed: Rights) -> Result<Arc<Node>, Error> {
         let error = match self.read(path)? {
-            Some(node) if self.rights(&node).include(needed) => return Ok(node),
+            Some(node) if self.rights(&node).contains(needed) => return Ok(node),
             Some(_) => Error::Access,
             None => Error::NotFound,
         };
         let (_, above) = self.nearest_above(path)?;
-        Err(if self.rights(&above).touch(needed) {
+        Err(if self.rights(&above).intersects(needed) {
             error
         } else {
             Error::Access
@@ -110,7 +110,7 @@ impl<'a> Access<'a> {
         let mut copy = node.clone();
         let domains = &self.store.domains;
         copy.perms
-            .settle(false, |domid| domains.valid(domid, node.generation));
+            .ignore_invalid(false, |domid| domains.valid(domid, node.generation));
         copy
     }
 
@@ -161,7 +161,7 @@ impl<'a> Access<'a> {
     /// Puts new versions of nodes in place, all or (outside a transaction) none. `sized`: they must
     /// keep to the size quota.
     pub fn write(&mut self, nodes: Vec<(Path, Node)>, sized: bool) -> Result<(), Error> {
-        if let Err(error) = self.room_for(&nodes, sized) {
+        if let Err(error) = self.check_quota(&nodes, sized) {
             if let Some(tx) = &mut self.tx {
                 tx.failed = true;
             }
@@ -174,7 +174,7 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
-    fn room_for(&mut self, nodes: &[(Path, Node)], sized: bool) -> Result<(), Error> {
+    fn check_quota(&mut self, nodes: &[(Path, Node)], sized: bool) -> Result<(), Error> {
         let quota = self.store.quota;
         if sized
             && !self.subject.is_privileged()
@@ -276,7 +276,7 @@ impl<'a> Access<'a> {
             // Its parent follows at once, unless the walk fails; then a transaction goes on with
             // what is left.
             if let (Some(tx), false) = (&mut self.tx, is_root) {
-                tx.unlist(&path);
+                tx.remove_from_parent(&path);
             }
         }
         Ok(())
@@ -291,7 +291,7 @@ impl<'a> Access<'a> {
     }
 
     /// Writes a node with given permissions, for the store itself.
-    pub fn establish(&mut self, path: &Path, data: &[u8], perms: &Perms) {
+    pub fn set_node(&mut self, path: &Path, data: &[u8], perms: &Perms) {
         if self.store.tree.get(path.bytes()).is_none() {
             // Nothing limits the store itself, so this cannot fail.
             let _ = self.create(path, data);
@@ -306,13 +306,13 @@ impl<'a> Access<'a> {
     }
 
     /// Removes a node, for the store itself.
-    pub fn discard(&mut self, path: &Path) {
+    pub fn remove_node(&mut self, path: &Path) {
         // It is there and is not the root, and outside a transaction nothing else can be wrong.
         let _ = self.remove(path);
     }
 
     /// Gives the root to domain 0 if it belongs to `domid`: it cannot be removed with its owner.
-    pub fn inherit_root(&mut self, domid: Domid) {
+    pub fn reassign_root(&mut self, domid: Domid) {
         let path = Path::root();
         if let Some(root) = self.store.tree.get(path.bytes()).cloned()
             && root.perms.owner() == domid

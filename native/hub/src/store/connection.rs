@@ -7,13 +7,9 @@ use super::codec::{Assembler, WATCH_EVENT, encode};
 use super::perms::Domid;
 use super::transaction::Transaction;
 
-/// Names one connection to the store for as long as the process runs (never reused).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub(super) u64);
-
 /// Why a connection must be closed. Nothing is sent to the client about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kill {
+pub enum ConnectionError {
     /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any
     /// further.
     Oversized {
@@ -55,7 +51,7 @@ pub struct Connection {
     /// The caller has been told of the output that is there.
     pub announced: bool,
     /// It is to be closed; takes and gives nothing any more.
-    pub doomed: bool,
+    pub closed: bool,
 }
 
 impl Connection {
@@ -72,12 +68,12 @@ impl Connection {
             replies: 0,
             events: HashSet::new(),
             announced: false,
-            doomed: false,
+            closed: false,
         }
     }
 
     /// Keeps a new transaction; returns its id, which is not 0 and not in use.
-    pub fn open(&mut self, transaction: Transaction) -> u32 {
+    pub fn add_transaction(&mut self, transaction: Transaction) -> u32 {
         while self.next_transaction == 0 || self.transactions.contains_key(&self.next_transaction) {
             self.next_transaction = self.next_transaction.wrapping_add(1);
         }
@@ -88,7 +84,7 @@ impl Connection {
     }
 
     /// Queues an answer.
-    pub fn reply(&mut self, kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) {
+    pub fn queue_reply(&mut self, kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) {
         self.replies += 1;
         self.push(Outgoing {
             bytes: encode(kind, req_id, tx_id, payload).into(),
@@ -98,7 +94,7 @@ impl Connection {
 
     /// Queues a watch event, unless the same one still waits there. Special events always count:
     /// each may be about another domain.
-    pub fn event(&mut self, payload: &[u8]) {
+    pub fn queue_event(&mut self, payload: &[u8]) {
         let bytes: Arc<[u8]> = encode(WATCH_EVENT, 0, 0, payload).into();
         let special = payload.first() == Some(&b'@');
         if special || self.events.insert(bytes.clone()) {
@@ -107,7 +103,7 @@ impl Connection {
     }
 
     fn push(&mut self, message: Outgoing) {
-        if !self.doomed {
+        if !self.closed {
             self.queued += message.bytes.len();
             self.queue.push_back(message);
         }
@@ -152,8 +148,8 @@ impl Connection {
     }
 
     /// Gives up: frees what is queued, and queues nothing any more.
-    pub fn doom(&mut self) {
-        self.doomed = true;
+    pub fn close(&mut self) {
+        self.closed = true;
         self.queue.clear();
         self.events.clear();
         (self.sent, self.queued, self.replies) = (0, 0, 0);
@@ -185,9 +181,9 @@ mod tests {
         .concat();
         for step in 1..expected.len() {
             let mut conn = Connection::new(1);
-            conn.reply(2, 1, 0, b"value");
-            conn.event(b"/a\0t\0");
-            conn.reply(16, 2, 3, b"ENOENT\0");
+            conn.queue_reply(2, 1, 0, b"value");
+            conn.queue_event(b"/a\0t\0");
+            conn.queue_reply(16, 2, 3, b"ENOENT\0");
             assert_eq!((conn.queued(), conn.replies()), (expected.len(), 2));
             assert_eq!(drain(&mut conn, step), expected);
             assert_eq!((conn.queued(), conn.replies()), (0, 0));
@@ -197,24 +193,24 @@ mod tests {
     #[test]
     fn an_event_that_still_waits_is_not_told_again() {
         let mut conn = Connection::new(1);
-        conn.event(b"/a\0t\0");
+        conn.queue_event(b"/a\0t\0");
         conn.sent(3);
-        conn.event(b"/a\0t\0");
-        conn.event(b"/a\0u\0");
+        conn.queue_event(b"/a\0t\0");
+        conn.queue_event(b"/a\0u\0");
         assert_eq!(drain(&mut conn, 100).len(), 2 * 21 - 3);
-        conn.event(b"/a\0t\0");
+        conn.queue_event(b"/a\0t\0");
         assert_eq!(drain(&mut conn, 100).len(), 21);
-        conn.event(b"@releaseDomain\0t\0");
-        conn.event(b"@releaseDomain\0t\0");
+        conn.queue_event(b"@releaseDomain\0t\0");
+        conn.queue_event(b"@releaseDomain\0t\0");
         assert_eq!(drain(&mut conn, 100).len(), 2 * 33);
     }
 
     #[test]
     fn transaction_ids_in_use_and_zero_are_skipped() {
         let mut conn = Connection::new(1);
-        assert_eq!(conn.open(Transaction::default()), 1);
+        assert_eq!(conn.add_transaction(Transaction::default()), 1);
         conn.next_transaction = u32::MAX;
-        assert_eq!(conn.open(Transaction::default()), u32::MAX);
-        assert_eq!(conn.open(Transaction::default()), 2);
+        assert_eq!(conn.add_transaction(Transaction::default()), u32::MAX);
+        assert_eq!(conn.add_transaction(Transaction::default()), 2);
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::access::Access;
-use super::connection::{ConnId, Kill};
+use super::connection::ConnectionError;
 use super::path::Path;
-use super::perms::{Domid, Entry, Perms, Rights, Subject};
-use super::watch::Reach;
+use super::perms::{Domid, Permission, Perms, Rights, Subject};
+use super::watch::{ConnId, Reach};
 use super::{Notice, Xenstored};
 
 /// The first number that is not a domain (`DOMID_FIRST_RESERVED`).
@@ -55,7 +55,7 @@ pub struct Domains {
 impl Domains {
     /// Domain 0 alone, and only it is told of others.
     pub fn new() -> Domains {
-        let own = || Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let own = || Perms::new(Permission::new(Rights::NONE, 0), &[]);
         let mut domains = Domains {
             known: BTreeMap::new(),
             introduce: own(),
@@ -161,7 +161,7 @@ pub fn home(domid: Domid) -> String {
 
 impl Xenstored {
     /// Puts a domain on record; false if it is known already.
-    pub(super) fn enrol(&mut self, domid: Domid, hosted: bool) -> bool {
+    pub(super) fn add_domain(&mut self, domid: Domid, hosted: bool) -> bool {
         if self.domains.contains(domid) {
             return false;
         }
@@ -170,7 +170,7 @@ impl Xenstored {
     }
 
     /// What libxl writes for a new domain, as far as anybody could miss it here.
-    pub(super) fn furnish(&mut self, domid: Domid) {
+    pub(super) fn create_nodes(&mut self, domid: Domid) {
         let number = domid.to_string();
         let name = if domid == 0 {
             "Domain-0".to_owned()
@@ -178,10 +178,10 @@ impl Xenstored {
             format!("dom{domid}")
         };
         let readable = Perms::new(
-            Entry::new(Rights::NONE, 0),
-            &[Entry::new(Rights::READ, domid)],
+            Permission::new(Rights::NONE, 0),
+            &[Permission::new(Rights::READ, domid)],
         );
-        let private = Perms::new(Entry::new(Rights::NONE, domid), &[]);
+        let private = Perms::new(Permission::new(Rights::NONE, domid), &[]);
         let own = [
             ("", "", &readable),
             ("/name", name.as_str(), &readable),
@@ -199,14 +199,14 @@ impl Xenstored {
         let nodes = if domid == 0 { dom0.as_slice() } else { &own };
         let mut access = Access::privileged(self);
         for (below, value, perms) in nodes {
-            access.establish(&Path::own(&(home(domid) + below)), value.as_bytes(), perms);
+            access.set_node(&Path::own(&(home(domid) + below)), value.as_bytes(), perms);
         }
     }
 
     /// Takes a domain off the record. C xenstored's order: its connections; every node that it
     /// owns, wherever it is, with all that is below, watches firing while the permissions still
     /// tell who may know; then `@releaseDomain`.
-    pub(super) fn expel(&mut self, domid: Domid) {
+    pub(super) fn remove_domain(&mut self, domid: Domid) {
         let conns: Vec<ConnId> = self
             .connections
             .iter()
@@ -215,15 +215,16 @@ impl Xenstored {
             .collect();
         for conn in conns {
             self.disconnect(conn);
-            self.notices.push(Notice::Kill(conn, Kill::Unknown));
+            self.notices
+                .push(Notice::Close(conn, ConnectionError::Unknown));
         }
-        Access::privileged(self).inherit_root(domid);
+        Access::privileged(self).reassign_root(domid);
         let owned = self
             .tree
             .select(&Path::root(), |node| node.perms.owner() == domid);
         let mut access = Access::privileged(self);
         for path in owned {
-            access.discard(&path);
+            access.remove_node(&path);
         }
         self.domains.introduce.remove(domid);
         self.domains.release.remove(domid);

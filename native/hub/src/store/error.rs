@@ -1,6 +1,12 @@
-//! The errors that a client can be told, by the names that the protocol uses for them.
+//! What an operation replies: a payload, or one of the protocol's errors.
 
-/// An error answer. The wire carries its name, not a number.
+/// The reply of an operation that returns no data.
+pub const OK: &[u8] = b"OK\0";
+
+/// The payload of a reply, or an error.
+pub type Reply = Result<Vec<u8>, Error>;
+
+/// The error in a reply to a client. The wire carries its name, not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// `EINVAL`: a malformed request, path or permission list.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Xenstored;
 use super::codec::PAYLOAD_MAX;
-use super::connection::{ConnId, Connection};
+use super::connection::Connection;
 use super::node::Node;
 use super::path;
 use super::perms::Rights;
-use super::watch::Reach;
+use super::watch::{ConnId, Reach};
 
 impl Xenstored {
     /// Sends events for a change of `path` to the watches that it reaches, of those connections
@@ -32,11 +32,11 @@ impl Xenstored {
             let subject = self.domains.subject(*domid);
             if special {
                 let rights = self.domains.special_rights(path, subject);
-                return rights.is_some_and(|rights| rights.include(Rights::READ));
+                return rights.is_some_and(|rights| rights.contains(Rights::READ));
             }
             versions.into_iter().flatten().any(|node| {
                 let valid = |domid| self.domains.valid(domid, node.generation);
-                node.perms.rights(subject, valid).include(Rights::READ)
+                node.perms.rights(subject, valid).contains(Rights::READ)
             })
         };
         for hit in self.watches.hits(path, reach, may_know) {
@@ -50,8 +50,8 @@ impl Xenstored {
             return;
         }
         if let Some(known) = self.connections.get_mut(&conn) {
-            known.event(payload);
-            self.announce(conn);
+            known.queue_event(payload);
+            self.announce_output(conn);
         }
     }
 }

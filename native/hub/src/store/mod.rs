@@ -5,7 +5,7 @@
 //! Known differences:
 //!
 //! * No limit on the rate of writes while transactions are open (it needs a clock).
-//! * A client that does not read is cut off ([`Kill::Unread`]) where C xenstored drops its events.
+//! * A client that does not read is cut off ([`ConnectionError::Unread`]) where C xenstored drops its events.
 //! * A domain may have several connections. Quotas are per domain; watches and transactions belong
 //!   to a connection.
 //! * Control commands are refused; a hosted domain cannot be introduced or released by request.
@@ -38,13 +38,14 @@ use std::collections::BTreeMap;
 
 use codec::Header;
 use connection::Connection;
-pub use connection::{ConnId, Kill};
+pub use connection::ConnectionError;
 use domain::{Domains, FIRST_RESERVED, INTRODUCE_DOMAIN, home};
 use node::Node;
 use path::Path;
-use perms::{Domid, Entry, Perms, Rights};
+use perms::{Domid, Permission, Perms, Rights};
 pub use quota::Quota;
 use tree::Tree;
+pub use watch::ConnId;
 use watch::{Reach, Watches};
 
 /// Something that the caller has to do for a connection, maybe not the one that it is serving.
@@ -53,7 +54,7 @@ pub enum Notice {
     /// There is output for this connection.
     Output(ConnId),
     /// Close this connection, and call [`Xenstored::disconnect`].
-    Kill(ConnId, Kill),
+    Close(ConnId, ConnectionError),
 }
 
 /// The store: tree, domains, connections, watches and transactions.
@@ -74,7 +75,7 @@ impl Xenstored {
     /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and
     /// domid.
     pub fn new(quota: Quota) -> Self {
-        let private = Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let private = Perms::new(Permission::new(Rights::NONE, 0), &[]);
         let mut store = Self {
             quota,
             tree: Tree::new(Node::new(private.clone())),
@@ -89,12 +90,12 @@ impl Xenstored {
             usage.nodes = 1;
             usage.memory = root.bytes().len() + Node::new(private.clone()).size();
         });
-        access::Access::privileged(&mut store).establish(
+        access::Access::privileged(&mut store).set_node(
             &Path::own("/tool/xenstored"),
             b"",
             &private,
         );
-        store.furnish(0);
+        store.create_nodes(0);
         store
     }
 
@@ -105,10 +106,10 @@ impl Xenstored {
     /// False, and nothing done, if it is there already or no domain can have that number.
     pub fn introduce(&mut self, domid: u16) -> bool {
         let domid = Domid::from(domid);
-        if domid >= FIRST_RESERVED || !self.enrol(domid, true) {
+        if domid >= FIRST_RESERVED || !self.add_domain(domid, true) {
             return false;
         }
-        self.furnish(domid);
+        self.create_nodes(domid);
         self.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
         true
     }
@@ -124,10 +125,10 @@ impl Xenstored {
         if domid == 0 || !self.domains.contains(domid) {
             return;
         }
-        self.expel(domid);
+        self.remove_domain(domid);
         let path = Path::own(&home(domid));
         if self.tree.get(path.bytes()).is_some() {
-            access::Access::privileged(self).discard(&path);
+            access::Access::privileged(self).remove_node(&path);
         }
     }
 
@@ -147,7 +148,7 @@ impl Xenstored {
     /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are
     /// ignored.
     pub fn disconnect(&mut self, conn: ConnId) {
-        self.strip(conn);
+        self.reset(conn);
         self.connections.remove(&conn);
     }
 
@@ -157,19 +158,22 @@ impl Xenstored {
     /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`].
     /// Pass no more than a few KiB at a time and ask [`Xenstored::wants_input`] in between, or a
     /// client can fill its output at once.
-    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), Kill> {
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), ConnectionError> {
         let mut rest = bytes;
         loop {
-            let known = self.connections.get_mut(&conn).ok_or(Kill::Unknown)?;
-            if known.doomed {
-                return Err(Kill::Unread);
+            let known = self
+                .connections
+                .get_mut(&conn)
+                .ok_or(ConnectionError::Unknown)?;
+            if known.closed {
+                return Err(ConnectionError::Unread);
             }
             match known.input.next(&mut rest) {
                 Ok(Some((header, payload))) => self.serve(conn, header, &payload),
                 Ok(None) => return Ok(()),
                 Err(len) => {
-                    known.doom();
-                    return Err(Kill::Oversized { len });
+                    known.close();
+                    return Err(ConnectionError::Oversized { len });
                 }
             }
         }
@@ -184,7 +188,7 @@ impl Xenstored {
             } else {
                 self.quota.outstanding
             };
-            !known.doomed && known.replies() < replies && known.queued() < self.quota.output / 2
+            !known.closed && known.replies() < replies && known.queued() < self.quota.output / 2
         })
     }
 
@@ -209,22 +213,23 @@ impl Xenstored {
 
     fn reply(&mut self, conn: ConnId, request: Header, kind: u32, payload: &[u8]) {
         if let Some(known) = self.connections.get_mut(&conn) {
-            known.reply(kind, request.req_id, request.tx_id, payload);
-            self.announce(conn);
+            known.queue_reply(kind, request.req_id, request.tx_id, payload);
+            self.announce_output(conn);
         }
     }
 
-    fn announce(&mut self, conn: ConnId) {
+    fn announce_output(&mut self, conn: ConnId) {
         let Some(known) = self
             .connections
             .get_mut(&conn)
-            .filter(|known| !known.doomed)
+            .filter(|known| !known.closed)
         else {
             return;
         };
         if known.queued() > self.quota.output {
-            known.doom();
-            self.notices.push(Notice::Kill(conn, Kill::Unread));
+            known.close();
+            self.notices
+                .push(Notice::Close(conn, ConnectionError::Unread));
         } else if !known.announced && known.queued() > 0 {
             known.announced = true;
             self.notices.push(Notice::Output(conn));

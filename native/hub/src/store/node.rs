@@ -110,7 +110,7 @@ impl Children {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Rights};
+    use crate::store::perms::{Permission, Rights};
 
     fn children(names: &[&str]) -> Children {
         let mut children = Children::default();
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn the_size_is_that_of_the_c_record() {
         let mut node = Node::new(Perms::new(
-            Entry::new(Rights::NONE, 1),
-            &[Entry::new(Rights::READ, 2)],
+            Permission::new(Rights::NONE, 1),
+            &[Permission::new(Rights::READ, 2)],
         ));
         node.data = vec![0; 10];
         node.children.push(b"abc");

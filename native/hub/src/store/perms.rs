@@ -28,17 +28,17 @@ impl Rights {
     pub const ALL: Rights = Rights(7);
 
     /// Both sets together.
-    pub const fn and(self, other: Rights) -> Rights {
+    pub const fn union(self, other: Rights) -> Rights {
         Rights(self.0 | other.0)
     }
 
     /// Whether every right of `other` is in this set.
-    pub fn include(self, other: Rights) -> bool {
+    pub fn contains(self, other: Rights) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether any right of `other` is in this set.
-    pub fn touch(self, other: Rights) -> bool {
+    pub fn intersects(self, other: Rights) -> bool {
         self.0 & other.0 != 0
     }
 }
@@ -71,42 +71,42 @@ impl Subject {
 
 /// One entry of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Permission {
     /// Whom it is about.
     pub domid: Domid,
     /// What its letter says: READ, WRITE, both or none.
     pub rights: Rights,
     /// The domain did not exist when the entry was written, or is gone: the entry is still shown,
     /// but grants nothing, also not to a later domain with that number.
-    pub void: bool,
+    pub ignored: bool,
 }
 
-impl Entry {
+impl Permission {
     /// An entry for a domain that exists.
-    pub const fn new(rights: Rights, domid: Domid) -> Entry {
-        Entry {
+    pub const fn new(rights: Rights, domid: Domid) -> Permission {
+        Permission {
             domid,
             rights,
-            void: false,
+            ignored: false,
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Entry> {
+    fn parse(text: &[u8]) -> Option<Permission> {
         let (letter, number) = text.split_first()?;
         let rights = match letter {
             b'n' => Rights::NONE,
             b'r' => Rights::READ,
             b'w' => Rights::WRITE,
-            b'b' => Rights::READ.and(Rights::WRITE),
+            b'b' => Rights::READ.union(Rights::WRITE),
             _ => return None,
         };
-        Some(Entry::new(rights, strtol(number)?))
+        Some(Permission::new(rights, strtol(number)?))
     }
 
     fn letter(self) -> char {
         match (
-            self.rights.include(Rights::READ),
-            self.rights.include(Rights::WRITE),
+            self.rights.contains(Rights::READ),
+            self.rights.contains(Rights::WRITE),
         ) {
             (false, false) => 'n',
             (true, false) => 'r',
@@ -118,17 +118,17 @@ impl Entry {
 
 /// A permission list: never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Perms(Vec<Entry>);
+pub struct Perms(Vec<Permission>);
 
 impl Perms {
     /// A list of the owner (whose letter is everyone's) and further entries.
-    pub fn new(owner: Entry, others: &[Entry]) -> Perms {
+    pub fn new(owner: Permission, others: &[Permission]) -> Perms {
         Perms([&[owner], others].concat())
     }
 
     /// Reads the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
     pub fn parse<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
-        let entries: Option<Vec<Entry>> = entries.map(Entry::parse).collect();
+        let entries: Option<Vec<Permission>> = entries.map(Permission::parse).collect();
         match entries {
             Some(entries) if !entries.is_empty() => Ok(Perms(entries)),
             _ => Err(Error::Invalid),
@@ -161,14 +161,14 @@ impl Perms {
     }
 
     /// Whether the owner did not exist when the list was written.
-    pub fn owner_is_void(&self) -> bool {
-        self.0[0].void
+    pub fn owner_is_ignored(&self) -> bool {
+        self.0[0].ignored
     }
 
     /// Voids every entry whose domain is not `valid`; the owner's entry too if `owner` is set.
-    pub fn settle(&mut self, owner: bool, valid: impl Fn(Domid) -> bool) {
+    pub fn ignore_invalid(&mut self, owner: bool, valid: impl Fn(Domid) -> bool) {
         for entry in self.0.iter_mut().skip(usize::from(!owner)) {
-            entry.void |= !valid(entry.domid);
+            entry.ignored |= !valid(entry.domid);
         }
     }
 
@@ -189,7 +189,8 @@ impl Perms {
         if subject.is_privileged() || subject.is(self.owner()) {
             return Rights::ALL;
         }
-        let listed = |entry: &&Entry| !entry.void && subject.is(entry.domid) && valid(entry.domid);
+        let listed =
+            |entry: &&Permission| !entry.ignored && subject.is(entry.domid) && valid(entry.domid);
         self.0[1..].iter().find(listed).unwrap_or(&self.0[0]).rights
     }
 }
@@ -215,7 +216,7 @@ mod tests {
         let rights = |domid| list.rights(guest(domid), |_| true);
         assert_eq!(rights(1), Rights::ALL);
         assert_eq!(rights(2), Rights::NONE);
-        assert_eq!(rights(3), Rights::READ.and(Rights::WRITE));
+        assert_eq!(rights(3), Rights::READ.union(Rights::WRITE));
         assert_eq!(rights(4), Rights::WRITE);
         assert_eq!(rights(5), Rights::READ);
         assert_eq!(rights(0), Rights::ALL);
@@ -233,10 +234,10 @@ mod tests {
             Rights::NONE
         );
         let mut list = perms("n1 b2 r3");
-        list.settle(false, |domid| domid == 3);
+        list.ignore_invalid(false, |domid| domid == 3);
         assert_eq!(list.rights(guest(2), |_| true), Rights::NONE);
         assert_eq!(list.rights(guest(3), |_| true), Rights::READ);
-        assert!(!list.owner_is_void());
+        assert!(!list.owner_is_ignored());
         assert_eq!(list.encode(), b"n1\0b2\0r3\0");
     }
 

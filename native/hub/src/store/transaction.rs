@@ -51,7 +51,7 @@ impl Transaction {
     }
 
     /// Remembers the first access to a name, and what was found there.
-    pub fn enter(&mut self, path: Path, found: Option<Arc<Node>>) {
+    pub fn record(&mut self, path: Path, found: Option<Arc<Node>>) {
         self.index.insert(path.clone(), self.accessed.len());
         self.accessed.push(Accessed {
             path,
@@ -73,7 +73,7 @@ impl Transaction {
     }
 
     /// Takes a node that is gone off its parent's list.
-    pub fn unlist(&mut self, path: &Path) {
+    pub fn remove_from_parent(&mut self, path: &Path) {
         if let Some(Accessed {
             now: Some(parent),
             modified,
@@ -107,11 +107,11 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Perms, Rights};
+    use crate::store::perms::{Permission, Perms, Rights};
 
     fn node(owner: Domid) -> Option<Arc<Node>> {
         Some(Arc::new(Node::new(Perms::new(
-            Entry::new(Rights::NONE, owner),
+            Permission::new(Rights::NONE, owner),
             &[],
         ))))
     }
@@ -126,7 +126,7 @@ mod tests {
             ("/d", node(4), node(4)),
         ] {
             let path = Path::own(name);
-            tx.enter(path.clone(), before);
+            tx.record(path.clone(), before);
             let accessed = tx.get(&path).unwrap();
             accessed.now = now;
             accessed.modified = name != "/d";
@@ -140,7 +140,7 @@ mod tests {
     fn the_wider_event_wins() {
         let mut tx = Transaction::default();
         let path = Path::own("/a");
-        tx.enter(path.clone(), None);
+        tx.record(path.clone(), None);
         for (reach, expected) in [
             (Reach::Exact, Reach::Exact),
             (Reach::Above, Reach::Above),

@@ -88,11 +88,11 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Perms, Rights};
+    use crate::store::perms::{Permission, Perms, Rights};
 
     #[test]
     fn the_nearest_node_above_is_found() {
-        let node = || Node::new(Perms::new(Entry::new(Rights::NONE, 0), &[]));
+        let node = || Node::new(Perms::new(Permission::new(Rights::NONE, 0), &[]));
         let mut tree = Tree::new(node());
         for name in ["/a", "/a/b", "/a/b/c", "/a/bc"] {
             tree.insert(Path::own(name), Arc::new(node()));
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn selection_goes_down_in_order_and_stops_at_what_it_picks() {
         let node = |owner, children: &[&str]| {
-            let mut node = Node::new(Perms::new(Entry::new(Rights::NONE, owner), &[]));
+            let mut node = Node::new(Perms::new(Permission::new(Rights::NONE, owner), &[]));
             children
                 .iter()
                 .for_each(|name| node.children.push(name.as_bytes()));

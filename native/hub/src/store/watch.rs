@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::connection::ConnId;
 use super::path::{Path, common_ancestor, parent};
 
-/// Chosen by the client, handed back with each event: any bytes without NUL.
+/// Identifies a connection to the store. Ids are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub(super) u64);
+
+/// Chosen by the client and returned with each event: any bytes without NUL.
 pub type Token = Arc<[u8]>;
 
 /// Which watches a change reaches.
@@ -74,14 +77,14 @@ impl Watches {
     ) -> Vec<u8> {
         self.registered += 1;
         let number = self.registered;
-        let confirmation = event(path.bytes(), &token, relative);
+        let initial_event = event(path.bytes(), &token, relative);
         self.by_conn
             .insert((conn, number), (path.clone(), token.clone()));
         self.by_path
             .entry(path)
             .or_default()
             .insert((conn, token), Watch { number, relative });
-        confirmation
+        initial_event
     }
 
     /// Takes a watch away; false if it was not there.

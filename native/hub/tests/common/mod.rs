@@ -15,17 +15,17 @@ use tempfile::TempDir;
 use tube_hub::log::Log;
 use tube_hub::probe::wait_readable;
 use tube_hub::rundir::RunDir;
-use tube_hub::server::{Hub, Patience, Setup};
+use tube_hub::server::{Hub, Setup, Timeouts};
 use tube_platform::conformance::Traits;
 use tube_platform::local::fdpass;
 use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::{Domid, ErrorKind};
 
 /// Limit of every wait; nothing that works comes near it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn deadline() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// The program under test.
@@ -248,30 +248,30 @@ impl Drop for Rig {
 }
 
 /// A hub in a thread of this process, for those who need one with little patience.
-pub struct Inside {
+pub struct InProcessHub {
     pub rig: Rig,
     _stop: UnixStream,
 }
 
-impl Inside {
+impl InProcessHub {
     /// A hub that waits no longer than that for anything.
-    pub fn with_patience(limit: Duration) -> Inside {
+    pub fn with_timeouts(limit: Duration) -> InProcessHub {
         let rig = Rig::new();
         let (stop, told) = UnixStream::pair().expect("a pair");
         let setup = Setup {
             run: RunDir::open(&rig.run(), false).expect("a directory"),
-            idle: None,
+            idle_timeout: None,
             domains: Vec::new(),
             descriptors: 4096,
-            patience: Patience {
+            timeouts: Timeouts {
                 hello: limit,
-                reading: limit,
+                read: limit,
             },
             log: Log::file(&rig.temp.path().join("stderr"), false).expect("a log"),
         };
         let hub = Hub::open(setup, told.into()).expect("a hub");
         std::thread::spawn(move || hub.serve().expect("no fault"));
-        Inside { rig, _stop: stop }
+        InProcessHub { rig, _stop: stop }
     }
 }
 
@@ -427,8 +427,8 @@ pub struct Store(pub UnixStream);
 impl Store {
     pub fn connect(path: &Path) -> Store {
         let stream = UnixStream::connect(path).expect("connected");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("set");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("set");
         Store(stream)
     }
 

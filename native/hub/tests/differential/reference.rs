@@ -21,7 +21,7 @@ use crate::wire::Message;
 const CACHE: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// How long an answer may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is needed to run the reference, made once per test run.
 struct Kit {
@@ -138,7 +138,7 @@ impl Reference {
     fn wait_for_bell(&mut self) {
         let mut fds = [PollFd::new(&self.bell, PollFlags::IN)];
         let timeout = rustix::event::Timespec {
-            tv_sec: PATIENCE.as_secs() as i64,
+            tv_sec: TIMEOUT.as_secs() as i64,
             tv_nsec: 0,
         };
         assert_ne!(
@@ -197,7 +197,7 @@ impl System for Reference {
         let line = match client {
             Client::Tool(_) => {
                 let socket = UnixStream::connect(self.dir.path().join("socket")).unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(TIMEOUT)).unwrap();
                 Line::Socket(socket)
             }
             // Its ring was there before it was introduced.

@@ -112,7 +112,7 @@ impl System for Ours {
             .receive(conn, &request.encode())
             .expect("not cut off");
         for notice in self.store.notices() {
-            if let Notice::Kill(conn, _) = notice {
+            if let Notice::Close(conn, _) = notice {
                 self.lines.retain(|line| line.1 != conn);
             }
         }

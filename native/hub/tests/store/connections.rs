@@ -1,6 +1,6 @@
 //! Bytes in and out, and clients that do not keep to the rules.
 
-use tube_hub::store::{Kill, Notice, Quota, Xenstored};
+use tube_hub::store::{ConnectionError, Notice, Quota, Xenstored};
 
 use crate::support::*;
 
@@ -58,7 +58,7 @@ fn a_payload_that_is_too_long_ends_the_connection() {
     header[12..].copy_from_slice(&4097u32.to_ne_bytes());
     assert_eq!(
         host.store.receive(conn, &header),
-        Err(Kill::Oversized { len: 4097 })
+        Err(ConnectionError::Oversized { len: 4097 })
     );
     assert!(
         host.store
@@ -108,15 +108,15 @@ fn who_lets_too_much_wait_is_cut_off() {
             host.store
                 .notices()
                 .into_iter()
-                .filter(|notice| matches!(notice, Notice::Kill(..))),
+                .filter(|notice| matches!(notice, Notice::Close(..))),
         );
     }
-    assert_eq!(cut_off, [Notice::Kill(lazy, Kill::Unread)]);
-    assert_eq!(host.store.receive(lazy, b""), Err(Kill::Unread));
+    assert_eq!(cut_off, [Notice::Close(lazy, ConnectionError::Unread)]);
+    assert_eq!(host.store.receive(lazy, b""), Err(ConnectionError::Unread));
     assert!(host.store.output(lazy).is_empty());
     host.store.disconnect(lazy);
     assert_eq!(host.write(busy, "/after", "1"), "OK");
-    assert_eq!(host.store.receive(lazy, b""), Err(Kill::Unknown));
+    assert_eq!(host.store.receive(lazy, b""), Err(ConnectionError::Unknown));
 }
 
 #[test]
@@ -137,7 +137,10 @@ fn an_answer_that_is_not_read_counts_as_well() {
         );
     }
     let third = encode(READ, 2, 0, b"/big\0");
-    assert_eq!(host.store.receive(tool, &third), Err(Kill::Unread));
+    assert_eq!(
+        host.store.receive(tool, &third),
+        Err(ConnectionError::Unread)
+    );
 }
 
 #[test]

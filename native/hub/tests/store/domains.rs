@@ -1,6 +1,6 @@
 //! How domains come and go.
 
-use tube_hub::store::{Kill, Notice};
+use tube_hub::store::{ConnectionError, Notice};
 
 use crate::support::*;
 
@@ -143,11 +143,14 @@ fn the_end_of_a_domain_is_seen_by_those_who_could_read_it() {
         "EACCES"
     );
     assert_eq!(host.ask(friend, DIRECTORY, "data\0"), "");
-    assert_eq!(host.store.receive(dying, b""), Err(Kill::Unknown));
+    assert_eq!(
+        host.store.receive(dying, b""),
+        Err(ConnectionError::Unknown)
+    );
     assert!(
         host.store
             .notices()
-            .contains(&Notice::Kill(dying, Kill::Unknown))
+            .contains(&Notice::Close(dying, ConnectionError::Unknown))
     );
 }
 

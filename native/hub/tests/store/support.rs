@@ -124,7 +124,7 @@ impl Host {
     pub fn announced(&mut self) -> Vec<ConnId> {
         let output = |notice| match notice {
             Notice::Output(conn) => Some(conn),
-            Notice::Kill(..) => None,
+            Notice::Close(..) => None,
         };
         self.store
             .notices()

@@ -13,7 +13,7 @@ use crate::system::{Client, System};
 use crate::wire::Message;
 
 /// How long an answer may take before the test fails. In a guest of the lab every instruction is emulated.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The rings of Xen's own xenstored.
 pub struct Rings(pub Reference);
@@ -112,7 +112,7 @@ impl Store for Streams {
     }
 
     fn receive(&mut self, guest: u32) -> Message {
-        let received = self.of(guest).from.recv_timeout(PATIENCE);
+        let received = self.of(guest).from.recv_timeout(TIMEOUT);
         received.unwrap_or_else(|error| panic!("nothing for domain {guest}: {error}"))
     }
 }
