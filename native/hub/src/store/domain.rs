@@ -108,6 +108,7 @@ impl Domains {
     }
 
     /// What every domain uses.
+    #[cfg(feature = "audit")]
     pub fn usages(&self) -> impl Iterator<Item = (Domid, Usage)> {
         self.known
             .iter()

@@ -17,6 +17,7 @@
 //! nodes. `commit` puts changes into the tree, `events` tells those whose watches they reach.
 
 mod access;
+#[cfg(feature = "audit")]
 mod audit;
 mod codec;
 mod commit;

@@ -79,7 +79,8 @@ impl Tree {
         picked
     }
 
-    /// Every node, in no order.
+    /// Every node, in no particular order.
+    #[cfg(feature = "audit")]
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Arc<Node>)> {
         self.nodes.iter()
     }
