@@ -80,7 +80,7 @@ impl Channels {
     /// domain closes its descriptors.
     ///
     /// # Errors
-    /// `NOENT` for a port that the domain never had.
+    /// `NOENT` for a port that was never allocated to the domain.
     pub fn close(&mut self, domid: Domid, port: u32) -> Result<bool, Errno> {
         let known = self
             .last_port

@@ -12,8 +12,8 @@ use rustix::net::{
 use tube_platform::local::proto::{FDS_MAX, MESSAGE_MAX};
 
 /// Send buffer of a connection, in bytes as the kernel counts them (it doubles the number). It has
-/// room for the longest reply but for few of them: the kernel limits descriptors in flight per user,
-/// and every reply to MAP may carry many.
+/// room for the longest reply but for few of them: the kernel limits descriptors in flight per
+/// user, and every reply to MAP may carry many.
 const SEND_BUFFER: usize = MESSAGE_MAX;
 
 /// What arrived on a connection.
@@ -126,7 +126,7 @@ impl ReceiveBuffer {
             return Incoming::Invalid("message too long");
         }
         match received.bytes {
-            // An empty packet is no message, and cannot be told from end of file.
+            // An empty packet is no message, and looks like end of file.
             0 => Incoming::End,
             length => Incoming::Message(&self.bytes[..length], fds),
         }

@@ -120,7 +120,7 @@ impl Hub {
             |domid| domains.is_kept(domid),
             |domid| {
                 log.note(format_args!(
-                    "cannot remove dom{domid}: it contains files of somebody else"
+                    "cannot remove dom{domid}: it contains other files"
                 ))
             },
         )

@@ -149,7 +149,7 @@ impl Hub {
                 .into_iter()
                 .flat_map(u32::to_ne_bytes)
                 .collect();
-            // The request is well formed, and nobody reads the reply.
+            // The request is well formed, and the reply is discarded.
             let _ = self
                 .store
                 .receive(conn, &[&header, DATA_OF_DOMAIN_0].concat());

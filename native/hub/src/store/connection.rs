@@ -1,4 +1,4 @@
-//! One client's connection: bytes in, messages out, open transactions.
+//! One client's connection: input, queued output, open transactions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use super::codec::{Assembler, WATCH_EVENT, encode};
 use super::perms::Domid;
 use super::transaction::Transaction;
 
-/// Why a connection must be closed. Nothing is sent to the client about it.
+/// Closes a connection to the store. The client gets no message about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionError {
-    /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any
-    /// further.
+    /// A request header gave a length of more than 4096 bytes, so the rest of the stream cannot be
+    /// decoded.
     Oversized {
-        /// The length in bytes that the header gave.
+        /// The length in the header, in bytes.
         len: u32,
     },
-    /// The client does not read what is sent to it, and more waits for it than the quota allows. C
-    /// xenstored drops events instead; a client that is cut off knows that it has to look again.
+    /// The client does not read its output, and more is queued than the quota allows. C xenstored
+    /// drops events instead; a disconnected client knows that it must read the store again.
     Unread,
-    /// The connection is not, or no longer, known: its domain was released.
+    /// The connection does not exist, or its domain was released.
     Unknown,
 }
 
-/// A message that waits to be sent.
+/// A queued message.
 struct Outgoing {
     bytes: Arc<[u8]>,
     event: bool,
@@ -31,26 +31,26 @@ struct Outgoing {
 
 /// A connection.
 pub struct Connection {
-    /// The domain at the other end.
+    /// The client's domain.
     pub domid: Domid,
-    /// What has come of the next request.
+    /// The beginning of the next request.
     pub input: Assembler,
     /// Open transactions by id.
     pub transactions: HashMap<u32, Transaction>,
     /// The transaction id to try next.
     next_transaction: u32,
     queue: VecDeque<Outgoing>,
-    /// Bytes of the first message that have been sent.
+    /// Bytes of the first message that are sent already.
     sent: usize,
     /// Bytes in the queue.
     queued: usize,
     /// Replies in the queue.
     replies: usize,
-    /// The events in the queue: one that is still unread need not be told again.
+    /// The events in the queue. An event that is still queued is not queued again.
     events: HashSet<Arc<[u8]>>,
-    /// The caller has been told of the output that is there.
+    /// The caller has been notified of the queued output.
     pub announced: bool,
-    /// It is to be closed; takes and gives nothing any more.
+    /// The connection is to be closed: it ignores input and queues no output.
     pub closed: bool,
 }
 
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Keeps a new transaction; returns its id, which is not 0 and not in use.
+    /// Adds a transaction. Returns its id, which is not 0 and not in use.
     pub fn add_transaction(&mut self, transaction: Transaction) -> u32 {
         while self.next_transaction == 0 || self.transactions.contains_key(&self.next_transaction) {
             self.next_transaction = self.next_transaction.wrapping_add(1);
@@ -83,7 +83,7 @@ impl Connection {
         id
     }
 
-    /// Queues an answer.
+    /// Queues a reply.
     pub fn queue_reply(&mut self, kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) {
         self.replies += 1;
         self.push(Outgoing {
@@ -92,8 +92,8 @@ impl Connection {
         });
     }
 
-    /// Queues a watch event, unless the same one still waits there. Special events always count:
-    /// each may be about another domain.
+    /// Queues a watch event, unless the same one is still queued. Special events are always queued:
+    /// each may concern another domain.
     pub fn queue_event(&mut self, payload: &[u8]) {
         let bytes: Arc<[u8]> = encode(WATCH_EVENT, 0, 0, payload).into();
         let special = payload.first() == Some(&b'@');
@@ -109,24 +109,24 @@ impl Connection {
         }
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes queued.
     pub fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Answers that wait to be sent.
+    /// Replies queued.
     pub fn replies(&self) -> usize {
         self.replies
     }
 
-    /// The next bytes to be sent.
+    /// The next bytes to send.
     pub fn output(&self) -> &[u8] {
         self.queue
             .front()
             .map_or(&[], |message| &message.bytes[self.sent..])
     }
 
-    /// So many bytes have been sent.
+    /// Removes bytes that have been sent from the queue.
     pub fn sent(&mut self, bytes: usize) {
         self.sent += bytes;
         while let Some(message) = self.queue.front() {
@@ -147,7 +147,7 @@ impl Connection {
         self.announced = false;
     }
 
-    /// Gives up: frees what is queued, and queues nothing any more.
+    /// Closes the connection: drops the queue, and queues nothing from then on.
     pub fn close(&mut self) {
         self.closed = true;
         self.queue.clear();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_leave_in_order_in_any_pieces() {
+    fn messages_are_sent_in_order_in_pieces_of_any_size() {
         let expected = [
             encode(2, 1, 0, b"value"),
             encode(WATCH_EVENT, 0, 0, b"/a\0t\0"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_still_waits_is_not_told_again() {
+    fn an_event_still_queued_is_not_queued_again() {
         let mut conn = Connection::new(1);
         conn.queue_event(b"/a\0t\0");
         conn.sent(3);

@@ -1,4 +1,4 @@
-//! Who is told of a change.
+//! Sends watch events.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use super::perms::Rights;
 use super::watch::{ConnId, Reach};
 
 impl Xenstored {
-    /// Sends events for a change of `path` to the watches that it reaches, of those connections
-    /// that may read the node as it was (`old`, if its permissions changed) or is (`node`, else
-    /// looked up), or its parent.
+    /// Sends events for a change of `path` to the watches that it reaches. A connection gets an
+    /// event only if it may read the node as it was (`old`, if its permissions changed) or as it is
+    /// (`node`, else the one in the tree), or its parent.
     pub(super) fn fire(
         &mut self,
         path: &[u8],
@@ -44,7 +44,7 @@ impl Xenstored {
         }
     }
 
-    /// Queues an event; one that would be too long for the protocol is not sent.
+    /// Queues an event, unless it is too long for the protocol.
     pub(super) fn send_event(&mut self, conn: ConnId, payload: &[u8]) {
         if payload.len() > PAYLOAD_MAX {
             return;

@@ -1,20 +1,21 @@
-//! The store of the virtual domains: a xenstored without input or output.
+//! The store of the virtual domains: a xenstored without input and output.
 //!
-//! Bytes from clients go in, bytes for clients come out; the process around it owns the sockets.
-//! The model is C xenstored 4.17, rule for rule: what a program sees here it sees on a Xen host.
-//! Known differences:
+//! It takes bytes from clients and returns bytes for clients; the caller owns the sockets. It
+//! follows C xenstored 4.17 rule for rule, so a program sees the same here as on a Xen host,
+//! except:
 //!
-//! * No limit on the rate of writes while transactions are open (it needs a clock).
-//! * A client that does not read is cut off ([`ConnectionError::Unread`]) where C xenstored drops its events.
+//! * There is no limit on the rate of writes while transactions are open, which needs a clock.
+//! * A client that does not read is cut off ([`ConnectionError::Unread`]) where C xenstored drops
+//!   its events.
 //! * A domain may have several connections. Quotas are per domain; watches and transactions belong
 //!   to a connection.
-//! * Control commands are refused; a hosted domain cannot be introduced or released by request.
-//! * Permissions never pass to a later domain of the same number, however soon it comes.
-//! * The memory quota does not count queued output, which has a limit of its own.
+//! * Control commands are refused. Requests cannot introduce or release a hosted domain.
+//! * Permissions never pass to a later domain with the same number.
+//! * The memory quota excludes queued output, which has a limit of its own.
 //!
-//! A request comes in through `connection` and `codec`. `requests` (and `toolstack`) perform it
+//! A request arrives through `connection` and `codec`. `requests` and `toolstack` perform it
 //! through an `access`, on behalf of a domain and perhaps in a `transaction`, on the `tree` of
-//! nodes. `commit` puts changes into the tree, `events` tells those whose watches they reach.
+//! nodes. `commit` writes changes to the tree, and `events` notifies the watches that they reach.
 
 mod access;
 #[cfg(feature = "audit")]
@@ -49,10 +50,10 @@ use tree::Tree;
 pub use watch::ConnId;
 use watch::{Reach, Watches};
 
-/// Something that the caller has to do for a connection, maybe not the one that it is serving.
+/// What the caller must do for a connection, which may be another than the one that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// There is output for this connection.
+    /// Send the output of this connection.
     Output(ConnId),
     /// Close this connection, and call [`Xenstored::disconnect`].
     Close(ConnId, ConnectionError),
@@ -60,8 +61,7 @@ pub enum Notice {
 
 /// The store: tree, domains, connections, watches and transactions.
 ///
-/// After each call that may have changed something, act on every notice from
-/// [`Xenstored::notices`].
+/// After each call that may change something, act on every notice from [`Xenstored::notices`].
 pub struct Xenstored {
     quota: Quota,
     tree: Tree,
@@ -73,8 +73,8 @@ pub struct Xenstored {
 }
 
 impl Xenstored {
-    /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and
-    /// domid.
+    /// A store with the initial nodes of C xenstored (`/tool/xenstored`) and the name and domid of
+    /// domain 0.
     pub fn new(quota: Quota) -> Self {
         let private = Perms::new(Permission::new(Rights::NONE, 0), &[]);
         let mut store = Self {
@@ -100,11 +100,11 @@ impl Xenstored {
         store
     }
 
-    /// A new domain: writes what libxl writes for it (`/local/domain/<domid>` with `name`, `domid`,
-    /// `device`, `control` readable to the domain, `control/shutdown` and `data` its own), then
-    /// fires `@introduceDomain`.
+    /// Introduces a domain: creates the nodes that libxl creates (`/local/domain/<domid>` with
+    /// `name`, `domid`, `device`, `control` readable for the domain, `control/shutdown` and `data`
+    /// owned by it), then fires `@introduceDomain`.
     ///
-    /// False, and nothing done, if it is there already or no domain can have that number.
+    /// False, and no change, if the domain exists already or no domain can have that number.
     pub fn introduce(&mut self, domid: u16) -> bool {
         let domid = Domid::from(domid);
         if domid >= FIRST_RESERVED || !self.add_domain(domid, true) {
@@ -115,12 +115,12 @@ impl Xenstored {
         true
     }
 
-    /// The end of a domain. Its connections with their watches and transactions go, every node that
-    /// it owns with all that is below (watches fire while the permissions can still be seen), its
-    /// entries in permission lists grant nothing any more, `@releaseDomain` fires, and at last
-    /// `/local/domain/<domid>` is removed as a toolstack does it.
+    /// Releases a domain. Removes its connections with their watches and transactions, then every
+    /// node that it owns with all descendants (watches fire while the permissions still exist).
+    /// From then on its permissions grant nothing. Fires `@releaseDomain`, and finally removes
+    /// `/local/domain/<domid>` as a toolstack does.
     ///
-    /// Unknown domids, and 0, are ignored.
+    /// Does nothing for unknown domids and 0.
     pub fn release(&mut self, domid: u16) {
         let domid = Domid::from(domid);
         if domid == 0 || !self.domains.contains(domid) {
@@ -133,8 +133,8 @@ impl Xenstored {
         }
     }
 
-    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always
-    /// has, and is privileged.
+    /// Adds a connection of `domid`; None if that domain has not been introduced. Domain 0 always
+    /// exists, and is privileged.
     pub fn connect(&mut self, domid: u16) -> Option<ConnId> {
         let domid = Domid::from(domid);
         if !self.domains.contains(domid) {
@@ -146,19 +146,20 @@ impl Xenstored {
         Some(id)
     }
 
-    /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are
-    /// ignored.
+    /// Removes a connection with its watches, open transactions and unsent output. Does nothing for
+    /// unknown ids.
     pub fn disconnect(&mut self, conn: ConnId) {
         self.reset(conn);
         self.connections.remove(&conn);
     }
 
-    /// Takes bytes that a client sent, cut anywhere, and serves every request that is complete by
-    /// now.
+    /// Takes bytes from a client's stream, split anywhere, and serves every complete request.
     ///
-    /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`].
-    /// Pass no more than a few KiB at a time and ask [`Xenstored::wants_input`] in between, or a
-    /// client can fill its output at once.
+    /// Pass at most a few KiB at a time and check [`Xenstored::wants_input`] in between, or a
+    /// client can fill its output in one call.
+    ///
+    /// # Errors
+    /// Why the connection must be closed. Then call [`Xenstored::disconnect`].
     pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), ConnectionError> {
         let mut rest = bytes;
         loop {
@@ -180,8 +181,8 @@ impl Xenstored {
         }
     }
 
-    /// False while the client has so many unread answers, or so much unread output, that nothing
-    /// more should be read from it. Only [`Xenstored::sent`] makes it true again.
+    /// Whether to read from the client: false while it has too many unread replies or too much
+    /// unread output. Only [`Xenstored::sent`] makes it true again.
     pub fn wants_input(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_some_and(|known| {
             let replies = if known.domid == 0 {
@@ -193,20 +194,20 @@ impl Xenstored {
         })
     }
 
-    /// The next bytes to send on a connection, at most one message; empty if there are none. They
-    /// stay until [`Xenstored::sent`].
+    /// The next bytes to send on a connection, at most one message; empty if there are none.
+    /// [`Xenstored::sent`] removes them.
     pub fn output(&self, conn: ConnId) -> &[u8] {
         self.connections.get(&conn).map_or(&[], Connection::output)
     }
 
-    /// `bytes` of what [`Xenstored::output`] showed have been sent.
+    /// Removes `bytes` of [`Xenstored::output`] that have been sent.
     pub fn sent(&mut self, conn: ConnId, bytes: usize) {
         if let Some(known) = self.connections.get_mut(&conn) {
             known.sent(bytes);
         }
     }
 
-    /// What has come up since the last call. Output is announced once; again only after all of it
+    /// The notices since the last call. Output is announced once, and again only after all of it
     /// has been sent.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)

@@ -1,17 +1,15 @@
-//! Permission lists, and what they let a connection do.
+//! Permission lists.
 //!
-//! The first entry names the owner, who may do everything; its letter is what everyone not listed
-//! may do. Only the list of the node itself counts, never those of the nodes above it.
+//! The first permission names the owner, who has all rights; its letter gives the rights of every
+//! domain that is not listed. Only a node's own list counts, not those of its ancestors.
 
 use super::codec::strtol;
 use super::error::Error;
 
-/// A domain as permission lists name it: any 32-bit number can be written there, whether or not
-/// such a domain exists.
+/// A domain as permission lists name it: any 32-bit number, whether or not the domain exists.
 pub type Domid = u32;
 
-/// What may be done, or is asked for: a set of [`Rights::READ`], [`Rights::WRITE`] and
-/// [`Rights::OWNER`].
+/// A set of [`Rights::READ`], [`Rights::WRITE`] and [`Rights::OWNER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights(u8);
 
@@ -27,7 +25,7 @@ impl Rights {
     /// Everything.
     pub const ALL: Rights = Rights(7);
 
-    /// Both sets together.
+    /// The union of both sets.
     pub const fn union(self, other: Rights) -> Rights {
         Rights(self.0 | other.0)
     }
@@ -43,12 +41,12 @@ impl Rights {
     }
 }
 
-/// Who asks.
+/// On whose behalf the store is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The domain of the connection.
     pub domid: Domid,
-    /// A domain whose rights it has as well (SET_TARGET), as a device model has those of its guest.
+    /// A domain whose rights it has too (SET_TARGET), as a device model has those of its guest.
     pub target: Option<Domid>,
 }
 
@@ -69,20 +67,20 @@ impl Subject {
     }
 }
 
-/// One entry of a list.
+/// One permission of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
-    /// Whom it is about.
+    /// The domain that has it.
     pub domid: Domid,
-    /// What its letter says: READ, WRITE, both or none.
+    /// The meaning of its letter: READ, WRITE, both or none.
     pub rights: Rights,
-    /// The domain did not exist when the entry was written, or is gone: the entry is still shown,
-    /// but grants nothing, also not to a later domain with that number.
+    /// The domain did not exist when the permission was written, or has ended. GET_PERMS still
+    /// shows it, but it grants nothing, not even to a later domain with that number.
     pub ignored: bool,
 }
 
 impl Permission {
-    /// An entry for a domain that exists.
+    /// A permission for an existing domain.
     pub const fn new(rights: Rights, domid: Domid) -> Permission {
         Permission {
             domid,
@@ -116,36 +114,36 @@ impl Permission {
     }
 }
 
-/// A permission list: never empty.
+/// A permission list, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Perms(Vec<Permission>);
 
 impl Perms {
-    /// A list of the owner (whose letter is everyone's) and further entries.
+    /// A list of the owner's permission (whose letter is the default) and further permissions.
     pub fn new(owner: Permission, others: &[Permission]) -> Perms {
         Perms([&[owner], others].concat())
     }
 
-    /// Reads the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
-    pub fn parse<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
-        let entries: Option<Vec<Permission>> = entries.map(Permission::parse).collect();
-        match entries {
-            Some(entries) if !entries.is_empty() => Ok(Perms(entries)),
+    /// Parses the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
+    pub fn parse<'a>(permissions: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
+        let permissions: Option<Vec<Permission>> = permissions.map(Permission::parse).collect();
+        match permissions {
+            Some(permissions) if !permissions.is_empty() => Ok(Perms(permissions)),
             _ => Err(Error::Invalid),
         }
     }
 
-    /// The list as GET_PERMS answers it. A number above `i32::MAX` comes out negative, as it does
-    /// from C xenstored.
+    /// The payload of a GET_PERMS reply. A domid above `i32::MAX` is printed negative, as C
+    /// xenstored prints it.
     pub fn encode(&self) -> Vec<u8> {
         let strings = self
             .0
             .iter()
-            .map(|entry| format!("{}{}\0", entry.letter(), entry.domid as i32));
+            .map(|permission| format!("{}{}\0", permission.letter(), permission.domid as i32));
         strings.collect::<String>().into_bytes()
     }
 
-    /// Number of entries.
+    /// Number of permissions.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -155,7 +153,7 @@ impl Perms {
         self.0[0].domid
     }
 
-    /// Makes `domid` the owner; its letter stays.
+    /// Makes `domid` the owner. The letter stays.
     pub fn set_owner(&mut self, domid: Domid) {
         self.0[0].domid = domid;
     }
@@ -165,32 +163,35 @@ impl Perms {
         self.0[0].ignored
     }
 
-    /// Voids every entry whose domain is not `valid`; the owner's entry too if `owner` is set.
-    pub fn ignore_invalid(&mut self, owner: bool, valid: impl Fn(Domid) -> bool) {
-        for entry in self.0.iter_mut().skip(usize::from(!owner)) {
-            entry.ignored |= !valid(entry.domid);
+    /// Marks every permission whose domain is not `valid` as ignored; the owner's only with
+    /// `include_owner`.
+    pub fn ignore_invalid(&mut self, include_owner: bool, valid: impl Fn(Domid) -> bool) {
+        for permission in self.0.iter_mut().skip(usize::from(!include_owner)) {
+            permission.ignored |= !valid(permission.domid);
         }
     }
 
-    /// Takes a domain out of the list altogether; what it owned belongs to domain 0.
+    /// Removes a domain from the list. Domain 0 becomes the owner if the removed domain was.
     pub fn remove(&mut self, domid: Domid) {
         if self.owner() == domid {
             self.set_owner(0);
         }
         let owner = self.0[0];
-        self.0.retain(|entry| entry.domid != domid);
+        self.0.retain(|permission| permission.domid != domid);
         if self.0.first() != Some(&owner) {
             self.0.insert(0, owner);
         }
     }
 
-    /// What `subject` may do. Entries other than the owner's count only if their domain is `valid`.
+    /// The rights of `subject`. Permissions other than the owner's count only if their domain is
+    /// `valid`.
     pub fn rights(&self, subject: Subject, valid: impl Fn(Domid) -> bool) -> Rights {
         if subject.is_privileged() || subject.is(self.owner()) {
             return Rights::ALL;
         }
-        let listed =
-            |entry: &&Permission| !entry.ignored && subject.is(entry.domid) && valid(entry.domid);
+        let listed = |permission: &&Permission| {
+            !permission.ignored && subject.is(permission.domid) && valid(permission.domid)
+        };
         self.0[1..].iter().find(listed).unwrap_or(&self.0[0]).rights
     }
 }
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_entry_is_owner_and_default() {
+    fn the_first_permission_is_owner_and_default() {
         let list = perms("r1 n2 b3 w4");
         let rights = |domid| list.rights(guest(domid), |_| true);
         assert_eq!(rights(1), Rights::ALL);
@@ -223,12 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_entry_for_a_domain_counts() {
+    fn the_first_permission_for_a_domain_counts() {
         assert_eq!(perms("n1 r2 w2").rights(guest(2), |_| true), Rights::READ);
     }
 
     #[test]
-    fn entries_for_domains_that_are_not_there_grant_nothing() {
+    fn permissions_for_missing_domains_grant_nothing() {
         assert_eq!(
             perms("n1 b2").rights(guest(2), |domid| domid != 2),
             Rights::NONE
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_and_written_as_in_c() {
+    fn lists_parse_and_print_as_in_c() {
         assert_eq!(perms("n0x10 b010 w-1").encode(), b"n16\0b8\0w-1\0");
         for bad in [b"".as_slice(), b"n", b"x1", b"N1", b"r1 ", b"rr1"] {
             assert_eq!(Perms::parse([bad].into_iter()), Err(Error::Invalid));
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_domain_leaves_the_list() {
+    fn removing_a_domain_removes_its_permissions() {
         let mut list = perms("r1 b2 w1 n3");
         list.remove(1);
         assert_eq!(list.encode(), b"r0\0b2\0n3\0");

@@ -1,4 +1,4 @@
-//! The operations of the protocol, each as C xenstored 4.17 performs it.
+//! The operations of the protocol, as C xenstored 4.17 performs them.
 
 use super::access::Access;
 use super::codec::{self, Header, Op, PAYLOAD_MAX, atoi, one_string, split_string, strings};
@@ -12,13 +12,13 @@ use super::watch::{ConnId, Reach, Token};
 use super::{Xenstored, toolstack};
 
 impl Xenstored {
-    /// Serves one request: its answer, and all events that it causes, are queued when this returns.
+    /// Serves one request: queues its reply and all events that it causes.
     pub(super) fn serve(&mut self, conn: ConnId, header: Header, payload: &[u8]) {
         let mut initial_event = None;
-        let answer = self.perform(conn, header, payload, &mut initial_event);
-        match answer {
-            Ok(answer) if answer.len() <= PAYLOAD_MAX => {
-                self.reply(conn, header, header.kind, &answer)
+        let reply = self.perform(conn, header, payload, &mut initial_event);
+        match reply {
+            Ok(reply) if reply.len() <= PAYLOAD_MAX => {
+                self.reply(conn, header, header.kind, &reply)
             }
             Ok(_) => self.reply_error(conn, header, Error::TooBig),
             Err(error) => self.reply_error(conn, header, error),
@@ -33,8 +33,8 @@ impl Xenstored {
         self.reply(conn, header, codec::ERROR, &name);
     }
 
-    /// `initial_event`: an event that belongs after the answer; those caused by changes are sent
-    /// before it.
+    /// Performs one request. `initial_event` is set to the event that follows the reply; events
+    /// caused by changes precede it.
     fn perform(
         &mut self,
         id: ConnId,
@@ -58,7 +58,7 @@ impl Xenstored {
             subject,
             tx,
         };
-        let answer = match op {
+        let reply = match op {
             Op::Directory => access.directory(payload),
             Op::DirectoryPart => access.directory_part(payload),
             Op::Read => access.value(payload),
@@ -80,7 +80,7 @@ impl Xenstored {
                 .existing_domain(one_string(payload))
                 .map(|_| OK.to_vec()),
             Op::SetTarget => access.set_target(payload),
-            // C xenstored answers the same to a command that it does not know; none is known here.
+            // No commands are supported. C xenstored replies the same to an unknown command.
             Op::Control => Err(Error::Invalid),
         };
         if let Some(tx) = access.tx
@@ -88,10 +88,10 @@ impl Xenstored {
         {
             conn.transactions.insert(header.tx_id, tx);
         }
-        answer
+        reply
     }
 
-    /// Frees what an ended transaction was charged for.
+    /// Refunds what a transaction that ends was charged.
     pub(super) fn end_transaction(&mut self, domid: Domid, tx: &Transaction) {
         self.domains.charge(domid, |usage| {
             usage.transactions = usage.transactions.saturating_sub(1);
@@ -99,7 +99,7 @@ impl Xenstored {
         });
     }
 
-    /// Takes all watches away from a connection and ends its transactions.
+    /// Removes all watches of a connection and ends its transactions.
     pub(super) fn reset(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(&id) else {
             return;
@@ -174,7 +174,7 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// A node that exists is left alone, and no watch fires.
+    /// Does nothing, and fires no watch, if the node exists.
     fn mkdir(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         match self.node(&path, Rights::WRITE) {
@@ -188,8 +188,8 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Needs write permission on the node itself, not on its parent nor on what is below. A node
-    /// that is not there counts as removed if its parent is there.
+    /// Needs write permission on the node itself, not on its parent or descendants. Succeeds for a
+    /// node that does not exist if its parent does.
     fn rm(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         match self.node(&path, Rights::WRITE) {
@@ -206,16 +206,16 @@ impl Access<'_> {
         Ok(self.node(&path, Rights::READ)?.perms.encode())
     }
 
-    /// For the owner and the privileged. Entries for domains that do not exist are kept but grant
-    /// nothing; an owner that does not exist is ENOENT.
+    /// Only for the owner and domain 0. Permissions for domains that do not exist are kept but
+    /// grant nothing. ENOENT if the new owner does not exist.
     fn set_perms(&mut self, payload: &[u8]) -> Reply {
         let mut parts = strings(payload);
         let name = parts.next().ok_or(Error::Invalid)?;
-        let entries: Vec<&[u8]> = parts.collect();
-        if !self.subject.is_privileged() && entries.len() > self.store.quota.perms {
+        let permissions: Vec<&[u8]> = parts.collect();
+        if !self.subject.is_privileged() && permissions.len() > self.store.quota.perms {
             return Err(Error::NoSpace);
         }
-        let mut perms = Perms::parse(entries.into_iter())?;
+        let mut perms = Perms::parse(permissions.into_iter())?;
         perms.ignore_invalid(true, |domid| self.store.domains.contains(domid));
         if perms.owner_is_ignored() {
             return Err(Error::NotFound);
@@ -244,8 +244,7 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Fires once right away, after the answer, whether or not there is such a node and whoever may
-    /// read it.
+    /// Fires once immediately, after the reply, whether or not the node exists or may be read.
     fn watch(
         &mut self,
         conn: ConnId,
@@ -300,7 +299,7 @@ impl Access<'_> {
         }
     }
 
-    /// Also ends all transactions of the connection, the one that the request is made in as well.
+    /// Also ends all transactions of the connection, including the one of this request.
     fn reset_watches(&mut self, conn: ConnId) -> Reply {
         if let Some(tx) = self.tx.take() {
             self.store.end_transaction(self.subject.domid, &tx);
@@ -329,7 +328,7 @@ impl Access<'_> {
         Ok(format!("{id}\0").into_bytes())
     }
 
-    /// Ends the transaction, whatever the answer, unless the request is malformed.
+    /// Ends the transaction, whatever the reply, unless the request is malformed.
     fn transaction_end(&mut self, payload: &[u8]) -> Reply {
         let commit = match one_string(payload) {
             Some(b"T") => true,

@@ -1,4 +1,4 @@
-//! The operations about domains, most of them for the toolstack in domain 0.
+//! Operations on domains, most of them for the toolstack in domain 0.
 
 use super::access::Access;
 use super::codec::{atoi, one_string, strings};
@@ -7,17 +7,17 @@ use super::error::{Error, OK, Reply};
 use super::perms::Domid;
 use super::watch::Reach;
 
-/// A domain's name for itself (`DOMID_SELF`).
+/// The requesting domain (`DOMID_SELF`).
 const DOMID_SELF: Domid = 0x7FF0;
 
-/// Answers for any number, whether or not there is such a domain.
+/// Replies for any number, whether or not the domain exists.
 pub fn domain_path(payload: &[u8]) -> Reply {
     let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
     Ok(format!("{}\0", home(domid)).into_bytes())
 }
 
 impl Access<'_> {
-    /// Whether a domain is known; one always is to itself.
+    /// Whether a domain is introduced. True for `DOMID_SELF`.
     pub fn is_introduced(&mut self, payload: &[u8]) -> Reply {
         let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
         let known = domid == DOMID_SELF || self.store.domains.contains(domid);
@@ -28,8 +28,8 @@ impl Access<'_> {
         })
     }
 
-    /// Domid, frame number, event channel: only the domid matters here. A domain introduced in this
-    /// way has no process that hosts it and no nodes; one that has is connected already.
+    /// Takes domid, frame number and event channel, of which only the domid matters here. The
+    /// domain gets no nodes. EISCONN for a hosted domain.
     pub fn introduce(&mut self, payload: &[u8]) -> Reply {
         let parts: Vec<&[u8]> = strings(payload).collect();
         let [domid, _, port, ..] = parts[..] else {
@@ -48,7 +48,7 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// The domain that a string names: EINVAL for 0, ENOENT for one that is not there.
+    /// The domain that a string names. EINVAL for domain 0, ENOENT if the domain does not exist.
     pub fn existing_domain(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
         match atoi(name.ok_or(Error::Invalid)?) {
             0 => Err(Error::Invalid),
@@ -57,7 +57,7 @@ impl Access<'_> {
         }
     }
 
-    /// A domain that is hosted ends with its process only.
+    /// EBUSY for a hosted domain, which ends with its process.
     pub fn release(&mut self, payload: &[u8]) -> Reply {
         let domid = self.existing_domain(one_string(payload))?;
         if self.store.domains.is_hosted(domid) {
