@@ -195,9 +195,9 @@ fn an_unbound_channel_ends_with_either_domain() {
 #[test]
 fn one_domain_cannot_exhaust_the_descriptors() {
     let rig = Rig::with_descriptor_limit(1100);
-    let greedy = rig.domain(Some(5));
-    let mut grants = greedy.client("grants.sock");
-    let mut channels = greedy.client("evtchn.sock");
+    let limited = rig.domain(Some(5));
+    let mut grants = limited.client("grants.sock");
+    let mut channels = limited.client("evtchn.sock");
     let mut held = Vec::new();
     let refused = loop {
         match share(&mut grants, 7, 1) {
@@ -213,10 +213,10 @@ fn one_domain_cannot_exhaust_the_descriptors() {
         "enospc"
     );
     // Other domains have room, and refunded descriptors can be charged again.
-    let modest = rig.domain(Some(7));
-    shared(&mut modest.client("grants.sock"), 5, 1);
+    let other = rig.domain(Some(7));
+    shared(&mut other.client("grants.sock"), 5, 1);
     assert!(matches!(
-        modest.client("evtchn.sock").ask(Request::Alloc { peer: 5 }),
+        other.client("evtchn.sock").ask(Request::Alloc { peer: 5 }),
         Reply::Alloc { .. }
     ));
     for first_ref in held.drain(..2) {
