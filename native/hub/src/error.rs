@@ -1,9 +1,8 @@
 //! The error that ends the process.
 //!
-//! The hub has four error types. [`FatalError`] ends the process;
-//! [`ClaimError`](crate::domains::ClaimError) refuses a domain to a client;
-//! [`ConnectionError`](crate::store::ConnectionError) closes a connection to the store; and within
-//! the store an `Error` is what it replies to a request.
+//! The hub has four error types. [`FatalError`] ends the process; `domains::ClaimError` refuses a
+//! domain to a client; [`ConnectionError`](crate::store::ConnectionError) closes a connection to
+//! the store; and `store::error::Error` is the store's reply to a request that fails.
 
 use std::fmt;
 
