@@ -1,15 +1,14 @@
 //! Test support: a hub in a temporary run directory, and clients for it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod client;
+mod store;
+
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 use tube_hub::log::Log;
@@ -18,8 +17,12 @@ use tube_hub::rundir::RunDir;
 use tube_hub::server::{Hub, Setup, Timeouts};
 use tube_platform::Domid;
 use tube_platform::conformance::Traits;
-use tube_platform::local::fdpass;
-use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
+use tube_platform::local::proto::{Reply, Request, VERSION};
+
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use client::{Client, Domain, error_atom, memory, ready};
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use store::{Store, op};
 
 /// Limit of every wait, far above what a passing test needs.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -299,188 +302,4 @@ pub fn end_hub(run: &Path) {
     let pid = hub_pid(run);
     kill_process(pid, Signal::TERM).expect("signalled");
     wait_for_end(pid);
-}
-
-/// A connection for the hub's own protocol, or for malformed packets.
-#[derive(Debug)]
-pub struct Client {
-    pub socket: OwnedFd,
-    seq: u32,
-}
-
-impl Client {
-    pub fn connect(path: &Path) -> rustix::io::Result<Client> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Client { socket, seq: 0 })
-    }
-
-    pub fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
-        fdpass::send(&self.socket, bytes, fds).expect("sent");
-    }
-
-    pub fn ask(&mut self, request: Request) -> Reply {
-        self.ask_with(request, &[]).0
-    }
-
-    pub fn ask_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
-        self.seq += 1;
-        self.send(&request.encode(self.seq), fds);
-        let (seq, reply, fds) = self.receive().expect("a reply");
-        assert_eq!(seq, self.seq);
-        (reply, fds)
-    }
-
-    /// The next reply; None at end of file.
-    pub fn receive(&mut self) -> Option<(u32, Reply, Vec<OwnedFd>)> {
-        assert!(
-            wait_readable(&self.socket, deadline()).expect("poll"),
-            "no reply"
-        );
-        let mut buffer = [0; MESSAGE_MAX];
-        match fdpass::receive(&self.socket, &mut buffer, 253) {
-            Ok(None) | Err(rustix::io::Errno::CONNRESET) => None,
-            Ok(Some((length, fds))) => {
-                let (seq, reply) = Reply::decode(&buffer[..length]).expect("a reply");
-                Some((seq, reply, fds))
-            }
-            Err(errno) => panic!("{errno}"),
-        }
-    }
-
-    /// Waits until the hub closes the connection. Ignores replies before that.
-    pub fn expect_end(mut self) {
-        while self.receive().is_some() {}
-    }
-}
-
-/// The atom of an error reply.
-pub fn error_atom(reply: &Reply) -> &'static str {
-    match reply {
-        Reply::Error(error) => error.atom(),
-        other => panic!("not an error: {other:?}"),
-    }
-}
-
-/// A claimed domain. Dropping it ends it.
-pub struct Domain {
-    run: PathBuf,
-    pub domid: Domid,
-    pub control: Client,
-}
-
-impl Domain {
-    pub fn client(&self, name: &str) -> Client {
-        Client::connect(&self.run.join(format!("dom{}", self.domid)).join(name)).expect("connected")
-    }
-
-    pub fn store(&self) -> Store {
-        Store::connect(&self.run.join(format!("dom{}/xenstored.sock", self.domid)))
-    }
-}
-
-/// A sealed memfd.
-pub fn memory(pages: u64) -> OwnedFd {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("test", flags).expect("a memfd");
-    rustix::fs::ftruncate(&fd, pages * 4096).expect("sized");
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .expect("sealed");
-    fd
-}
-
-/// The readiness of a descriptor now.
-pub fn ready(fd: impl AsFd) -> PollFlags {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN | PollFlags::OUT)];
-    poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    )
-    .expect("poll");
-    fds[0].revents()
-}
-
-/// Message types of the xenstore protocol that tests use.
-pub mod op {
-    pub const DIRECTORY: u32 = 1;
-    pub const READ: u32 = 2;
-    pub const WATCH: u32 = 4;
-    pub const WRITE: u32 = 11;
-    pub const RM: u32 = 13;
-    pub const SET_PERMS: u32 = 14;
-    pub const WATCH_EVENT: u32 = 15;
-    pub const ERROR: u32 = 16;
-}
-
-/// A connection to the store.
-pub struct Store(pub UnixStream);
-
-impl Store {
-    pub fn connect(path: &Path) -> Store {
-        let stream = UnixStream::connect(path).expect("connected");
-        stream.set_read_timeout(Some(TIMEOUT)).expect("set");
-        stream.set_write_timeout(Some(TIMEOUT)).expect("set");
-        Store(stream)
-    }
-
-    pub fn message(op: u32, payload: &[u8]) -> Vec<u8> {
-        let header: Vec<u8> = [op, 1, 0, payload.len() as u32]
-            .into_iter()
-            .flat_map(u32::to_ne_bytes)
-            .collect();
-        [&header, payload].concat()
-    }
-
-    pub fn send(&mut self, op: u32, payload: &[u8]) {
-        use std::io::Write;
-        self.0
-            .write_all(&Store::message(op, payload))
-            .expect("sent");
-    }
-
-    /// The next message: type and payload.
-    pub fn receive(&mut self) -> std::io::Result<(u32, Vec<u8>)> {
-        use std::io::Read;
-        let mut header = [0; 16];
-        self.0.read_exact(&mut header)?;
-        let field =
-            |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let mut payload = vec![0; field(12) as usize];
-        self.0.read_exact(&mut payload)?;
-        Ok((field(0), payload))
-    }
-
-    /// Sends a request and returns its reply. Skips events.
-    pub fn ask(&mut self, op: u32, payload: &[u8]) -> (u32, Vec<u8>) {
-        self.send(op, payload);
-        loop {
-            let (got, payload) = self.receive().expect("a reply");
-            if got != op::WATCH_EVENT {
-                return (got, payload);
-            }
-        }
-    }
-
-    /// The payload of a reply that must not be an error.
-    pub fn must(&mut self, op: u32, payload: &[u8]) -> Vec<u8> {
-        let (got, reply) = self.ask(op, payload);
-        assert_eq!(got, op, "{}", String::from_utf8_lossy(&reply));
-        reply
-    }
-
-    /// Waits for an event about exactly this path.
-    pub fn await_event(&mut self, path: &str) {
-        let wanted = format!("{path}\0");
-        loop {
-            let (op, payload) = self.receive().expect("an event");
-            if op == op::WATCH_EVENT && payload.starts_with(wanted.as_bytes()) {
-                return;
-            }
-        }
-    }
 }
