@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::path::{Id, Role};
 use crate::snapshot::Snapshot;
-use crate::stats::{Meters, NAMES};
+use crate::stats::meters::Meters;
+use crate::stats::sample::NAMES;
 use crate::tube::{Half, NOCK_KEYS, TIP_KEYS, Tube};
 
 /// One line without its end.
@@ -57,7 +58,7 @@ fn stats(id: Id, meters: &Meters) -> Value {
             "messages": traffic.messages(), "bytes": traffic.bytes(),
             "nock_to_tip": {"messages": traffic.forth, "bytes": traffic.forth_bytes},
             "tip_to_nock": {"messages": traffic.back, "bytes": traffic.back_bytes},
-            "full_waits": traffic.full_waits, "bells": traffic.bells,
+            "full_waits": traffic.full_waits, "bells": traffic.notifications,
         })),
     })
 }

@@ -19,4 +19,3 @@ pub mod top;
 pub mod tube;
 pub mod watch;
 pub mod watches;
-pub mod wishes;

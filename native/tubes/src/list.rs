@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::fault::Fault;
 use crate::snapshot::Snapshot;
-use crate::stats::Meters;
+use crate::stats::meters::{Meters, Traffic};
 use crate::store::Store;
 use crate::text::{self, cut, quantity};
 use crate::tube::Tube;
-use crate::wishes::Wishes;
+use crate::stats::lease::StatsLease;
 
 /// The column that gives way when the terminal is narrow.
 const ELASTIC: usize = 2;
@@ -44,7 +44,7 @@ fn number(tube: &Tube, key: &str) -> String {
     cut(&tube.tip.shown(key).replace(' ', "\\x20"), 14)
 }
 
-fn rate(meters: &Meters, tube: &Tube, of: fn(&crate::stats::Traffic) -> f64) -> String {
+fn rate(meters: &Meters, tube: &Tube, of: fn(&Traffic) -> f64) -> String {
     meters
         .traffic(tube.id)
         .map_or("-".into(), |traffic| quantity(of(&traffic)))
@@ -55,13 +55,13 @@ fn rate(meters: &Meters, tube: &Tube, of: fn(&crate::stats::Traffic) -> f64) -> 
 /// # Errors
 /// The store is lost.
 pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, Fault> {
-    let (mut wishes, mut meters, begin) = (Wishes::default(), Meters::default(), Instant::now());
+    let (mut lease, mut meters, begin) = (StatsLease::default(), Meters::default(), Instant::now());
     while begin.elapsed() < RATES && !meters.complete(snapshot) {
-        wishes.renew(store, snapshot, Instant::now())?;
+        lease.renew(store, snapshot, Instant::now())?;
         std::thread::sleep(STEP);
         meters.read(store, snapshot, Instant::now())?;
     }
-    wishes.withdraw(store)?;
+    lease.withdraw(store)?;
     Ok(meters)
 }
 

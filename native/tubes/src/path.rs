@@ -100,7 +100,7 @@ pub fn stats(domid: Domid) -> String {
 }
 
 /// Where whoever looks says so.
-pub fn wish(domid: Domid) -> String {
+pub fn stats_watch(domid: Domid) -> String {
     stats(domid) + "/watch"
 }
 

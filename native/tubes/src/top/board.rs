@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::feed::Look;
 use crate::path::Id;
-use crate::stats::Traffic;
+use crate::stats::meters::Traffic;
 
 /// Seconds that a history goes back.
 const HISTORY: usize = 60;
@@ -52,7 +52,7 @@ pub enum Sort {
     /// Waits for room.
     Full,
     /// Wake-ups.
-    Bells,
+    Notifications,
     /// How long it has been there.
     Age,
     /// Who asks whom.
@@ -63,7 +63,7 @@ const SORTS: [(char, Sort, &str); 6] = [
     ('b', Sort::Bytes, "bytes"),
     ('m', Sort::Messages, "messages"),
     ('w', Sort::Full, "waits"),
-    ('l', Sort::Bells, "bells"),
+    ('l', Sort::Notifications, "bells"),
     ('a', Sort::Age, "age"),
     ('n', Sort::Name, "name"),
 ];
@@ -191,7 +191,7 @@ impl Board {
                 Sort::Bytes => of(Traffic::bytes),
                 Sort::Messages => of(Traffic::messages),
                 Sort::Full => of(|traffic| traffic.full_waits),
-                Sort::Bells => of(|traffic| traffic.bells),
+                Sort::Notifications => of(|traffic| traffic.notifications),
                 Sort::Age => row.age.map_or(-1.0, |age| age.as_secs_f64()),
                 Sort::Name => 0.0,
             }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::fault::Fault;
 use crate::snapshot::Snapshot;
-use crate::stats::Meters;
+use crate::stats::meters::Meters;
 use crate::store::{Error, Store};
-use crate::wishes::Wishes;
+use crate::stats::lease::StatsLease;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,11 +38,11 @@ impl Feed {
         let (send, looks) = channel();
         let (quit, told) = channel::<()>();
         std::thread::spawn(move || {
-            let mut wishes = Wishes::default();
+            let mut lease = StatsLease::default();
             let mut meters = Meters::default();
             loop {
                 let began = Instant::now();
-                let look = look(&store, &mut wishes, &mut meters);
+                let look = look(&store, &mut lease, &mut meters);
                 let lost = look.is_err();
                 if send.send(look).is_err() || lost {
                     break;
@@ -53,7 +53,7 @@ impl Feed {
                 }
             }
             // Without a store nobody can be told, and nobody asks.
-            let _ = wishes.withdraw(&store);
+            let _ = lease.withdraw(&store);
         });
         Feed {
             looks,
@@ -91,9 +91,9 @@ impl Drop for Feed {
     }
 }
 
-fn look(store: &Store, wishes: &mut Wishes, meters: &mut Meters) -> Result<Look, Error> {
+fn look(store: &Store, lease: &mut StatsLease, meters: &mut Meters) -> Result<Look, Error> {
     let snapshot = Snapshot::take(store)?;
-    wishes.renew(store, &snapshot, Instant::now())?;
+    lease.renew(store, &snapshot, Instant::now())?;
     meters.read(store, &snapshot, Instant::now())?;
     Ok(Look {
         snapshot,

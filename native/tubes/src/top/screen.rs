@@ -61,7 +61,7 @@ const COLUMNS: [Column; 12] = [
         rate(row.traffic.map(|traffic| traffic.full_waits))
     }),
     column("BELL/S", 6, 6, true, |row| {
-        rate(row.traffic.map(|traffic| traffic.bells))
+        rate(row.traffic.map(|traffic| traffic.notifications))
     }),
     column("RING", 4, 9, true, |row| row.ring.clone()),
     column("AGE", 6, 7, true, |row| row.age.map_or("-".into(), age)),
