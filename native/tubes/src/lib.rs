@@ -4,7 +4,7 @@
 pub mod args;
 pub mod doctor;
 pub mod events;
-pub mod fault;
+pub mod error;
 pub mod json;
 pub mod list;
 pub mod path;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::snapshot::Snapshot;
 use crate::stats::meters::{Meters, Traffic};
 use crate::store::Store;
@@ -54,7 +54,7 @@ fn rate(meters: &Meters, tube: &Tube, of: fn(&Traffic) -> f64) -> String {
 ///
 /// # Errors
 /// The store is lost.
-pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, Fault> {
+pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, CommandError> {
     let (mut lease, mut meters, begin) = (StatsLease::default(), Meters::default(), Instant::now());
     while begin.elapsed() < RATES && !meters.complete(snapshot) {
         lease.renew(store, snapshot, Instant::now())?;
@@ -75,7 +75,7 @@ pub fn list(
     json: bool,
     width: usize,
     out: &mut impl Write,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     if json {
         let tubes: Vec<_> = snapshot
             .tubes

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use tubes::args::{Args, Verb};
 use tubes::doctor::{self, Machine};
-use tubes::fault::Fault;
+use tubes::error::CommandError;
 use tubes::snapshot::Snapshot;
 use tubes::store::Store;
 use tubes::{list, reap, show, socket, top, watch};
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
+fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
     match args.verb {
         Verb::Completions { shell } => {
             let mut text = Vec::new();
@@ -52,7 +52,7 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
     }
     let found = found?;
     let store =
-        Store::open().map_err(|error| Fault::failed(format_args!("{}: {error}", found.because)))?;
+        Store::open().map_err(|error| CommandError::failed(format_args!("{}: {error}", found.because)))?;
     match args.verb {
         Verb::List { json, stats } => {
             let mut snapshot = Snapshot::take(&store)?;
@@ -85,18 +85,18 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
             let known = snapshot.domains.contains_key(&domid) || !snapshot.whole;
             match tid {
                 _ if any => Ok(()),
-                Some(tid) => Err(Fault::failed(format_args!(
+                Some(tid) => Err(CommandError::failed(format_args!(
                     "domain {domid} has no tube {tid}"
                 ))),
                 None if known => Ok(()),
-                None => Err(Fault::failed(format_args!("there is no domain {domid}"))),
+                None => Err(CommandError::failed(format_args!("there is no domain {domid}"))),
             }
         }
         Verb::Top => top::top(store),
         Verb::Watch { json } => watch::watch(&store, json, out),
         Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
             Ok(settle) => reap::reap(&store, yes, settle, out),
-            Err(error) => Err(Fault::usage(format_args!("--settle {settle}: {error}"))),
+            Err(error) => Err(CommandError::usage(format_args!("--settle {settle}: {error}"))),
         },
         Verb::Doctor { .. } | Verb::Completions { .. } | Verb::Man => Ok(()),
     }

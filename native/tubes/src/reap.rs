@@ -9,10 +9,10 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{self, Domid, Role};
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::tube::{Stage, Tube};
 
 /// Something that nobody living answers for.
@@ -51,7 +51,7 @@ impl Leftover {
 ///
 /// # Errors
 /// The store is lost.
-pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
+pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, CommandError> {
     let snapshot = Snapshot::take(store)?;
     let mut found = Vec::new();
     let ghosts = snapshot.domains.iter().filter(|(_, domain)| domain.ghost);
@@ -63,8 +63,8 @@ pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
             path::stats(*domid),
         ] {
             match store.names(&path) {
-                Err(error @ Error::Lost(_)) => return Err(error.into()),
-                Ok(_) | Err(Error::TooMany) => found.push(Leftover::Ghost(*domid, path)),
+                Err(error @ StoreError::Lost(_)) => return Err(error.into()),
+                Ok(_) | Err(StoreError::TooMany) => found.push(Leftover::Ghost(*domid, path)),
                 Err(_) => {}
             }
         }
@@ -87,7 +87,7 @@ pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
     Ok(found)
 }
 
-fn still(store: &Store, leftover: &Leftover) -> Result<bool, Fault> {
+fn still(store: &Store, leftover: &Leftover) -> Result<bool, CommandError> {
     let domains = Snapshot::domains(store)?;
     Ok(match leftover {
         Leftover::Half(tube) => domains.read(store, tube.id)? == *tube,
@@ -111,7 +111,7 @@ fn in_ghost(snapshot: &Snapshot, tube: &Tube) -> bool {
 ///
 /// # Errors
 /// The store is lost, or something could not be removed.
-pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) -> Result<(), Fault> {
+pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) -> Result<(), CommandError> {
     let mut found = leftovers(store)?;
     if found.is_empty() {
         return Ok(writeln!(out, "nothing is left over")?);
@@ -149,20 +149,20 @@ pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) ->
         }
         match store.remove(&leftover.path()) {
             Ok(()) => writeln!(out, "removed {}  ({})", leftover.path(), leftover.why())?,
-            Err(error @ Error::Lost(_)) => return Err(error.into()),
+            Err(error @ StoreError::Lost(_)) => return Err(error.into()),
             Err(error) => {
                 failed += 1;
                 writeln!(
                     out,
                     "stays {}: {}",
                     leftover.path(),
-                    Fault::from(error).text
+                    CommandError::from(error).text
                 )?;
             }
         }
     }
     match failed {
         0 => Ok(()),
-        n => Err(Fault::failed(format_args!("{n} could not be removed"))),
+        n => Err(CommandError::failed(format_args!("{n} could not be removed"))),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{self, Domid, Role};
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::text::{self, cut};
 use crate::tube::{NOCK_KEYS, TIP_KEYS, Tube};
 
@@ -18,11 +18,11 @@ const STACKED: usize = 76;
 ///
 /// # Errors
 /// The store is lost.
-pub fn door(store: &Store, domid: Domid) -> Result<String, Fault> {
+pub fn door(store: &Store, domid: Domid) -> Result<String, CommandError> {
     let door = path::door(domid);
     let names = match store.names(&door) {
-        Err(error @ Error::Lost(_)) => return Err(error.into()),
-        Err(Error::Denied) => return Ok("its door cannot be read".into()),
+        Err(error @ StoreError::Lost(_)) => return Err(error.into()),
+        Err(StoreError::Denied) => return Ok("its door cannot be read".into()),
         Err(_) => return Ok("takes no tubes (it has no door)".into()),
         Ok(names) => names,
     };
@@ -53,7 +53,7 @@ pub fn tube(
     tube: &Tube,
     width: usize,
     out: &mut impl Write,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let id = tube.id;
     let (nock, tip) = (snapshot.called(id.nock), snapshot.called(id.tip));
     let head = format!(

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::path::{self, Domid, Id, Role, domid, number};
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::tube::{Half, NOCK_KEYS, Nodes, Stage, TIP_KEYS, Tube, Value};
 
 /// Halves that are looked at per domain and role. Xen's own quota is 1,000 nodes in all.
@@ -39,9 +39,9 @@ pub struct Snapshot {
 }
 
 /// Nodes that are not there, or not for us, are no error here.
-pub fn tolerate<T: Default>(result: Result<T, Error>) -> Result<T, Error> {
+pub fn tolerate<T: Default>(result: Result<T, StoreError>) -> Result<T, StoreError> {
     match result {
-        Err(error @ Error::Lost(_)) => Err(error),
+        Err(error @ StoreError::Lost(_)) => Err(error),
         Err(_) => Ok(T::default()),
         ok => ok,
     }
@@ -52,11 +52,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// The store is lost, or does not even tell us who we are.
-    pub fn domains(store: &Store) -> Result<Snapshot, Error> {
+    pub fn domains(store: &Store) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot::default();
         let names = match store.names(path::DOMAINS) {
-            Err(Error::Denied | Error::TooMany) => vec![store.read("domid")?],
-            Err(Error::Missing) => Vec::new(),
+            Err(StoreError::Denied | StoreError::TooMany) => vec![store.read("domid")?],
+            Err(StoreError::Missing) => Vec::new(),
             other => {
                 snapshot.whole = true;
                 other?
@@ -65,10 +65,10 @@ impl Snapshot {
         for domid in names.iter().filter_map(|name| domid(name)) {
             let name = tolerate(store.read(&(path::domain(domid) + "/name")).map(Some))?;
             let own = store.read(&(path::domain(domid) + "/domid"));
-            if let Err(Error::Lost(why)) = own {
-                return Err(Error::Lost(why));
+            if let Err(StoreError::Lost(why)) = own {
+                return Err(StoreError::Lost(why));
             }
-            let ghost = domid != 0 && name.is_none() && own == Err(Error::Missing);
+            let ghost = domid != 0 && name.is_none() && own == Err(StoreError::Missing);
             snapshot.domains.insert(domid, Domain { name, ghost });
         }
         Ok(snapshot)
@@ -78,7 +78,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::domains`].
-    pub fn refresh(&mut self, store: &Store) -> Result<(), Error> {
+    pub fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
         let now = Snapshot::domains(store)?;
         (self.whole, self.domains) = (now.whole, now.domains);
         Ok(())
@@ -88,7 +88,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::domains`].
-    pub fn take(store: &Store) -> Result<Snapshot, Error> {
+    pub fn take(store: &Store) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot::domains(store)?;
         let mut ids = BTreeSet::new();
         for domid in snapshot.domains.keys().copied().collect::<Vec<_>>() {
@@ -106,7 +106,7 @@ impl Snapshot {
     }
 
     /// The tubes of which a domain holds a half of that role.
-    fn halves(&mut self, store: &Store, domid: Domid, role: Role) -> Result<Vec<Id>, Error> {
+    fn halves(&mut self, store: &Store, domid: Domid, role: Role) -> Result<Vec<Id>, StoreError> {
         let root = path::root(domid, role);
         let mut ids = Vec::new();
         for peer in self.list(store, &root)? {
@@ -136,9 +136,9 @@ impl Snapshot {
         Ok(ids)
     }
 
-    fn list(&mut self, store: &Store, directory: &str) -> Result<Vec<String>, Error> {
+    fn list(&mut self, store: &Store, directory: &str) -> Result<Vec<String>, StoreError> {
         let names = store.names(directory);
-        if names == Err(Error::TooMany) {
+        if names == Err(StoreError::TooMany) {
             self.notes.push(format!(
                 "{directory} has too many names for one answer: not looked at"
             ));
@@ -150,12 +150,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// The store is lost.
-    pub fn read(&self, store: &Store, id: Id) -> Result<Tube, Error> {
+    pub fn read(&self, store: &Store, id: Id) -> Result<Tube, StoreError> {
         let gone: BTreeSet<Domid> = [id.nock, id.tip]
             .into_iter()
             .filter(|domid| self.whole && self.domains.get(domid).is_none_or(|d| d.ghost))
             .collect();
-        let look = || -> Result<Tube, Error> {
+        let look = || -> Result<Tube, StoreError> {
             Ok(Tube {
                 id,
                 nock: half(store, &id.knock(), &NOCK_KEYS)?,
@@ -190,7 +190,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// No domain is called so, or several are.
-    pub fn find(&self, who: &str) -> Result<Domid, crate::fault::Fault> {
+    pub fn find(&self, who: &str) -> Result<Domid, crate::error::CommandError> {
         if let Some(domid) = domid(who) {
             return Ok(domid);
         }
@@ -202,11 +202,11 @@ impl Snapshot {
             .collect();
         match named[..] {
             [domid] => Ok(domid),
-            [] => Err(crate::fault::Fault::failed(format_args!(
+            [] => Err(crate::error::CommandError::failed(format_args!(
                 "no domain is called {}",
                 crate::text::escape(who)
             ))),
-            _ => Err(crate::fault::Fault::failed(format_args!(
+            _ => Err(crate::error::CommandError::failed(format_args!(
                 "several domains are called {}: {named:?}; say the number",
                 crate::text::escape(who)
             ))),
@@ -214,12 +214,12 @@ impl Snapshot {
     }
 }
 
-fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, Error> {
+fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, StoreError> {
     let names = match store.names(directory) {
-        Err(error @ Error::Lost(_)) => return Err(error),
-        Err(Error::Missing) => return Ok(Half::Missing),
+        Err(error @ StoreError::Lost(_)) => return Err(error),
+        Err(StoreError::Missing) => return Ok(Half::Missing),
         // Below what may not be read, absent looks like forbidden.
-        Err(Error::TooMany) => return Ok(Half::Here(Nodes::new(), usize::MAX)),
+        Err(StoreError::TooMany) => return Ok(Half::Here(Nodes::new(), usize::MAX)),
         Err(_) => return Ok(Half::Denied),
         Ok(names) => names,
     };
@@ -229,9 +229,9 @@ fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, E
             continue;
         }
         let value = match store.read(&format!("{directory}/{key}")) {
-            Err(error @ Error::Lost(_)) => return Err(error),
-            Err(Error::Missing) => continue,
-            Err(Error::Binary) => Value::Binary,
+            Err(error @ StoreError::Lost(_)) => return Err(error),
+            Err(StoreError::Missing) => continue,
+            Err(StoreError::Binary) => Value::Binary,
             Err(_) => Value::Denied,
             Ok(text) => Value::Text(text),
         };

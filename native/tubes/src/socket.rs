@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 
 /// What libxenstore and xenstore-rs read.
 pub const VARIABLE: &str = "XENSTORED_PATH";
@@ -59,7 +59,7 @@ pub fn run_dir(env: &impl Fn(&str) -> Option<OsString>) -> (PathBuf, String) {
 ///
 /// # Errors
 /// None answers; names all that were tried.
-pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Result<Found, Fault> {
+pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Result<Found, CommandError> {
     let told = option
         .map(|path| (path.to_owned(), "--socket"))
         .or_else(|| {
@@ -70,7 +70,7 @@ pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Re
         // Told is told: never another one, and never the device, in its place.
         return match UnixStream::connect(&socket) {
             Ok(_) => Ok(found(socket, who)),
-            Err(error) => Err(Fault::failed(format_args!(
+            Err(error) => Err(CommandError::failed(format_args!(
                 "no store answers at {} ({who}): {error}",
                 socket.display()
             ))),
@@ -99,7 +99,7 @@ pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Re
         .iter()
         .map(|(at, _)| at.display().to_string())
         .collect();
-    Err(Fault::failed(format_args!(
+    Err(CommandError::failed(format_args!(
         "no store answers: tried {} and {DEVICE}; see `tubes doctor`, or say which: --socket",
         places.join(", ")
     )))

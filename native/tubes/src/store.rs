@@ -13,14 +13,14 @@ use std::time::Duration;
 use xenstore_rs::Xs;
 use xenstore_rs::unix::XsUnix;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 
 /// How long the store may take for one answer. It takes microseconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
+pub enum StoreError {
     /// There is no such node.
     Missing,
     /// It may not be read (or is not there, below what may not be read).
@@ -35,15 +35,15 @@ pub enum Error {
     Lost(String),
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::failed(match error {
-            Error::Missing => "it is not in the store".into(),
-            Error::Denied => "the store does not let us".into(),
-            Error::Binary => "the value is not text".into(),
-            Error::TooMany => "too many names for one answer".into(),
-            Error::Other(word) => format!("the store says {word}"),
-            Error::Lost(why) => format!("the store is gone: {why}"),
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> CommandError {
+        CommandError::failed(match error {
+            StoreError::Missing => "it is not in the store".into(),
+            StoreError::Denied => "the store does not let us".into(),
+            StoreError::Binary => "the value is not text".into(),
+            StoreError::TooMany => "too many names for one answer".into(),
+            StoreError::Other(word) => format!("the store says {word}"),
+            StoreError::Lost(why) => format!("the store is gone: {why}"),
         })
     }
 }
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn read(&self, path: &str) -> Result<String, Error> {
+    pub fn read(&self, path: &str) -> Result<String, StoreError> {
         let value = self.ask(Request::Read(path.to_owned()))?;
         Ok(value.concat())
     }
@@ -104,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// Why there are none.
-    pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
+    pub fn names(&self, path: &str) -> Result<Vec<String>, StoreError> {
         let mut names: Vec<String> = self
             .ask(Request::Names(path.to_owned()))?
             .into_iter()
@@ -119,7 +119,7 @@ impl Store {
     ///
     /// # Errors
     /// Why it was not done.
-    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
+    pub fn write(&self, path: &str, value: &str) -> Result<(), StoreError> {
         self.ask(Request::Write(path.to_owned(), value.to_owned()))
             .map(|_| ())
     }
@@ -128,15 +128,15 @@ impl Store {
     ///
     /// # Errors
     /// Why it stays.
-    pub fn remove(&self, path: &str) -> Result<(), Error> {
+    pub fn remove(&self, path: &str) -> Result<(), StoreError> {
         match self.ask(Request::Remove(path.to_owned())) {
-            Ok(_) | Err(Error::Missing) => Ok(()),
+            Ok(_) | Err(StoreError::Missing) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn ask(&self, request: Request) -> Result<Vec<Box<str>>, Error> {
-        let lost = |why: &str| Error::Lost(why.to_owned());
+    fn ask(&self, request: Request) -> Result<Vec<Box<str>>, StoreError> {
+        let lost = |why: &str| StoreError::Lost(why.to_owned());
         self.requests
             .send(request)
             .map_err(|_| lost("its thread has ended"))?;
@@ -149,19 +149,19 @@ impl Store {
 }
 
 /// xenstore-rs merges several of the store's errors into one kind; its text still has the word.
-fn translate(error: &std::io::Error) -> Error {
+fn translate(error: &std::io::Error) -> StoreError {
     if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) {
-        return Error::Binary;
+        return StoreError::Binary;
     }
     let text = error.to_string();
     match text.strip_prefix("XS interface error ") {
-        Some("ENOENT") => Error::Missing,
-        Some("EACCES" | "EPERM") => Error::Denied,
-        Some("E2BIG") => Error::TooMany,
-        Some(word) => Error::Other(crate::text::escape(word)),
+        Some("ENOENT") => StoreError::Missing,
+        Some("EACCES" | "EPERM") => StoreError::Denied,
+        Some("E2BIG") => StoreError::TooMany,
+        Some(word) => StoreError::Other(crate::text::escape(word)),
         None if error.kind() == ErrorKind::UnexpectedEof => {
-            Error::Lost("it has closed the connection".into())
+            StoreError::Lost("it has closed the connection".into())
         }
-        None => Error::Lost(text),
+        None => StoreError::Lost(text),
     }
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 
 use crate::events::{Event, Events};
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::DOMAINS;
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::watches::Watches;
 
 /// How often it is looked for what stays behind.
@@ -22,7 +22,7 @@ const WIDE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Either.
-pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Fault> {
+pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let watches = Watches::start();
     let mut events = Events::default();
     let mut snapshot = Snapshot::default();
@@ -37,7 +37,7 @@ pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Faul
         let dirty = watches.wait(limit)?;
         if dirty.tubes.is_empty() && !dirty.all {
             // The watches of xenstore-rs do not end with their connection: only a question tells.
-            if let Err(error @ Error::Lost(_)) = store.read(DOMAINS) {
+            if let Err(error @ StoreError::Lost(_)) = store.read(DOMAINS) {
                 return Err(error.into());
             }
         }

@@ -13,10 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 use xenstore_rs::AsyncWatch;
 use xenstore_rs::tokio::XsTokio;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{DOMAINS, Id, Place, place};
 use crate::socket;
-use crate::store::{Error, PATIENCE};
+use crate::store::{PATIENCE, StoreError};
 
 /// More tubes at once than this, and all of them are looked at.
 const NOTED_MAX: usize = 256;
@@ -65,7 +65,7 @@ impl Watches {
     ///
     /// # Errors
     /// The store is gone.
-    pub fn wait(&self, limit: Duration) -> Result<Dirty, Fault> {
+    pub fn wait(&self, limit: Duration) -> Result<Dirty, CommandError> {
         let dirty = self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet =
             |dirty: &mut Dirty| !dirty.all && dirty.lost.is_none() && dirty.tubes.is_empty();
@@ -75,7 +75,7 @@ impl Watches {
             .wait_timeout_while(dirty, limit, quiet)
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &dirty.lost {
-            return Err(Error::Lost(why.clone()).into());
+            return Err(StoreError::Lost(why.clone()).into());
         }
         Ok(std::mem::take(&mut *dirty))
     }

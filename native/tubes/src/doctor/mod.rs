@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::socket::Found;
 
 /// How bad it is.
@@ -101,10 +101,10 @@ impl Machine {
 /// Something is wrong (already told), or could not be written.
 pub fn examine(
     machine: &Machine,
-    found: Result<Found, Fault>,
+    found: Result<Found, CommandError>,
     json: bool,
     out: &mut impl Write,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let mut checks = Vec::new();
     let xen = machine.line("/sys/hypervisor/type").as_deref() == Some("xen");
     if xen {
@@ -152,7 +152,7 @@ pub fn examine(
         .count()
     {
         0 => Ok(()),
-        n => Err(Fault::failed(format_args!(
+        n => Err(CommandError::failed(format_args!(
             "{n} of {} checks found something wrong",
             checks.len()
         ))),

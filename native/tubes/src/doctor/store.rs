@@ -1,13 +1,13 @@
 //! The store: does it answer, and are all tubes in it well?
 
 use super::{Check, Grade};
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::reap;
 use crate::snapshot::Snapshot;
 use crate::socket::Found;
 use crate::store::Store;
 
-pub fn checks(found: Result<Found, Fault>) -> Vec<Check> {
+pub fn checks(found: Result<Found, CommandError>) -> Vec<Check> {
     let found = match found {
         Ok(found) => found,
         Err(fault) => {
@@ -21,7 +21,7 @@ pub fn checks(found: Result<Found, Fault>) -> Vec<Check> {
         None => found.because.clone(),
     };
     match Store::open()
-        .map_err(Fault::failed)
+        .map_err(CommandError::failed)
         .and_then(|store| look(&store, place))
     {
         Ok(checks) => checks,
@@ -34,7 +34,7 @@ pub fn checks(found: Result<Found, Fault>) -> Vec<Check> {
     }
 }
 
-fn look(store: &Store, place: String) -> Result<Vec<Check>, Fault> {
+fn look(store: &Store, place: String) -> Result<Vec<Check>, CommandError> {
     let snapshot = Snapshot::take(store)?;
     let sees = if snapshot.whole {
         "all domains"

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::path::{self, Domid, Role};
 use crate::snapshot::{Snapshot, tolerate};
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::tube::Half;
 
 /// A VM lets a lease expire after ten seconds.
@@ -35,7 +35,7 @@ impl StatsLease {
     ///
     /// # Errors
     /// The connection to the store is lost.
-    pub fn renew(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), Error> {
+    pub fn renew(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), StoreError> {
         let due = self
             .renewed
             .is_none_or(|renewed| now.duration_since(renewed) >= RENEW);
@@ -45,7 +45,7 @@ impl StatsLease {
         for domid in with_tubes(snapshot) {
             let path = path::stats_watch(domid);
             // Inspectors share one node: one that ends removes the lease of the others.
-            if (due || store.read(&path) == Err(Error::Missing)) && exists(store, domid)? {
+            if (due || store.read(&path) == Err(StoreError::Missing)) && exists(store, domid)? {
                 tolerate(store.write(&path, &self.holder))?;
                 self.held.insert(domid);
                 // The domain may have ended just before the write, which then recreated its tree.
@@ -61,7 +61,7 @@ impl StatsLease {
     ///
     /// # Errors
     /// The connection to the store is lost.
-    pub fn withdraw(&mut self, store: &Store) -> Result<(), Error> {
+    pub fn withdraw(&mut self, store: &Store) -> Result<(), StoreError> {
         for domid in std::mem::take(&mut self.held) {
             let path = path::stats_watch(domid);
             if tolerate(store.read(&path).map(Some))?.as_deref() == Some(&self.holder) {
@@ -85,7 +85,7 @@ fn with_tubes(snapshot: &Snapshot) -> BTreeSet<Domid> {
 }
 
 /// Whether a domain exists, by the nodes that the toolstack writes for each domain but domain 0.
-fn exists(store: &Store, domid: Domid) -> Result<bool, Error> {
+fn exists(store: &Store, domid: Domid) -> Result<bool, StoreError> {
     if domid == 0 {
         return Ok(true);
     }
@@ -98,7 +98,7 @@ fn exists(store: &Store, domid: Domid) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn remove_recreated(store: &Store, domid: Domid) -> Result<(), Error> {
+fn remove_recreated(store: &Store, domid: Domid) -> Result<(), StoreError> {
     tolerate(store.remove(&path::stats(domid)))?;
     let home = path::domain(domid);
     for parent in [format!("{home}/data"), home] {

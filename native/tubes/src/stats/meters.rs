@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::path::{Id, Role};
 use super::sample::{Rates, Sample};
 use crate::snapshot::{Snapshot, tolerate};
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::tube::{Half, Stage};
 
 /// VMs publish once a second. After this long without a change, an end no longer publishes.
@@ -61,7 +61,7 @@ impl Meters {
     ///
     /// # Errors
     /// The store is lost.
-    pub fn read(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), Error> {
+    pub fn read(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), StoreError> {
         self.ends
             .retain(|(id, _), _| snapshot.tubes.contains_key(id));
         for (id, tube) in &snapshot.tubes {

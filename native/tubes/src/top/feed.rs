@@ -4,10 +4,10 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::snapshot::Snapshot;
 use crate::stats::meters::Meters;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::stats::lease::StatsLease;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub struct Look {
 
 /// The running thread.
 pub struct Feed {
-    looks: Receiver<Result<Look, Error>>,
+    looks: Receiver<Result<Look, StoreError>>,
     quit: Option<Sender<()>>,
 }
 
@@ -65,14 +65,14 @@ impl Feed {
     ///
     /// # Errors
     /// The store is lost.
-    pub fn latest(&self) -> Result<Option<Look>, Fault> {
+    pub fn latest(&self) -> Result<Option<Look>, CommandError> {
         let mut latest = None;
         loop {
             match self.looks.try_recv() {
                 Ok(look) => latest = Some(look?),
                 Err(TryRecvError::Empty) => return Ok(latest),
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Fault::failed("its thread has ended"));
+                    return Err(CommandError::failed("its thread has ended"));
                 }
             }
         }
@@ -91,7 +91,7 @@ impl Drop for Feed {
     }
 }
 
-fn look(store: &Store, lease: &mut StatsLease, meters: &mut Meters) -> Result<Look, Error> {
+fn look(store: &Store, lease: &mut StatsLease, meters: &mut Meters) -> Result<Look, StoreError> {
     let snapshot = Snapshot::take(store)?;
     lease.renew(store, &snapshot, Instant::now())?;
     meters.read(store, &snapshot, Instant::now())?;

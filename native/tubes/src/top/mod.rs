@@ -14,7 +14,7 @@ use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::store::Store;
 use board::Board;
 use feed::Feed;
@@ -26,9 +26,9 @@ const TICK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// There is no terminal, or the store is lost.
-pub fn top(store: Store) -> Result<(), Fault> {
+pub fn top(store: Store) -> Result<(), CommandError> {
     if !stdin().is_terminal() || !stdout().is_terminal() {
-        return Err(Fault::usage(
+        return Err(CommandError::usage(
             "top needs a terminal; list --stats says the same once",
         ));
     }
