@@ -1,18 +1,20 @@
-//! Why the program ends without having done what it was asked.
+//! Why a command ends without success.
 
 use std::fmt::Display;
 
-/// One line for the user, and the exit status.
+/// What `main` reports to the user: one line on standard error, and an exit status.
+///
+/// Every other error of this crate is converted to this one on its way to `main`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandError {
-    /// 1: it failed. 2: it was asked the wrong way.
+    /// 1: the command failed. 2: it was used wrongly.
     pub status: u8,
-    /// What the user reads, without a newline.
+    /// The line for the user, without a newline. Empty if there is nothing to report.
     pub text: String,
 }
 
 impl CommandError {
-    /// It could not be done.
+    /// The command failed.
     pub fn failed(text: impl Display) -> CommandError {
         CommandError {
             status: 1,
@@ -20,7 +22,7 @@ impl CommandError {
         }
     }
 
-    /// It was asked the wrong way.
+    /// The arguments are wrong.
     pub fn usage(text: impl Display) -> CommandError {
         CommandError {
             status: 2,
@@ -30,7 +32,7 @@ impl CommandError {
 }
 
 impl From<std::io::Error> for CommandError {
-    // Output is all that is written through this: whoever reads it has seen enough.
+    // Only writing output is converted this way. A closed pipe means that the reader is done.
     fn from(error: std::io::Error) -> CommandError {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => CommandError {

@@ -1,4 +1,4 @@
-//! The program: arguments in, exit status out.
+//! The command line program.
 
 use std::io::{BufWriter, IsTerminal, Write, stdout};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             if !fault.text.is_empty() {
-                // Nobody may be there to read it.
+                // Standard error may be closed.
                 let _ = writeln!(std::io::stderr(), "tubes: {}", fault.text);
             }
             ExitCode::from(fault.status)
@@ -44,15 +44,15 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
     }
     let found = socket::find(args.socket.as_deref(), |name| std::env::var_os(name));
     if let Ok(found) = &found {
-        // SAFETY: no other thread has been started yet, so nobody reads the environment.
+        // SAFETY: no other thread has been started yet, so nothing reads the environment.
         unsafe { std::env::set_var(socket::VARIABLE, found.variable()) };
     }
     if let Verb::Doctor { json } = args.verb {
         return doctor::examine(&Machine::this(), found, json, out);
     }
     let found = found?;
-    let store =
-        Store::open().map_err(|error| CommandError::failed(format_args!("{}: {error}", found.because)))?;
+    let store = Store::open()
+        .map_err(|error| CommandError::failed(format_args!("{}: {error}", found.source)))?;
     match args.verb {
         Verb::List { json, stats } => {
             let mut snapshot = Snapshot::take(&store)?;
@@ -69,8 +69,8 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
         Verb::Show { dom, tid } => {
             let snapshot = Snapshot::take(&store)?;
             let domid = snapshot.find(&dom)?;
-            let door = show::door(&store, domid)?;
-            writeln!(out, "domain {}: {door}", snapshot.called(domid))?;
+            let services = show::services(&store, domid)?;
+            writeln!(out, "domain {}: {services}", snapshot.label(domid))?;
             let mut any = false;
             for (id, tube) in &snapshot.tubes {
                 let part = id.nock == domid || id.tip == domid;
@@ -89,20 +89,24 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
                     "domain {domid} has no tube {tid}"
                 ))),
                 None if known => Ok(()),
-                None => Err(CommandError::failed(format_args!("there is no domain {domid}"))),
+                None => Err(CommandError::failed(format_args!(
+                    "there is no domain {domid}"
+                ))),
             }
         }
         Verb::Top => top::top(store),
         Verb::Watch { json } => watch::watch(&store, json, out),
         Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
             Ok(settle) => reap::reap(&store, yes, settle, out),
-            Err(error) => Err(CommandError::usage(format_args!("--settle {settle}: {error}"))),
+            Err(error) => Err(CommandError::usage(format_args!(
+                "--settle {settle}: {error}"
+            ))),
         },
         Verb::Doctor { .. } | Verb::Completions { .. } | Verb::Man => Ok(()),
     }
 }
 
-/// What is not shown is told.
+/// Reports what the output omits.
 fn notes(snapshot: &Snapshot) {
     for note in &snapshot.notes {
         let _ = writeln!(std::io::stderr(), "tubes: {note}");
@@ -110,21 +114,22 @@ fn notes(snapshot: &Snapshot) {
     if !snapshot.whole {
         let _ = writeln!(
             std::io::stderr(),
-            "tubes: not as domain 0: only the tubes of our own domain are shown"
+            "tubes: not running as domain 0: showing only the tubes of this domain"
         );
     }
 }
 
-/// COLUMNS, else the terminal's; what goes into a pipe is never cut.
+/// Width of the output: COLUMNS, or else that of the terminal. Output to a pipe is never cut.
 fn width() -> usize {
-    let told = std::env::var("COLUMNS")
+    let columns = std::env::var("COLUMNS")
         .ok()
         .and_then(|text| text.parse().ok());
     let terminal = || {
         let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
         stdout().is_terminal().then_some(usize::from(size.ws_col))
     };
-    told.or_else(terminal)
+    columns
+        .or_else(terminal)
         .filter(|width| *width > 0)
         .unwrap_or(usize::MAX)
 }

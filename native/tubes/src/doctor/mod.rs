@@ -115,7 +115,7 @@ pub fn examine(
             "this is no Xen domain: only the local platform",
         ));
     }
-    let on_xen = |found: &Found| found.because == "Xen's" || found.socket.is_none();
+    let on_xen = |found: &Found| found.source == "Xen's" || found.socket.is_none();
     if !xen || !found.as_ref().is_ok_and(on_xen) {
         checks.extend(local::checks(machine));
     }

@@ -17,8 +17,8 @@ pub fn checks(found: Result<Found, CommandError>) -> Vec<Check> {
         }
     };
     let place = match &found.socket {
-        Some(socket) => format!("{} ({})", socket.display(), found.because),
-        None => found.because.clone(),
+        Some(socket) => format!("{} ({})", socket.display(), found.source),
+        None => found.source.clone(),
     };
     match Store::open()
         .map_err(CommandError::failed)

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::path::{self, Domid, Role};
-use crate::snapshot::{Snapshot, tolerate};
-use crate::store::{Store, StoreError};
-use crate::tube::Half;
+use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreError, tolerate};
+use crate::tube::half::Half;
 
 /// A VM lets a lease expire after ten seconds.
 const RENEW: Duration = Duration::from_secs(3);
@@ -35,7 +35,12 @@ impl StatsLease {
     ///
     /// # Errors
     /// The connection to the store is lost.
-    pub fn renew(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), StoreError> {
+    pub fn renew(
+        &mut self,
+        store: &Store,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let due = self
             .renewed
             .is_none_or(|renewed| now.duration_since(renewed) >= RENEW);

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::path::{Id, Role};
 use super::sample::{Rates, Sample};
-use crate::snapshot::{Snapshot, tolerate};
-use crate::store::{Store, StoreError};
-use crate::tube::{Half, Stage};
+use crate::path::{Id, Role};
+use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreError, tolerate};
+use crate::tube::half::Half;
+use crate::tube::stage::Stage;
 
 /// VMs publish once a second. After this long without a change, an end no longer publishes.
 const SILENT: Duration = Duration::from_secs(4);
@@ -60,8 +61,13 @@ impl Meters {
     /// Reads the counters of all tubes of a snapshot.
     ///
     /// # Errors
-    /// The store is lost.
-    pub fn read(&mut self, store: &Store, snapshot: &Snapshot, now: Instant) -> Result<(), StoreError> {
+    /// The connection to the store is lost.
+    pub fn read(
+        &mut self,
+        store: &Store,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         self.ends
             .retain(|(id, _), _| snapshot.tubes.contains_key(id));
         for (id, tube) in &snapshot.tubes {

@@ -104,7 +104,15 @@ mod tests {
         let twice = format!("time=1 time=2 {REST}");
         let signed = format!("time=+1 {REST}");
         for bad in [
-            "time=1 sent=2", "", "time", "time=-1", "time=+1", "\x1b[2J", &huge, &twice, &signed,
+            "time=1 sent=2",
+            "",
+            "time",
+            "time=-1",
+            "time=+1",
+            "\x1b[2J",
+            &huge,
+            &twice,
+            &signed,
         ] {
             assert_eq!(Sample::parse(bad), None, "{bad}");
         }

@@ -138,8 +138,8 @@ impl Board {
             remember(&mut history, bytes);
             total += bytes;
             let row = Row {
-                nock: snapshot.called(id.nock),
-                tip: snapshot.called(id.tip),
+                nock: snapshot.label(id.nock),
+                tip: snapshot.label(id.tip),
                 service: tube.service(),
                 tid: id.tid.to_string(),
                 state: format!("{}{}", tube.stage().word(), if wrong { "!" } else { "" }),

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::CommandError;
 use crate::snapshot::Snapshot;
+use crate::stats::lease::StatsLease;
 use crate::stats::meters::Meters;
 use crate::store::{Store, StoreError};
-use crate::stats::lease::StatsLease;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
