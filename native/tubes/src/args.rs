@@ -23,12 +23,12 @@ pub struct Args {
     pub socket: Option<PathBuf>,
     /// The command
     #[command(subcommand)]
-    pub verb: Verb,
+    pub command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Lists all tubes, one per line
     List {
         /// Print JSON, with all details

@@ -7,7 +7,8 @@ use crate::path::Id;
 use crate::tube::Tube;
 use crate::tube::stage::Stage;
 
-/// How long a half may remain when the peer's domain is gone. A live VM removes its half much sooner.
+/// How long a half may remain when the peer's domain is gone. A live VM removes its half much
+/// sooner.
 const GONE: Duration = Duration::from_secs(2);
 
 /// How long a half may be alone for another reason. A VM needs less time to drain and clean up.

@@ -15,8 +15,8 @@ use crate::tube::Tube;
 const ELASTIC: usize = 2;
 const ELASTIC_MIN: usize = 8;
 
-/// How long to wait for the rates of all tubes. A rate takes two samples, and a VM publishes one per
-/// second.
+/// How long to wait for the rates of all tubes. A rate takes two samples, and a VM publishes one
+/// per second.
 const RATES_WAIT: Duration = Duration::from_secs(5);
 
 /// Interval between two reads of the counters.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use tubes::args::{Args, Verb};
+use tubes::args::{Args, Command};
 use tubes::doctor::{self, Machine};
 use tubes::error::CommandError;
 use tubes::snapshot::Snapshot;
@@ -29,13 +29,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
-    match args.verb {
-        Verb::Completions { shell } => {
+    match args.command {
+        Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "tubes", &mut text);
             return Ok(out.write_all(&text)?);
         }
-        Verb::Man => {
+        Command::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Args::command()).render(&mut text)?;
             return Ok(out.write_all(&text)?);
@@ -47,14 +47,14 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
         // SAFETY: no other thread has been started yet, so nothing reads the environment.
         unsafe { std::env::set_var(socket::VARIABLE, found.variable()) };
     }
-    if let Verb::Doctor { json } = args.verb {
+    if let Command::Doctor { json } = args.command {
         return doctor::examine(&Machine::this(), found, json, out);
     }
     let found = found?;
     let store = Store::open()
         .map_err(|error| CommandError::failed(format_args!("{}: {error}", found.source)))?;
-    match args.verb {
-        Verb::List { json, stats } => {
+    match args.command {
+        Command::List { json, stats } => {
             let mut snapshot = Snapshot::take(&store)?;
             let mut meters = None;
             if stats {
@@ -66,7 +66,7 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
             notes(&snapshot);
             Ok(())
         }
-        Verb::Show { dom, tid } => {
+        Command::Show { dom, tid } => {
             let snapshot = Snapshot::take(&store)?;
             let domid = snapshot.find(&dom)?;
             let services = show::services(&store, domid)?;
@@ -94,15 +94,15 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
                 ))),
             }
         }
-        Verb::Top => top::top(store),
-        Verb::Watch { json } => watch::watch(&store, json, out),
-        Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
+        Command::Top => top::top(store),
+        Command::Watch { json } => watch::watch(&store, json, out),
+        Command::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
             Ok(settle) => reap::reap(&store, yes, settle, out),
             Err(error) => Err(CommandError::usage(format_args!(
                 "--settle {settle}: {error}"
             ))),
         },
-        Verb::Doctor { .. } | Verb::Completions { .. } | Verb::Man => Ok(()),
+        Command::Doctor { .. } | Command::Completions { .. } | Command::Man => Ok(()),
     }
 }
 

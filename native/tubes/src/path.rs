@@ -1,9 +1,7 @@
 //! Paths of tubes in the store, and what they identify.
 //!
-//! A domain can write any value into its own directory, so values prove nothing about other domains.
-//! The identity of a tube therefore always comes from paths, never from values.
-
-use std::fmt;
+//! A domain can write any value into its own directory, so values prove nothing about other
+//! domains. The identity of a tube therefore always comes from paths, never from values.
 
 /// The number of a domain.
 pub type Domid = u16;
@@ -51,12 +49,6 @@ impl Id {
             Role::Tip => (self.tip, self.nock),
         };
         format!("{}/{}/{peer}/{}", stats(me), role.word(), self.tid)
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {} tube {}", self.nock, self.tip, self.tid)
     }
 }
 

@@ -1,9 +1,9 @@
 //! `tubes reap`: finds what dead domains and VMs have left behind, and removes it.
 //!
-//! A live VM removes its own nodes within its time limits. So a half is a leftover only if the other
-//! half or its domain is missing, and if it is unchanged some time later and again right before its
-//! removal. xenstore-rs has no transactions, so a VM can reuse the tube's number between that last
-//! check and the removal; its open request then times out.
+//! A live VM removes its own nodes within its time limits. So a half is a leftover only if the
+//! other half or its domain is missing, and if it is unchanged some time later and again right
+//! before its removal. xenstore-rs has no transactions, so a VM can reuse the tube's number between
+//! that last check and the removal; its open request then times out.
 
 use std::io::Write;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! All tubes and domains that this connection may read.
 //!
-//! The number of tubes per domain is bounded, so that a domain that writes too many cannot hide those
-//! of others. A note reports what was left out.
+//! The number of tubes per domain is bounded, so that a domain that writes too many cannot hide
+//! those of others. A note reports what was left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -122,7 +122,10 @@ impl Snapshot {
                     },
                 });
                 if ids.len() == HALVES_MAX {
-                    self.notes.push(format!("domain {domid} has more than {HALVES_MAX} tubes as {}: the others are left out", role.word()));
+                    self.notes.push(format!(
+                        "domain {domid} has more than {HALVES_MAX} tubes as {}: the others are left out",
+                        role.word()
+                    ));
                     return Ok(ids);
                 }
             }

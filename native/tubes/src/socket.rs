@@ -22,8 +22,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// The value for XENSTORED_PATH. xenstore-rs uses the device if it cannot connect to the socket,
-    /// and it can never connect to an empty path.
+    /// The value for XENSTORED_PATH. xenstore-rs uses the device if it cannot connect to the
+    /// socket, and it can never connect to an empty path.
     pub fn variable(&self) -> OsString {
         self.socket.clone().unwrap_or_default().into()
     }

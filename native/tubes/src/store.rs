@@ -1,8 +1,9 @@
 //! A connection to xenstore, through the blocking interface of xenstore-rs.
 //!
 //! That interface waits for replies without a limit, so a thread of its own calls it and the caller
-//! waits with a timeout. It gives all requests the number 0 and takes the next message for the reply.
-//! That is only sound without watches, which therefore have a connection of their own (`watches`).
+//! waits with a timeout. It gives all requests the number 0 and takes the next message for the
+//! reply. That is only sound without watches, which therefore have a connection of their own
+//! (`watches`).
 
 use std::io::ErrorKind;
 use std::str::Utf8Error;

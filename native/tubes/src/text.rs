@@ -1,8 +1,8 @@
 //! Formatting: untrusted text for a terminal, and numbers for people.
 //!
-//! Untrusted domains write the values in the store. Everything but printable ASCII is escaped, so that
-//! a value can neither move the cursor nor look like another one (with a Cyrillic letter or a character
-//! that changes the writing direction).
+//! Untrusted domains write the values in the store. Everything but printable ASCII is escaped, so
+//! that a value can neither move the cursor nor look like another one (with a Cyrillic letter or a
+//! character that changes the writing direction).
 
 use std::time::{Duration, SystemTime};
 

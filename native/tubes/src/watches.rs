@@ -1,7 +1,8 @@
-//! Watches the store for changes, through the tokio interface of xenstore-rs, the only one with watches.
+//! Watches the store for changes, through the tokio interface of xenstore-rs, the only one with
+//! watches.
 //!
-//! xenstore-rs buffers eight events of a watch and then stalls the whole connection. So this thread only
-//! takes events out and records which tubes changed; the size of that record is bounded.
+//! xenstore-rs buffers eight events of a watch and then stalls the whole connection. So this thread
+//! only takes events out and records which tubes changed; the size of that record is bounded.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -86,8 +87,8 @@ fn note(shared: &Shared, change: impl FnOnce(&mut Dirty)) {
 
 /// Connects. The connection ends when its runtime is dropped.
 ///
-/// xenstored has a backlog of one connection, which that of `Store` may occupy. A non-blocking connect
-/// is then refused, and xenstore-rs falls back to the kernel's device.
+/// xenstored has a backlog of one connection, which that of `Store` may occupy. A non-blocking
+/// connect is then refused, and xenstore-rs falls back to the kernel's device.
 fn connect() -> std::io::Result<(Runtime, XsTokio)> {
     let begin = Instant::now();
     loop {

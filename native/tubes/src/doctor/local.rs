@@ -50,7 +50,7 @@ fn kernel() -> Check {
             "kernel",
             Grade::Wrong,
             format!("memory files cannot be sealed against writing: {errno}"),
-            "use Linux 5.1 or newer; in a container, use a seccomp profile that allows memfd_create",
+            "use Linux 5.1 or newer; in a container, allow memfd_create in the seccomp profile",
         ),
     }
 }
@@ -134,8 +134,8 @@ fn hub(run: &Path) -> Check {
     }
 }
 
-/// Sends HELLO for Xen's DOMID_SELF, which no VM can be, so that this claims no domain. A hub of our
-/// version replies with EINVAL, another one with an error about the version.
+/// Sends HELLO for Xen's DOMID_SELF, which no VM can be, so that this claims no domain. A hub of
+/// our version replies with EINVAL, another one with an error about the version.
 fn hub_version(socket: &Path) -> rustix::io::Result<Option<u32>> {
     let flags = SocketFlags::CLOEXEC;
     let hub = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;

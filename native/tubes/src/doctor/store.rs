@@ -11,7 +11,7 @@ pub fn checks(found: Result<Found, CommandError>) -> Vec<Check> {
     let found = match found {
         Ok(found) => found,
         Err(fault) => {
-            let cure = "start a VM that listens, which starts a hub; or start tube-hub, or xenstored in dom0";
+            let cure = "start a VM that listens, which starts a hub; or run tube-hub or xenstored";
             return vec![Check::bad("store", Grade::Warning, fault.text, cure)];
         }
     };

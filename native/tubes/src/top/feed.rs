@@ -1,5 +1,5 @@
-//! Reads the store once a second for `tubes top`, in a thread of its own so that keys take effect at
-//! once even if the store is slow.
+//! Reads the store once a second for `tubes top`, in a thread of its own so that keys take effect
+//! at once even if the store is slow.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime};

@@ -61,8 +61,8 @@ pub fn top(store: Store) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Keys and changes of size. A thread of its own reads them, because `read` of crossterm loops without
-/// end once the terminal is closed.
+/// Keys and changes of size. A thread of its own reads them, because `read` of crossterm loops
+/// without end once the terminal is closed.
 fn events() -> Receiver<Event> {
     let (send, events) = channel();
     std::thread::spawn(move || {

@@ -16,8 +16,8 @@ const GRAPH: usize = 12;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// A column: title, minimum and maximum width, whether it is aligned to the right, and its content. The
-/// title fits into the minimum width.
+/// A column: title, minimum and maximum width, whether it is aligned to the right, and its content.
+/// The title fits into the minimum width.
 struct Column {
     title: &'static str,
     min: usize,
@@ -95,8 +95,8 @@ fn graph(history: &VecDeque<f64>, width: usize) -> String {
     format!("{bars:>width$}")
 }
 
-/// Chooses columns and their widths: as many as fit at their minimum widths, then the rest of the space
-/// goes to the most important columns that need more.
+/// Chooses columns and their widths: as many as fit at their minimum widths, then the rest of the
+/// space goes to the most important columns that need more.
 fn layout(rows: &[&Row], width: usize) -> Vec<(usize, usize)> {
     let mut chosen: Vec<(usize, usize)> = Vec::new();
     let mut left = width;
