@@ -9,10 +9,6 @@ defmodule Tube.Bench.Xen.Guests do
   # by default, which is not enough while one link closes and the next one opens.
   @pages 8192
 
-  @doc "The domains of the nodes."
-  @spec domids() :: [pos_integer]
-  def domids, do: @domids
-
   @doc "The address of a guest on the bridge of domain 0."
   @spec address(pos_integer) :: :inet.ip4_address()
   def address(domid), do: {10, 0, 2, 100 + domid}
