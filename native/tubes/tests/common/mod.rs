@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -49,14 +49,22 @@ impl Store {
                     program.display()
                 )
             });
-        let mut word = [0; 16];
-        let length = ready.recv(&mut word).expect("a hub");
-        assert_eq!(&word[..length], b"READY=1");
-        Store {
+        // Dropping it ends the hub, even if the hub does not become ready.
+        let store = Store {
             child,
             dir,
             socket: "run/dom0/xenstored.sock",
-        }
+        };
+        let mut word = [0; 16];
+        // A receive with a timeout is not restarted after a signal.
+        let length = loop {
+            match ready.recv(&mut word) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.expect("the hub becomes ready"),
+            }
+        };
+        assert_eq!(&word[..length], b"READY=1");
+        store
     }
 
     /// Debian's xenstored, without a hypervisor.
