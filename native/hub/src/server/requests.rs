@@ -234,7 +234,12 @@ impl Hub {
     ) -> Disposition {
         match end {
             Ok(End { port, read, write }) => {
-                self.reply(token, seq, &reply(port), &[read.as_fd(), write.as_fd()])
+                let fds = [read.as_fd(), write.as_fd()];
+                let disposition = self.reply(token, seq, &reply(port), &fds);
+                // This order: an end that sees the end of file must find nobody left to read either.
+                drop(read);
+                drop(write);
+                disposition
             }
             Err(errno) => self.reply(token, seq, &or_error(Err(errno), doing), &[]),
         }
