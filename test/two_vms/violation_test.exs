@@ -16,21 +16,21 @@ defmodule Tube.TwoVMs.ViolationTest do
     %{tip: VM.start!(run_dir: run_dir, domid: 5), nock: VM.start!(run_dir: run_dir, domid: 7)}
   end
 
-  for mode <- [:tube, :port], active <- [true, false] do
-    test "mode #{inspect(mode)}, active: #{active}", %{tip: tip, nock: nock} do
+  for mode <- [:tube, :port], active <- [true, false], finder <- [:sender, :receiver] do
+    test "#{mode}, active: #{active}, found by the #{finder}", %{tip: tip, nock: nock} do
       VM.run(tip, fn -> {:ok, _listener} = Tube.listen(active: false) end)
-      options = [mode: unquote(mode), active: unquote(active), ring: 4096]
-      tube = VM.run(nock, fn -> open(options) end)
-      VM.run(tip, fn -> {:ok, _tube} = receive_accepted() end)
-      assert VM.run(tip, fn -> corrupt() end) == 2
-      assert VM.run(nock, fn -> send_until_error(tube) end) == {:error, :protocol}
+      tube = VM.run(nock, fn -> open(mode: unquote(mode), active: false, ring: 4096) end)
+      VM.run(tip, fn -> {:ok, _tube} = accept() end)
+      assert VM.run(tip, fn -> corrupt(unquote(finder)) end) == 2
 
-      VM.run(nock, fn -> assert told(tube, unquote(mode), unquote(active)) == :protocol end)
-      VM.run(nock, fn -> true!(fn -> not Process.alive?(tube.pid) end) end)
-      VM.run(nock, fn -> assert Tube.list() == [] end)
-
-      true!(fn ->
-        match?(%{links: 0, pages: 0}, VM.call(nock, Tube.Native, :live_counts, []))
+      VM.run(nock, fn ->
+        # This looks into the ring.
+        :ok = Tube.setopts(tube, active: unquote(active))
+        find(tube, unquote(finder), unquote(active))
+        assert told(tube, unquote(mode), unquote(active)) == :protocol
+        true!(fn -> not Process.alive?(tube.pid) end)
+        assert Tube.list() == []
+        true!(fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end)
       end)
     end
   end
@@ -41,17 +41,19 @@ defmodule Tube.TwoVMs.ViolationTest do
     tube
   end
 
-  defp receive_accepted do
+  defp accept do
     [listener] = for {_, pid, _, _} <- DynamicSupervisor.which_children(Tube.Listeners), do: pid
     Tube.accept(listener, 5_000)
   end
 
-  # The ring holds four pages of this: then the sender needs the consumer's index.
-  defp send_until_error(tube) do
-    1..100
-    |> Enum.map(fn _ -> Tube.send(tube, :binary.copy("x", 1000), 5_000) end)
-    |> Enum.find(&(&1 != :ok))
+  # The ring has room for four of these: then the sender needs the consumer's index.
+  defp find(tube, :sender, _active) do
+    errors = for _ <- 1..100, do: Tube.send(tube, :binary.copy("x", 1000), 5_000)
+    assert {:error, _protocol_or_closed} = List.last(errors)
   end
+
+  defp find(tube, :receiver, false), do: {:error, :protocol} = Tube.recv(tube, 5_000)
+  defp find(_tube, :receiver, true), do: :ok
 
   # How the owner learns of it: by messages, by asking, or by an exit signal.
   defp told(tube, :tube, true) do
@@ -61,8 +63,11 @@ defmodule Tube.TwoVMs.ViolationTest do
   end
 
   defp told(tube, :tube, false) do
-    {:error, reason} = Tube.recv(tube, 5_000)
-    reason
+    case Tube.recv(tube, 5_000) do
+      {:error, :protocol} -> :protocol
+      # It was told by the call that found it, and has ended since.
+      {:error, :closed} -> :protocol
+    end
   end
 
   defp told(%{pid: pid}, :port, _active) do
@@ -70,9 +75,10 @@ defmodule Tube.TwoVMs.ViolationTest do
     reason
   end
 
-  # Writes an impossible consumer's index (docs/wire.md, section 2) into every control page that this
-  # VM has mapped, and returns how many there are.
-  defp corrupt do
+  # Writes an impossible index (docs/wire.md, section 2) into every control page that this VM has mapped:
+  # the consumer's, which a sender reads, or the producer's. Returns how many pages there are.
+  defp corrupt(finder) do
+    index = %{sender: 0x100, receiver: 0x80}[finder]
     {:ok, memory} = :file.open(~c"/proc/self/mem", [:read, :write, :raw, :binary])
 
     pages =
@@ -85,7 +91,7 @@ defmodule Tube.TwoVMs.ViolationTest do
           do: address
 
     for address <- pages,
-        do: :ok = :file.pwrite(memory, address + 0x100, <<0x7FFFFFF8::little-32>>)
+        do: :ok = :file.pwrite(memory, address + index, <<0x7FFFFFF8::little-32>>)
 
     :ok = :file.close(memory)
     length(pages)
