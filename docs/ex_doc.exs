@@ -45,6 +45,6 @@ in_group = fn group -> &(&1[:group] == group) end
     "Sending and receiving": in_group.(:data),
     "Owner and options": in_group.(:owner),
     "The end": in_group.(:end),
-    "Looking at tubes": in_group.(:look)
+    Introspection: in_group.(:introspection)
   ]
 ]
