@@ -53,9 +53,9 @@ defmodule Tube.Telemetry do
       each message that has to wait or is refused for that reason; with `mode: :port` by the tube's
       process
       * measurements: `:monotonic_time`, `:size` (bytes of the message)
-    * `[:tube, :peer, :lost]` - an open tube lost its peer: the peer's VM or domain ended, or the peer
-      broke the protocol. Messages that it sent before are still delivered, so
-      `[:tube, :connection, :stop]` may follow much later
+    * `[:tube, :peer, :lost]` - an open tube lost its peer: the peer's VM or domain ended, or the
+      peer broke the protocol. Messages that it sent before are still delivered, so `[:tube,
+      :connection, :stop]` may follow much later
       * measurements: `:monotonic_time`, `:duration` (since the tube was opened)
       * metadata also: `:reason`
 

@@ -43,11 +43,11 @@ defmodule Tube.Dist.PollTest do
   test "settings that cannot be are told with what can" do
     for {setting, allowed} <- [
           {[poll: :always], ":off, or {:adaptive, microseconds} with 1 to 10000"},
-          {[fragments: 1], "true or false is allowed"},
-          {[connect: nil], "true or false is allowed"},
+          {[fragments: 1], "allowed is true or false"},
+          {[connect: nil], "allowed is true or false"},
           {[ring: 5], "a power of two"},
           {[rings: 4096], "allowed are :peers, :ring, :fragments, :connect, :poll"},
-          {:none, "a list of pairs is allowed"}
+          {:none, "allowed is a list of pairs"}
         ] do
       Application.put_env(:kernel, :tube_dist, setting)
       on_exit(fn -> Application.delete_env(:kernel, :tube_dist) end)

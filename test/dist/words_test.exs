@@ -40,8 +40,8 @@ defmodule Tube.Dist.WordsTest do
 
     # Of a domain that is not there, or takes none of ours, the store says the same.
     hidden =
-      "a@dom5: no tube to node b@dom7: domain 7 does not exist, takes no tubes, or does not let " <>
-        "this domain see that it does (permission denied)"
+      "a@dom5: no tube to node b@dom7: domain 7 does not exist, accepts no tubes, or hides its " <>
+        "services from this domain (permission denied)"
 
     assert Peer.connect(a, :b@dom7) == false
     assert said(a) == [hidden]
@@ -56,7 +56,8 @@ defmodule Tube.Dist.WordsTest do
     assert [^hidden, silent] = said(a)
 
     assert silent ==
-             "a@dom5: no tube to node b@dom7: domain 7 does not answer: it is stopped, or takes no tubes of this domain"
+             "a@dom5: no tube to node b@dom7: domain 7 does not respond: it is stopped, or " <>
+               "accepts no tubes from this domain"
 
     # Another cause is told of, and after a connection the same one may be again.
     third = start!(c, name: :c@dom9)
