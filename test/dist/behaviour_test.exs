@@ -11,7 +11,7 @@ defmodule Tube.Dist.BehaviourTest do
 
   @a :a@dom5
   @b :b@dom7
-  @limit Lab.patience(30_000)
+  @limit Lab.timeout(30_000)
   @guide Path.expand("../../guides/distribution.md", __DIR__)
 
   setup :fresh_run_dir

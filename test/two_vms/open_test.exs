@@ -47,7 +47,7 @@ defmodule Tube.TwoVMs.OpenTest do
 
   test "open before the other domain even exists", %{run_dir: run_dir, nock: nock} do
     # A VM has to start in the meantime.
-    limit = Tube.Test.Lab.patience(25_000)
+    limit = Tube.Test.Lab.timeout(25_000)
 
     opening =
       VM.async(nock, fn -> Tube.open(9, active: false, timeout: limit) end, timeout: 2 * limit)

@@ -1,10 +1,10 @@
 defmodule Tube.Handler.Acceptor do
   @moduledoc false
-  # Accepts tubes from a handler's listener and starts a connection for each. One acceptor is enough:
-  # each handshake runs in a process of its own.
+  # Accepts tubes from a handler's listener and starts a connection for each. One acceptor is
+  # enough: each handshake runs in a process of its own.
   #
-  # At the limit of connections it stops accepting. Then the listener's backlog fills up, and further
-  # peers get `:busy`.
+  # At the limit of connections it stops accepting. Then the listener's backlog fills up, and
+  # further peers get `:busy`.
 
   alias Tube.Handler.Connection
 
