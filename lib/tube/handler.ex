@@ -17,9 +17,9 @@ defmodule Tube.Handler do
       children = [{Tube.Handler.Supervisor, handler: Echo, service: "echo"}]
       Supervisor.start_link(children, strategy: :one_for_one)
 
-  All callbacks are optional. A connection begins with `c:handle_connection/2`, and ends with exactly
-  one of `c:handle_close/2`, `c:handle_error/3` and `c:handle_shutdown/2`. Then its tube is closed;
-  messages sent before are still delivered within the tube's `:linger`.
+  All callbacks are optional. A connection begins with `c:handle_connection/2`, and ends with
+  exactly one of `c:handle_close/2`, `c:handle_error/3` and `c:handle_shutdown/2`. Then its tube is
+  closed; messages sent before are still delivered within the tube's `:linger`.
 
   ## The process
 
@@ -50,8 +50,8 @@ defmodule Tube.Handler do
   What happens next:
 
     * `{:continue, state}` - the connection continues
-    * `{:continue, state, timeout}` - the connection continues, and `c:handle_timeout/2` is called if
-      nothing comes within `timeout` milliseconds. The next callback cancels this limit
+    * `{:continue, state, timeout}` - the connection continues, and `c:handle_timeout/2` is called
+      if nothing comes within `timeout` milliseconds. The next callback cancels this limit
     * `{:close, state}` - closes the tube after `c:handle_close/2`
     * `{:error, reason, state}` - closes the tube after `c:handle_error/3`
   """

@@ -1,6 +1,6 @@
-defmodule Tube.Dist.WordsTest do
-  # What a node is told, in its log, when no tube leads to another; and names that xenstore has no letters
-  # for.
+defmodule Tube.Dist.DistLogTest do
+  # What a node logs when it cannot open a tube to another node, and names with characters that are
+  # not allowed in xenstore paths.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -13,10 +13,10 @@ defmodule Tube.Dist.WordsTest do
 
   setup :fresh_run_dir
 
-  # Its log, each text once as a message to the test's process there.
-  defp heard(vm) do
+  # Sends each log line of the VM as a message to the test's process there.
+  defp capture(vm) do
     VM.run(vm, fn ->
-      :ok = :logger.add_handler(:heard, __MODULE__, %{level: :notice, config: %{to: self()}})
+      :ok = :logger.add_handler(:capture, __MODULE__, %{level: :notice, config: %{to: self()}})
     end)
 
     vm
@@ -24,55 +24,55 @@ defmodule Tube.Dist.WordsTest do
 
   @doc false
   def log(%{msg: {format, args}}, %{config: %{to: to}}) when is_list(args),
-    do: send(to, {:said, List.to_string(:io_lib.format(format, args))})
+    do: send(to, {:logged, List.to_string(:io_lib.format(format, args))})
 
   def log(_event, _config), do: :ok
 
-  defp said(vm) do
-    VM.run(vm, fn -> for {:said, text} <- elem(Process.info(self(), :messages), 1), do: text end)
+  defp logged(vm) do
+    VM.run(vm, fn -> for {:logged, text} <- elem(Process.info(self(), :messages), 1), do: text end)
   end
 
   defp start!(c, opts),
     do: Peer.start!([run_dir: c.run_dir, modules: [__MODULE__]] ++ opts)
 
-  test "why no tube leads to a node is said, once", c do
-    a = c |> start!(name: @a, kernel: ~w(-kernel net_setuptime 3)) |> heard()
+  test "the log says once why a node cannot be reached", c do
+    a = c |> start!(name: @a, kernel: ~w(-kernel net_setuptime 3)) |> capture()
 
-    # Of a domain that is not there, or takes none of ours, the store says the same.
+    # The store replies the same for a domain that does not exist and one that accepts no tubes.
     hidden =
       "a@dom5: no tube to node b@dom7: domain 7 does not exist, accepts no tubes, or hides its " <>
         "services from this domain (permission denied)"
 
     assert Peer.connect(a, :b@dom7) == false
-    assert said(a) == [hidden]
+    assert logged(a) == [hidden]
 
-    # Who waits for a node asks again and again.
+    # A retry logs nothing new.
     assert Peer.connect(a, :b@dom7) == false
-    assert said(a) == [hidden]
+    assert logged(a) == [hidden]
 
-    # The door is there for all to see, but is not opened to this domain.
+    # The service directory is readable, but this domain is not on the list of peers.
     start!(c, name: :b@dom7, kernel: ~w(-kernel tube_dist [{peers,[9]}]))
     assert Peer.connect(a, :b@dom7) == false
-    assert [^hidden, silent] = said(a)
+    assert [^hidden, silent] = logged(a)
 
     assert silent ==
              "a@dom5: no tube to node b@dom7: domain 7 does not respond: it is stopped, or " <>
                "accepts no tubes from this domain"
 
-    # Another cause is told of, and after a connection the same one may be again.
+    # Another reason is logged, and after a connection the same reason again.
     third = start!(c, name: :c@dom9)
     nobody = "a@dom5: no tube to node d@dom9: domain 9 does not exist or has no node of that name"
     assert Peer.connect(a, :d@dom9) == false
-    assert [^hidden, ^silent, text] = said(a)
+    assert [^hidden, ^silent, text] = logged(a)
     assert text == nobody <> " (no /local/domain/9/data/tube/dist-d)"
     assert Peer.connect(a, :c@dom9)
     VM.kill9(third)
     assert Peer.connect(a, :c@dom9) == false
-    assert [^hidden, ^silent, ^text, last] = said(a)
+    assert [^hidden, ^silent, ^text, last] = logged(a)
     assert last =~ "no tube to node c@dom9"
   end
 
-  test "a name with letters that the store has none for", c do
+  test "a name with characters that are not allowed in the store", c do
     start!(c, name: :"b_1-x@dom7")
     a = start!(c, name: @a)
     assert Peer.connect(a, :"b_1-x@dom7")
