@@ -1,24 +1,24 @@
 defmodule Tube.Supervisor do
   @moduledoc false
-  # The processes of the library. All of them idle until the first tube or listener: starting them
-  # neither attaches to a platform nor starts a hub.
+  # The library's supervision tree. All its processes are idle until the first tube or listener:
+  # starting them neither attaches to a platform nor starts a hub.
   #
   #     Tube.Supervisor (rest_for_one)
-  #     ├── Tube.Registry      tubes by number, and the numbers that nocks have taken
-  #     ├── Tube.Domain        this VM as a domain: platform, store connection, re-attaching
-  #     ├── Tube.Connections   a process per tube
-  #     ├── Tube.Listener.Dispatcher  lets open requests in
-  #     ├── Tube.Listeners     a process per service listened to
-  #     └── Tube.Stats.Publisher  shows counters to whoever looks from outside
+  #     ├── Tube.Registry             tubes by number, and the numbers that nocks have taken
+  #     ├── Tube.Domain               this VM as a domain: platform, store connection, re-attaching
+  #     ├── Tube.Connections          a process per tube
+  #     ├── Tube.Listener.Dispatcher  accepts open requests
+  #     ├── Tube.Listeners            a process per service
+  #     └── Tube.Stats.Publisher      publishes counters on request
   #
-  # They belong to the application, unless distribution over tubes came first: the kernel starts that
-  # before any application. Then they belong to nobody, so that neither the end of distribution
-  # (`Node.stop/0`) nor that of the application takes the other's tubes along, and the application
-  # only watches over them.
+  # The tree belongs to the application, unless distribution over tubes starts first: the kernel
+  # starts distribution before any application. Then nothing is linked to the tree, so that neither
+  # the end of distribution (`Node.stop/0`) nor the end of the application closes the other's tubes,
+  # and the application only watches over it.
 
   use GenServer
 
-  @doc "Starts the processes, linked to the caller."
+  @doc "Starts the tree, linked to the caller."
   @spec start_link() :: Supervisor.on_start()
   def start_link do
     children = [
@@ -33,14 +33,14 @@ defmodule Tube.Supervisor do
     Supervisor.start_link(children, strategy: :rest_for_one, name: Tube.Supervisor)
   end
 
-  @doc "Makes sure that they run, tied to nobody."
+  @doc "Starts the tree, linked to no process, unless it is already running."
   @spec ensure_started() :: :ok | {:error, term}
   def ensure_started do
-    if Process.whereis(Tube.Supervisor), do: :ok, else: start_alone()
+    if Process.whereis(Tube.Supervisor), do: :ok, else: start_unlinked()
   end
 
-  # A supervisor must have somebody who started it; here that process ends at once.
-  defp start_alone do
+  # A supervisor needs a parent that starts it. This parent unlinks itself and ends at once.
+  defp start_unlinked do
     caller = self()
     tag = make_ref()
 
@@ -48,30 +48,30 @@ defmodule Tube.Supervisor do
       spawn_monitor(fn ->
         Process.flag(:trap_exit, true)
 
-        with {:ok, tree} <- start_link() do
-          Process.unlink(tree)
+        with {:ok, supervisor} <- start_link() do
+          Process.unlink(supervisor)
           send(caller, {tag, :ok})
         else
-          {:error, {:already_started, _tree}} -> send(caller, {tag, :ok})
+          {:error, {:already_started, _supervisor}} -> send(caller, {tag, :ok})
           error -> send(caller, {tag, error})
         end
       end)
 
     receive do
-      {^tag, answer} ->
+      {^tag, result} ->
         Process.demonitor(monitor, [:flush])
-        answer
+        result
 
       {:DOWN, ^monitor, :process, _pid, reason} ->
         {:error, reason}
     end
   end
 
-  ## For the application: stands for a tree that is not its own
+  ## For the application, when distribution has started the tree
 
-  @doc "Watches over a tree that belongs to nobody: when it ends, so does this, to begin anew."
-  @spec watch(term) :: GenServer.on_start()
-  def watch(_), do: GenServer.start_link(__MODULE__, nil)
+  @doc "Watches over an unlinked tree: ends when the tree ends, so that both are restarted."
+  @spec watch() :: GenServer.on_start()
+  def watch, do: GenServer.start_link(__MODULE__, nil)
 
   @impl true
   def init(nil) do
@@ -83,8 +83,8 @@ defmodule Tube.Supervisor do
   end
 
   @impl true
-  def handle_info({:DOWN, monitor, :process, _tree, reason}, monitor),
-    do: {:stop, {:tree, reason}, monitor}
+  def handle_info({:DOWN, monitor, :process, _name, reason}, monitor),
+    do: {:stop, {:supervisor_down, reason}, monitor}
 
   def handle_info(_other, monitor), do: {:noreply, monitor}
 end

@@ -80,7 +80,7 @@ defmodule Tube.TwoVMs.ChurnTest do
     for vm <- vms,
         do:
           VM.run(vm, fn -> for p <- Process.list(), do: :erlang.garbage_collect(p) end,
-            as: :witness
+            as: :checker
           )
 
     [hub] = hub_pids(run_dir)

@@ -338,7 +338,7 @@ defmodule Tube.TwoVMs.DeathTest do
           5_000
         )
       end,
-      as: :witness
+      as: :checker
     )
   end
 

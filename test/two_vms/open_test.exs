@@ -33,7 +33,7 @@ defmodule Tube.TwoVMs.OpenTest do
     opening = VM.async(nock, fn -> Tube.open(5, active: false, timeout: 20_000) end)
 
     # Until the nock waits at the door there is nothing to show that it came first.
-    VM.run(nock, fn -> await_connection() end, as: :witness)
+    VM.run(nock, fn -> await_connection() end, as: :checker)
 
     {:ok, ours} =
       VM.run(tip, fn ->
@@ -47,12 +47,12 @@ defmodule Tube.TwoVMs.OpenTest do
 
   test "open before the other domain even exists", %{run_dir: run_dir, nock: nock} do
     # A VM has to start in the meantime.
-    limit = Tube.Test.Lab.patience(25_000)
+    limit = Tube.Test.Lab.timeout(25_000)
 
     opening =
       VM.async(nock, fn -> Tube.open(9, active: false, timeout: limit) end, timeout: 2 * limit)
 
-    VM.run(nock, fn -> await_connection() end, as: :witness)
+    VM.run(nock, fn -> await_connection() end, as: :checker)
     tip = VM.start!(run_dir: run_dir, domid: 9)
 
     {:ok, ours} =

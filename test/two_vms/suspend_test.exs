@@ -58,7 +58,7 @@ defmodule Tube.TwoVMs.SuspendTest do
     opening =
       VM.async(other, fn -> Tube.open(5, service: "s5", active: false, timeout: 20_000) end)
 
-    VM.run(other, fn -> await_attempt() end, as: :witness)
+    VM.run(other, fn -> await_attempt() end, as: :checker)
 
     VM.run(one, fn ->
       assert Tube.resume() == :ok
@@ -115,8 +115,8 @@ defmodule Tube.TwoVMs.SuspendTest do
 
   test "an open under way ends with the reason", %{one: one} do
     opening = VM.async(one, fn -> Tube.open(9, timeout: 20_000) end)
-    VM.run(one, fn -> await_attempt() end, as: :witness)
-    VM.run(one, fn -> assert Tube.suspend() == :ok end, as: :witness)
+    VM.run(one, fn -> await_attempt() end, as: :checker)
+    VM.run(one, fn -> assert Tube.suspend() == :ok end, as: :checker)
     assert Task.await(opening) == {:error, :suspended}
     VM.run(one, fn -> assert_all_ended() end)
   end
