@@ -1,5 +1,5 @@
-# The cycles that are left, each with a reason: {place, nodes, reason}. See Tube.Test.Cycles. The list only gets
-# shorter; the aim is three cycles in lib and one in native.
+# The cycles that are left, each with a reason: {place, nodes, reason}. See Tube.Test.Cycles. The
+# list only gets shorter; the aim is three cycles in lib and one in native.
 [
   {"lib",
    ~w(lib/tube.ex lib/tube/commands.ex lib/tube/connection.ex lib/tube/connection/operation.ex

@@ -1,5 +1,5 @@
 defmodule Tube.Tools.CyclesTest do
-  # The gate `cycles`: what it takes for a dependency, and that it finds a cycle.
+  # The gate `cycles`: which dependencies it sees, and that it finds a cycle.
   use ExUnit.Case, async: true
 
   alias Tube.Test.Cycles
@@ -46,7 +46,7 @@ defmodule Tube.Tools.CyclesTest do
       assert file.globs == [~w(crate a c)]
     end
 
-    test "paths are found wherever they are, and not in comments, texts and characters" do
+    test "paths are found everywhere but in comments and literals" do
       %{[] => file} =
         file(~S'''
         // crate::no::No
@@ -64,7 +64,7 @@ defmodule Tube.Tools.CyclesTest do
       assert "f" in file.defines
     end
 
-    test "what is for tests only is left out, and nothing else" do
+    test "code for tests is left out, and nothing else" do
       files =
         file("""
         #[cfg(test)]
@@ -94,7 +94,7 @@ defmodule Tube.Tools.CyclesTest do
   end
 
   describe "a crate" do
-    test "a child's use of what its parent defines is none of a sibling's; of a re-export it is" do
+    test "what the parent defines is no dependency on a sibling; what it re-exports is" do
       edges =
         crate([
           {"lib.rs", "mod a; mod b; mod c; pub use b::{B, B as Other}; pub struct Own;"},
@@ -106,7 +106,7 @@ defmodule Tube.Tools.CyclesTest do
       assert Enum.sort(edges) == [{".", "a", "b"}, {".", "c", "b"}]
     end
 
-    test "a module stands for all that is below it, and its own children are compared among themselves" do
+    test "a module counts with all its submodules, and its children have a graph of their own" do
       edges =
         crate([
           {"lib.rs", "mod a; mod b;"},

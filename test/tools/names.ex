@@ -1,7 +1,7 @@
 defmodule Tube.Tools.Names do
   @moduledoc false
-  # The names of files, modules, functions, types, variables and headings that a page of prose uses,
-  # looked up in the source tree. A renamed file or function must not live on in the documentation.
+  # Looks up the names of files, modules, functions, types, variables and headings that a page uses
+  # in the source tree. The documentation must not keep the name of what was renamed.
 
   alias Tube.Tools.Names.Source
 
@@ -13,7 +13,7 @@ defmodule Tube.Tools.Names do
   # Files of the reader's own program, in the guides.
   @readers ~r/\bmy_app\b|^chat\.erl$/
 
-  @doc "What is wrong on a page: a sorted list of texts, one for each name that does not exist."
+  @doc "The problems of a page: one text for each name that does not exist, sorted by line."
   @spec problems(Source.t(), Path.t(), String.t()) :: [String.t()]
   def problems(source, page, text) do
     # Addresses keep their length, so that lines can still be counted.
@@ -36,7 +36,7 @@ defmodule Tube.Tools.Names do
 
   defp line(text, at), do: length(:binary.matches(binary_part(text, 0, at), "\n")) + 1
 
-  # All matches of a pattern: their position, and what its groups have captured.
+  # All matches of a pattern: position, and the texts of its groups.
   defp scan(pattern, text) do
     for [{at, _length} | _] = match <- Regex.scan(pattern, text, return: :index) do
       {at,
@@ -204,14 +204,14 @@ end
 
 defmodule Tube.Tools.Names.Source do
   @moduledoc false
-  # The source tree, as far as names are to be looked up in it.
+  # The names that the source tree has.
 
   defstruct [:root, :files, :modules, :rust, :variables]
   @type t :: %__MODULE__{}
 
-  # What builds leave, and what is not the project's.
+  # Build products, and folders that are not the project's.
   @ignored ~w(.git _build cover deps doc priv target tmp)
-  # These name files, modules and variables that do not exist, on purpose.
+  # These use names that do not exist, on purpose.
   @made_up ~w(test/tools/names.ex test/tools/names_test.exs)
 
   @doc "Reads the tree below `root`."
@@ -275,7 +275,7 @@ defmodule Tube.Tools.Names.Source do
 
   ## Files
 
-  @doc "Whether the tree has this file or folder, named from its root; * stands for anything in a name."
+  @doc "Whether the tree has this file or folder, named from its root; * matches anything in a name."
   @spec exists?(t, Path.t()) :: boolean
   def exists?(source, path) do
     path = String.trim_trailing(path, "/")
@@ -287,8 +287,8 @@ defmodule Tube.Tools.Names.Source do
   end
 
   @doc """
-  Whether a word of a page names a file or folder: from the root, from the page's own folder, or by the
-  end of its path, as `layout.rs` and `xen/grants.rs` do. What the build makes counts as there.
+  Whether a word of a page names a file or folder: from the root, from the page's own folder, or by
+  the end of its path, as `layout.rs` and `xen/grants.rs` do. Build products count as existing.
   """
   @spec path?(t, Path.t(), String.t()) :: boolean
   def path?(source, page, path) do
@@ -333,7 +333,8 @@ defmodule Tube.Tools.Names.Source do
 
   defp defined(_extension, _text), do: []
 
-  # The modules in a piece of code, with what each defines for others: names and numbers of arguments.
+  # The modules in a piece of code, with what each defines for others: names and numbers of
+  # arguments.
   defp blocks({:defmodule, _, [name, [{_do, body}]]}, outer) do
     name = module(name, outer)
     [{name, exports(body)} | blocks(body, name)]
@@ -380,8 +381,8 @@ defmodule Tube.Tools.Names.Source do
   defp arities(_unquoted), do: []
 
   @doc """
-  What a module of the project offers: functions, callbacks and types, as `{name, arity}`. Nil if there is no
-  such module.
+  What a module of the project offers: functions, callbacks and types, as `{name, arity}`. Nil if
+  there is no such module.
   """
   @spec functions(t, String.t()) :: [{String.t(), arity}] | nil
   def functions(source, module) do
@@ -390,7 +391,7 @@ defmodule Tube.Tools.Names.Source do
     end
   end
 
-  # Functions that a macro has made are in the compiled module only.
+  # Only the compiled module has the functions that a macro defines.
   defp compiled(":" <> name), do: name |> String.to_existing_atom() |> loaded()
   defp compiled(name), do: [name] |> Module.concat() |> loaded()
 

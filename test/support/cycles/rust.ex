@@ -55,8 +55,8 @@ defmodule Tube.Test.Cycles.Rust do
 
   ## What a name means
 
-  # `{:module, path}`; `{:item, path}` for what that module defines; nil for other crates, and for what is
-  # not known.
+  # `{:module, path}`; `{:item, path}` for what that module defines; nil for other crates, and for
+  # what is not known.
   defp resolve(modules, from, [first | rest], depth \\ 0) do
     cond do
       depth > 20 -> nil

@@ -1,7 +1,7 @@
 defmodule Tube.Test.Cycles.RustCode do
   @moduledoc false
-  # One file of Rust, as far as names go: `{path within the file, module}` for the file itself, whose path
-  # is [], and for each inline module.
+  # One file of Rust, as far as names go: `{path within the file, module}` for the file itself,
+  # whose path is [], and for each inline module.
   #
   #     files     names of `mod name;`
   #     imports   what `use` brings: local name => path
@@ -138,8 +138,8 @@ defmodule Tube.Test.Cycles.RustCode do
 
   defp split_parts([token | rest], part, parts), do: split_parts(rest, [token | part], parts)
 
-  # Past one item and its further attributes: to its semicolon, or to the end of its braces. A field or an
-  # arm ends at a comma.
+  # Past one item and its further attributes: to its semicolon, or to the end of its braces. A field
+  # or an arm ends at a comma.
   defp item(["#", "[" | rest]) do
     {_attribute, rest} = group(rest, "]")
     item(rest)

@@ -1,7 +1,7 @@
 defmodule Tube.Test.Cycles.RustTokens do
   @moduledoc false
-  # The tokens of Rust code that names are made of. Comments, literals and lifetimes are left out; names are
-  # `{:name, text}`, a few keywords and all punctuation are strings.
+  # The tokens of Rust code that names are made of. Comments, literals and lifetimes are left out;
+  # names are `{:name, text}`, a few keywords and all punctuation are strings.
 
   @keywords ~w(mod use pub impl unsafe extern)
 
