@@ -1,11 +1,12 @@
 defmodule Tube.Test.Cycles do
   @moduledoc """
-  Cycles among the source files of `lib/` and among the modules of each Rust crate: the gate `cycles` of
-  `bin/test`.
+  Cycles among the source files of `lib/` and among the modules of each Rust crate: the gate `cycles`
+  of `bin/test`.
 
-  A cycle here is a strongly connected component: a set of nodes each of which reaches all others. It counts
-  once, however many ways around it has. `test/support/cycles.exs` lists the components that are left. One that
-  is not on the list fails the gate; so does a listed one that is gone, which keeps the list true.
+  A cycle here is a strongly connected component: a set of nodes each of which reaches all others. It
+  counts once, however many ways around it has. `test/support/cycles.exs` lists the components that
+  are left. One that is not on the list fails the gate; so does a listed one that is gone, which keeps
+  the list true.
   """
 
   alias Tube.Test.Cycles.Rust
@@ -43,7 +44,7 @@ defmodule Tube.Test.Cycles do
     [{"lib", xref(tree, "lib/")} | crates]
   end
 
-  @doc "The graph that `mix xref graph --format plain` has printed: files below `prefix`, edges of all kinds."
+  @doc "The graph in the output of `mix xref graph --format plain`: files below `prefix`, all edges."
   @spec xref(String.t(), String.t()) :: edges
   def xref(tree, prefix) do
     tree
@@ -84,8 +85,8 @@ defmodule Tube.Test.Cycles do
   end
 
   @doc """
-  What is wrong: a text for each component that is not on the list, with the edges that make it, and one for
-  each entry of the list that is no component any more.
+  What differs: a text for each component that is not on the list, with its edges, and one for each
+  listed component that is gone.
   """
   @spec compare([{String.t(), edges}], [{String.t(), [String.t()], String.t()}]) :: [String.t()]
   def compare(graphs, left) do

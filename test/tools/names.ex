@@ -11,7 +11,7 @@ defmodule Tube.Tools.Names do
   @word "(?:[\\w.*@+/-]|\\{[\\w,.*/-]+\\})"
 
   # Files of the reader's own program, in the guides.
-  @readers ~r/\bmy_app\b|^chat\.erl$/
+  @readers "\\bmy_app\\b|^chat\\.erl$"
 
   @doc "The problems of a page: one text for each name that does not exist, sorted by line."
   @spec problems(Source.t(), Path.t(), String.t()) :: [String.t()]
@@ -55,7 +55,7 @@ defmodule Tube.Tools.Names do
 
     for pattern <- [below, named],
         {at, [_, word]} <- scan(pattern, text),
-        not (word =~ @readers),
+        not (word =~ Regex.compile!(@readers)),
         path <- word |> String.replace(~r"[.,]+$", "") |> alternatives(),
         path != "",
         not Source.path?(source, page, path),

@@ -2,11 +2,12 @@ defmodule Tube.Test.Cycles.Rust do
   @moduledoc """
   Which modules of a Rust crate use which of their siblings.
 
-  A sibling is a child of the same parent module; whatever is below it counts as the sibling itself. A module
-  that uses what its own parent defines depends on no sibling; one that uses what its parent re-exports depends
-  on the module that defines it. Code for tests (`#[cfg(test)]`) does not count.
+  A sibling is a child of the same parent module; whatever is below it counts as the sibling.
+  A module that uses what its own parent defines depends on no sibling. One that uses what its
+  parent re-exports depends on the module that defines it. Code for tests (`#[cfg(test)]`) does not count.
 
-  This reads `use` declarations and paths with `::`. It does not know types, so a method call is no dependency.
+  This reads `use` declarations and paths with `::`. It knows no types, so a method call is no
+  dependency.
   """
 
   alias Tube.Test.Cycles.{RustCode, RustTokens}

@@ -54,7 +54,7 @@ defmodule Tube.Test.Cycles.RustCode do
 
   defp code(["use" | rest], at, modules) do
     {tree, rest} = group(rest, ";")
-    code(rest, at, tree |> imports([]) |> Enum.reduce(modules, &import(&1, &2, at)))
+    code(rest, at, tree |> imports([]) |> Enum.reduce(modules, &bring(&1, &2, at)))
   end
 
   defp code([{:name, word}, {:name, name} | rest], at, modules) when word in @defining,
@@ -78,9 +78,9 @@ defmodule Tube.Test.Cycles.RustCode do
 
   ## use
 
-  defp import({:glob, path}, modules, at), do: add(modules, at, :globs, path)
+  defp bring({:glob, path}, modules, at), do: add(modules, at, :globs, path)
   # `as _` and `self` alone bring no name that matters here.
-  defp import({name, path}, modules, at), do: put_in(modules[at].imports[name], path)
+  defp bring({name, path}, modules, at), do: put_in(modules[at].imports[name], path)
 
   # A tree, without its semicolon.
   defp imports([], _before), do: []
@@ -90,7 +90,7 @@ defmodule Tube.Test.Cycles.RustCode do
 
   defp imports(["{" | rest], before) do
     {inside, []} = group(rest, "}")
-    for tree <- split(inside), import <- imports(tree, before), do: import
+    for tree <- split(inside), found <- imports(tree, before), do: found
   end
 
   defp imports([{:name, "self"} | rest], before) when before != [], do: named(rest, before)

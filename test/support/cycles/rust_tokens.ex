@@ -26,7 +26,7 @@ defmodule Tube.Test.Cycles.RustTokens do
     end
   end
 
-  defp read(<<c, rest::binary>>, tokens) when c in ' \t\r\n', do: read(rest, tokens)
+  defp read(<<c, rest::binary>>, tokens) when c in [?\s, ?\t, ?\r, ?\n], do: read(rest, tokens)
 
   defp read(<<c, _::binary>> = text, tokens) when c in ?0..?9,
     do: text |> String.replace(~r/^\w+/, "") |> read(tokens)
