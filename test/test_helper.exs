@@ -11,7 +11,7 @@ if function_exported?(Mix, :ensure_application!, 1),
 # Those that most tests ask for, and what takes their place when a test kills them.
 Tube.Test.VM.Spare.prepare([5, 7, 9, 5, 7])
 
-# Some tests need a hypervisor, and some the hub in its place.
+# Some tests need a hypervisor, and some the hub in its place. Those tagged :long are for bin/test --long.
 elsewhere = if Tube.Test.Lab.here?(), do: :hub, else: :xen
-ExUnit.start(capture_log: true, exclude: [elsewhere])
+ExUnit.start(capture_log: true, exclude: [elsewhere, :long])
 ExUnit.after_suite(fn _result -> Tube.Test.RunDir.remove(run_dir) end)

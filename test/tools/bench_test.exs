@@ -1,9 +1,9 @@
 defmodule Tube.BenchTest do
   @moduledoc false
-  # The arithmetic of the benchmark, and that it still runs: its figures are for people.
+  # The arithmetic of the benchmark, and that it still runs. Nothing here checks its figures.
   use ExUnit.Case, async: true
 
-  # bin/bench compiles first, and cargo lets one build at a time into a folder: in a fresh clone
+  # bin/bench compiles first, and cargo allows one build at a time in a folder: in a fresh clone
   # other tests build there for minutes.
   @moduletag timeout: 300_000
 
@@ -13,7 +13,7 @@ defmodule Tube.BenchTest do
   alias Tube.Bench.{Report, Stats}
 
   test "a ratio is taken within its round" do
-    # The machine was three times as fast in the last round; the ratios do not notice.
+    # The machine was three times as fast in the last round, which does not change the ratios.
     assert %{value: 20.0, baseline_value: 10.0, ratio: 2.0, ratio_min: 2.0, ratio_max: 2.0} =
              Stats.compare([20, 10, 60], [10, 5, 30])
 
@@ -30,7 +30,7 @@ defmodule Tube.BenchTest do
     assert Stats.percentile([7], 99) == 7
   end
 
-  test "so many messages that they fill the time, however long it takes to begin" do
+  test "calibration finds the number of messages that fills the time, with any start-up time" do
     # 5 ms before the first message, then 1 us each.
     for wanted <- [1_000_000, 100_000_000, 2_000_000_000] do
       count = Stats.calibrate(wanted, 64, &(5_000_000 + &1 * 1_000))
@@ -40,7 +40,7 @@ defmodule Tube.BenchTest do
     assert Stats.calibrate(1_000, 1, fn count -> max(count - 1_000, 0) end) > 1_000
   end
 
-  test "a line is JSON with the keys in order" do
+  test "a result is a line of JSON with its keys in order" do
     line = %{
       bench: "tube",
       case: "pull_64B",
@@ -92,12 +92,12 @@ defmodule Tube.BenchTest do
     for line <- [send, ping], do: assert(line =~ ~s("baseline":"inet_tcp"))
   end
 
-  test "bin/bench says what it does not know" do
+  test "bin/bench rejects unknown names, and lists the known ones" do
     for {args, text} <- [
           {~w(tubes), ~r/there are: .*tube/},
           {~w(tube --case pull_1B), "there are: pull_64B"},
           {~w(tube --fast), "--fast"},
-          # Before anything is booted.
+          # This error comes before the boot.
           {~w(xen --case pull_64B), "there are: rtt_p50"}
         ] do
       {out, status} = System.cmd(Path.join(@root, "bin/bench"), args, stderr_to_stdout: true)

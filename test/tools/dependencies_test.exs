@@ -1,13 +1,13 @@
 defmodule Tube.DependenciesTest do
   @moduledoc false
-  # docs/dependencies.md against the manifests: nobody adds a crate without a word about it.
+  # docs/dependencies.md must list the crates of the manifests, and no others.
   use ExUnit.Case, async: true
 
   @root Path.expand("../..", __DIR__)
   @native Path.join(@root, "native")
-  # A crate may be had under any one of these.
+  # A crate must offer one of these.
   @allowed ["MIT", "Apache-2.0", "ISC"]
-  # A character table within a crate that runs at compile time only.
+  # For a character table in a crate that runs at compile time only.
   @tables ["Unicode-3.0"]
 
   test "every crate that a manifest names has its line, and every line its crate" do
@@ -32,11 +32,12 @@ defmodule Tube.DependenciesTest do
         sources = dir |> Path.join("{src,tests,benches}/**/*.rs") |> Path.wildcard(),
         text = Enum.map_join(sources, &File.read!/1),
         name <- named(dir) do
-      assert text =~ String.replace(name, "-", "_"), "#{manifest} names #{name} for nothing"
+      assert text =~ String.replace(name, "-", "_"),
+             "#{manifest} names #{name}, which nothing uses"
     end
   end
 
-  test "every crate that goes into library or hub has a licence that they can take" do
+  test "every crate in the library or the hub has a compatible licence" do
     {out, 0} =
       System.cmd("cargo", ~w(tree --locked --offline --workspace --edges normal,build
          --prefix none --format {p}|{l}),
@@ -52,7 +53,7 @@ defmodule Tube.DependenciesTest do
     assert length(lines) > 10
 
     for {crate, licence} <- lines do
-      # Each part of an AND must hold; within a part one of the ORs is enough.
+      # Each part of an AND must hold; in a part one of the ORs is enough.
       for part <- licence |> String.trim_trailing(" (*)") |> String.split(" AND ") do
         choices = part |> String.replace(~r/[()]/, "") |> String.split(~r{ OR |/})
         assert Enum.any?(choices, &(&1 in @allowed or &1 in @tables)), "#{crate}: #{licence}"
@@ -60,8 +61,7 @@ defmodule Tube.DependenciesTest do
     end
   end
 
-  # Names in the dependency tables of one manifest, by TOML as it is written here: a table
-  # header, then a name at the start of each line.
+  # The names in the dependency tables of a manifest. Here each name starts a line.
   defp named(dir) do
     case File.read(Path.join(dir, "Cargo.toml")) do
       {:ok, manifest} ->

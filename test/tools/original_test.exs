@@ -1,5 +1,5 @@
 defmodule Tube.Tools.OriginalTest do
-  # docs/original.md names a test for each defect of the original. It must be there under that name.
+  # docs/original.md names a test for each defect of the original. That test must exist.
   use ExUnit.Case, async: true
 
   @root Path.expand("../..", __DIR__)

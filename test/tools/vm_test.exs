@@ -1,13 +1,13 @@
 defmodule Tube.Test.VMTest do
   @moduledoc false
-  # The tool the two-VM tests stand on: what it says about death must be so.
+  # The tool of the two-VM tests: what it reports about the death of a VM must be true.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
-  # No library code is wanted here, so a fault in it does not show as a fault of the tool.
+  # Without the library, whose faults must not look like faults of the tool.
   defp vm(opts \\ []), do: VM.start!([applications: []] ++ opts)
 
-  test "a VM is an operating system process of its own, with the environment asked for" do
+  test "a VM is an operating system process with the given environment" do
     vm = vm(run_dir: "/nowhere", domid: 7, env: [{"EXTRA", "yes"}])
     assert File.exists?("/proc/#{VM.os_pid(vm)}")
     assert VM.os_pid(vm) != String.to_integer(System.pid())
@@ -15,14 +15,14 @@ defmodule Tube.Test.VMTest do
     assert VM.run(vm, fn -> Enum.map(names, &System.get_env/1) end) == ["/nowhere", "7", "yes"]
   end
 
-  test "functions of a test module run there, and one process keeps its mailbox between them" do
+  test "functions run there, and one process keeps its mailbox between them" do
     vm = vm()
     main = VM.run(vm, fn -> send(self(), :kept) && self() end)
     assert VM.run(vm, fn -> receive(do: (message -> {message, self()})) end) == {:kept, main}
     refute VM.run(vm, fn -> self() end, as: :other) == main
   end
 
-  test "what is raised there is raised here" do
+  test "an error there is raised here" do
     vm = vm()
 
     assert_raise ArgumentError, "over there", fn ->
@@ -38,7 +38,7 @@ defmodule Tube.Test.VMTest do
     assert VM.run(vm, fn -> :there end) == :there
   end
 
-  test "an ended process takes what is linked to it along" do
+  test "an ended process takes linked processes with it" do
     vm = vm()
     linked = VM.run(vm, fn -> spawn_link(fn -> receive(do: (:never -> :ok)) end) end, as: :owner)
     monitor = fn -> Process.monitor(linked) end
@@ -47,7 +47,7 @@ defmodule Tube.Test.VMTest do
     assert {:DOWN, _, :process, _, :killed} = VM.run(vm, fn -> receive(do: (down -> down)) end)
   end
 
-  test "kill9 returns when the process holds nothing any more, stop ends it in good order" do
+  test "kill9 returns when the process holds nothing any more, stop ends it cleanly" do
     killed = vm()
     :ok = VM.kill9(killed)
     refute VM.alive?(killed)
@@ -56,12 +56,12 @@ defmodule Tube.Test.VMTest do
     stopped = vm()
     :ok = VM.stop(stopped)
     assert dead?(stopped)
-    # Both once more: no harm, and no signal to a stranger of the same pid.
+    # A second time both do nothing: another process may have that pid now.
     assert :ok = VM.stop(stopped)
     assert :ok = VM.kill9(killed)
   end
 
-  # Gone, or a zombie: dead, and holding nothing but its entry in the process table.
+  # Gone, or a zombie, which holds nothing but its place in the process table.
   defp dead?(vm) do
     case File.read("/proc/#{VM.os_pid(vm)}/stat") do
       {:error, _gone} -> true

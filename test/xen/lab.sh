@@ -1,12 +1,12 @@
-# Sourced after bin/common.sh: what the scripts that use the lab do before and after.
+# Sourced after bin/common.sh by the scripts that use the lab: check the machine, boot, end.
 # shellcheck shell=bash
 
-# need_lab WHO: whether there can be one on this machine; as root installs what is missing.
+# need_lab WHO: checks that this machine can run the lab; as root installs missing packages.
 need_lab() {
   local who=$1 pair log missing=()
-  # The guests run what is compiled here, with Debian 12's libraries.
+  # The guests run what this machine compiles, with the libraries of Debian 12.
   if ! grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
-    complain "$who needs Debian 12: its guests run what is compiled here. The other gates of bin/test do not."
+    complain "$who needs Debian 12, because its guests run what this machine compiles. The other gates of bin/test do not."
     return 1
   fi
 
@@ -30,8 +30,8 @@ need_lab() {
 
 seconds() { printf '%s' "$((SECONDS - began)) s"; }
 
-# boot_lab RUN [DIRECTORY...]: as test/xen/boot, whose images are made first if need be. Tells Tube.Test.Lab
-# and test/xen/enter where the domains are.
+# boot_lab RUN [DIRECTORY...]: builds missing images, boots as test/xen/boot does, and sets the
+# variables that Tube.Test.Lab and test/xen/enter read.
 boot_lab() {
   began=$SECONDS
   test/xen/images || return 1
@@ -45,14 +45,14 @@ boot_lab() {
   export PATH=$root/test/xen/programs:$PATH
 }
 
-# end_lab RUN: no harm if it was never booted.
+# end_lab RUN: also if it has not been booted.
 end_lab() {
   local pid
   if pid=$(cat "$1/pid" 2>/dev/null); then kill "$pid" 2>/dev/null; fi
 }
 
-# consoles RUN: what the domains have said since they were ready, for whoever wonders what went wrong.
+# consoles RUN: prints what the domains have logged since they were ready, to help find a failure.
 consoles() {
-  complain "the consoles, as far as they say something that is not of the boot:"
+  complain "the consoles since the boot:"
   sed '1,/lab: ready/d' "$1/serial.log" | tail -n 60 >&2
 }

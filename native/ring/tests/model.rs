@@ -238,7 +238,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(250), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_ring_is_a_queue(

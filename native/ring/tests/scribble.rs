@@ -132,7 +132,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn scribbled_pages_harm_nobody(
@@ -203,7 +203,7 @@ proptest! {
 /// only, by atomics: payload bytes are copied and decide nothing.
 #[test]
 fn a_scribbler_on_another_thread_harms_nobody() {
-    const ROUNDS: u64 = 150;
+    let rounds = u64::from(support::cases(150));
     const PATIENCE: Duration = Duration::from_secs(60);
     let pages = Pages::new(0);
     let stop = AtomicBool::new(false);
@@ -248,7 +248,7 @@ fn a_scribbler_on_another_thread_harms_nobody() {
         // On a busy machine the scribbler may get its first turn late.
         for round in 0.. {
             let both = violations > 0 && messages > 0;
-            if round >= ROUNDS && (both || begun.elapsed() > PATIENCE) {
+            if round >= rounds && (both || begun.elapsed() > PATIENCE) {
                 break;
             }
             let (mut producer, mut consumer) = pages.ends(0u32.wrapping_sub(1024), LIMIT_BYTES);

@@ -82,6 +82,7 @@ fn read(mut consumer: Consumer, writer: &Unparker, bell: &Parker) -> u64 {
 #[test]
 fn every_message_arrives_whole_and_in_order() {
     for (order, messages) in [(0, 10_000), (4, 2_000), (8, 300)] {
+        let messages = u64::from(support::cases(messages));
         let pages = Pages::new(order);
         let (producer, consumer) = pages.ends(0u32.wrapping_sub(1 << 20), MESSAGE_MAX);
         let (writer, reader) = (Parker::new(), Parker::new());

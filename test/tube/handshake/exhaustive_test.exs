@@ -135,11 +135,21 @@ defmodule Tube.Handshake.RandomTest do
   alias Tube.Handshake.Explorer
 
   @runs 2_000
+  @long_runs 100_000
 
   test "random runs end connected, or clean with a reason" do
+    stroll(@runs)
+  end
+
+  @tag :long
+  test "many random runs end connected, or clean with a reason" do
+    stroll(@long_runs)
+  end
+
+  defp stroll(runs) do
     seed = ExUnit.configuration()[:seed]
 
-    for n <- 1..@runs do
+    for n <- 1..runs do
       :rand.seed(:exsss, {seed, n, 0})
 
       case Explorer.stroll(options()) do
@@ -232,5 +242,32 @@ defmodule Tube.Handshake.MutationTest do
 
   test "an inbox that everybody may write" do
     assert wrong([tip: Broken.Generous], early: []) =~ "domain 9 may write"
+  end
+end
+
+defmodule Tube.Handshake.LongTest do
+  # For bin/test --long: more of what may happen, in one run.
+  use Tube.Handshake.ExhaustiveCase, async: true
+
+  @moduletag :long
+  @crashes for role <- [:nock, :tip], how <- [:vm, :domain], do: {role, how}
+
+  @scenes [
+    {"a failed transaction, no memory for rings, and either closes",
+     [early: [], budget: [fault: 1, native: 1, close: [:nock, :tip]]], 80_000},
+    {"either closes, and a crash of either",
+     [early: [], budget: [close: [:nock, :tip], crash: @crashes]], 80_000},
+    {"either closes, and answers are late",
+     [early: [], late: true, budget: [close: [:nock, :tip]]], 180_000},
+    {"the store starts anew, the tip closes, and spurious watch events",
+     [from: :open, early: [], budget: [store: :restarted, close: [:tip], spurious: 1]], 150_000},
+    {"a failed transaction, either closes, a crash of either, and time-outs at any moment",
+     [from: :open, budget: [close: [:nock, :tip], crash: @crashes, fault: 1]], 90_000}
+  ]
+
+  for {name, options, least} <- @scenes do
+    test "#{name}: both connected, or both clean with a reason", context do
+      walk(context, unquote(Macro.escape(options)), unquote(least))
+    end
   end
 end

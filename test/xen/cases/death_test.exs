@@ -1,5 +1,5 @@
 defmodule Tube.Xen.DeathTest do
-  # Ends that only a hypervisor can bring about.
+  # Ends that need a hypervisor.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -11,13 +11,13 @@ defmodule Tube.Xen.DeathTest do
 
   setup :fresh_run_dir
 
-  # Milliseconds. It takes some hundredths of a second when the machine is quiet.
-  @told 1_000
-  # Until nothing of a dead domain is mapped any more.
-  @let_go 5_000
+  # Milliseconds until the owner knows. A quiet machine needs some hundredths of a second.
+  @reported 1_000
+  # Until no page of a dead domain is mapped any more.
+  @unmapped 5_000
 
   for {whose, dies, lives} <- [{"tip", 5, 7}, {"nock", 7, 5}] do
-    test "the #{whose} is killed and its domain lives: the owner is told at once", c do
+    test "the #{whose} is killed and its domain lives: the owner is notified at once", c do
       [dies, lives] = for domid <- [unquote(dies), unquote(lives)], do: start(c, domid)
       listen(if unquote(dies) == 5, do: dies, else: lives)
 
@@ -32,7 +32,7 @@ defmodule Tube.Xen.DeathTest do
         assert_receive {:tube, ^there, "now"}, 30_000
         began = System.monotonic_time(:millisecond)
         assert_receive {:tube_error, ^there, :peer_down}, 30_000
-        assert System.monotonic_time(:millisecond) - began < @told
+        assert System.monotonic_time(:millisecond) - began < @reported
         assert_receive {:tube_closed, ^there}, 30_000
       end)
 
@@ -40,10 +40,10 @@ defmodule Tube.Xen.DeathTest do
     end
   end
 
-  # In every state that a handshake can be in, and with tubes whose owner asks, is told, or does neither.
-  # One of the two is a PVH guest, which is a guest like any other.
+  # With a handshake in every state, and with tubes whose owner is passive, is active, or does
+  # nothing. One of the two guests is PVH, to cover that type as well.
   for {how, deed, type} <- [{"destroyed", :destroy, "pvh"}, {"made to panic", :crash, "pv"}] do
-    test "the peer's domain (#{type}) is #{how}: owners are told, and nothing keeps it from going",
+    test "the peer's domain (#{type}) is #{how}: owners are notified, and nothing holds the dead domain",
          c do
       doomed = Lab.create!(TYPE: unquote(type))
       other = VM.start(run_dir: c.run_dir, domid: doomed)
@@ -62,34 +62,34 @@ defmodule Tube.Xen.DeathTest do
       VM.run(other, fn -> :ok = Tube.send(quiet_there, "last words") end)
       begin_handshakes(me, doomed)
 
-      # For good, since domain 5 stays: to be told of the end of domains does no harm to the other tests.
+      # This permission stays with domain 5 after the test, which harms no other test.
       "" = Lab.sh(0, "xenstore-chmod @releaseDomain n0 r5")
-      VM.run(me, fn -> :ok = Tube.Domain.subscribe() end, as: :witness)
+      VM.run(me, fn -> :ok = Tube.Domain.subscribe() end, as: :observer)
 
-      told =
+      reported =
         VM.async(me, fn ->
           for tube <- [as_tip, as_nock],
               do: assert_receive({:tube_error, ^tube, :peer_domain_gone}, 60_000)
         end)
 
       apply(Lab, unquote(deed), [doomed])
-      # A panic comes some time after it was asked for; a destruction is over when it was.
-      Task.await(told, if(unquote(deed) == :destroy, do: @told, else: 90_000))
-      VM.run(me, fn -> assert_receive {:tube_domain, :released}, 30_000 end, as: :witness)
+      # `destroy` returns when the domain is gone, `crash` some time before the panic.
+      Task.await(reported, if(unquote(deed) == :destroy, do: @reported, else: 90_000))
+      VM.run(me, fn -> assert_receive {:tube_domain, :released}, 30_000 end, as: :observer)
 
-      # Not before: a VM that loses its caller ends in good order, if its domain still runs.
+      # Not before: while its domain runs, a VM that loses its caller would end in good order.
       VM.forget(other)
 
-      # Nobody has asked for `quiet` yet: what it holds is a copy.
+      # The owner of `quiet` has not received yet: its tube holds a private copy.
       dead? = fn -> for({"(null)", _} = dead <- Lab.domains(), do: dead) == [] end
-      Eventually.true!(dead?, @let_go)
+      Eventually.true!(dead?, @unmapped)
       refute List.keymember?(Lab.domains(), doomed, 1)
 
       VM.run(me, fn ->
         assert Tube.recv(quiet, 5_000) == {:ok, "last words"}
         assert Tube.recv(quiet, 5_000) == {:error, :peer_domain_gone}
 
-        # The one that had come as far as the listener's queue: who takes it hears of its end.
+        # One tube had reached the listener's queue: its new owner learns that it has ended.
         {:ok, waiting} = Tube.accept(Process.get(:listener), 0)
         assert Tube.recv(waiting, 5_000) == {:error, :peer_domain_gone}
 
@@ -105,19 +105,19 @@ defmodule Tube.Xen.DeathTest do
     end
   end
 
-  # What shell commands in the doomed domain can do of a handshake, each stopped at another step.
+  # Handshakes by shell commands in the doomed domain, each stopped at another step.
   defp begin_handshakes(me, doomed) do
     Lab.sh(doomed, """
-    knock() {
+    request() {
       k=data/nock/5/$1
       xenstore-write $k/tip /local/domain/5/data/tip/#{doomed}/$1 $k/service default \\
         $k/version 1 $k/nonce 0123456789abcd$1 $k/state 2
     }
-    enter() { xenstore-write /local/domain/5/data/tip/#{doomed}/$1/nock /local/domain/#{doomed}/data/nock/5/$1; }
+    fill() { xenstore-write /local/domain/5/data/tip/#{doomed}/$1/nock /local/domain/#{doomed}/data/nock/5/$1; }
     offered() { until [ "$(xenstore-read /local/domain/5/data/tip/#{doomed}/$1/state 2>/dev/null)" = 3 ]; do usleep 50000; done; }
-    knock 60
-    knock 61; enter 61; offered 61
-    knock 62; enter 62; offered 62; xenstore-write data/nock/5/62/state 4
+    request 60
+    request 61; fill 61; offered 61
+    request 62; fill 62; offered 62; xenstore-write data/nock/5/62/state 4
     xenstore-write data/tube/silent x data/tube/slow x
     """)
 
@@ -126,7 +126,7 @@ defmodule Tube.Xen.DeathTest do
 
       for {service, tid} <- [{"silent", 70}, {"slow", 71}] do
         spawn_link(fn ->
-          # Longer than the domain lives, and no longer.
+          # The domain dies before that.
           options = [service: service, tid: tid, timeout: 5_000]
           send(owner, {:opened, Tube.open(doomed, options)})
         end)
@@ -151,16 +151,17 @@ defmodule Tube.Xen.DeathTest do
     VM.run(vm, fn -> Process.put(:listener, listener()) end)
   end
 
-  # The store has two seconds for it, which may be too little right after a guest has come up.
+  # Publishing has two seconds, which may be too little right after a guest has started.
   def listener do
-    # As long as a knock may go on whose nock never enters, after its domain has gone.
+    # An open request whose nock does not continue, because its domain is gone, lives as long as
+    # this.
     case Tube.listen(active: false, timeout: 10_000) do
       {:ok, listener} -> listener
       {:error, :timeout} -> listener()
     end
   end
 
-  # `tip` listens, and is the domain `domid`.
+  # `tip` is the domain `domid`, and listens.
   defp connect(tip, nock, domid \\ 5) do
     accepting =
       VM.async(tip, fn ->
@@ -174,7 +175,7 @@ defmodule Tube.Xen.DeathTest do
     {Task.await(accepting, 60_000), theirs}
   end
 
-  # More than a ring holds, and that it is whole.
+  # Sends more than a ring holds, and checks that it arrives whole.
   defp assert_talk(one, tube_one, other, tube_other) do
     data = fn byte -> :binary.copy(byte, 300_000) end
 
@@ -202,7 +203,7 @@ defmodule Tube.Xen.DeathTest do
           10_000
         )
       end,
-      as: :witness
+      as: :observer
     )
   end
 end

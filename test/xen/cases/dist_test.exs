@@ -1,5 +1,6 @@
 defmodule Tube.Xen.DistTest do
-  # Nodes of distributed Erlang in guests: how soon one hears of the other's end, and what a domain may be.
+  # Nodes of distributed Erlang in guests: how soon one learns of the other's end; one node per
+  # domain.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -12,9 +13,9 @@ defmodule Tube.Xen.DistTest do
 
   setup :fresh_run_dir
 
-  # What is promised, in milliseconds. It takes some hundredths of a second; where all is emulated the
-  # whole guest may stand still for longer, so it is tried more than once.
-  @told 1_000
+  # The promise, in milliseconds. It takes some hundredths of a second, but an emulated guest may
+  # stand still for longer, so the test tries more than once.
+  @reported 1_000
   @tries 3
 
   test "a node that is killed is nodedown within a second of its last sign of life", c do
@@ -59,11 +60,11 @@ defmodule Tube.Xen.DistTest do
 
   defp soon?(tries, deed) do
     took = Task.await(deed.(), 60_000)
-    took < @told or soon?(tries - 1, deed)
+    took < @reported or soon?(tries - 1, deed)
   end
 
-  # How long after the last of b's signs of life, of which there is one each ten milliseconds, a hears of
-  # its end.
+  # Node b sends a sign of life every ten milliseconds. The task returns the time from the last one
+  # to nodedown at a.
   defp hear(a, vm, b) do
     listener = VM.run(a, fn -> :net_kernel.monitor_nodes(true) && self() end)
     VM.run(vm, fn -> {:ok, _} = :timer.send_interval(10, listener, :alive) end)

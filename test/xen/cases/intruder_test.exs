@@ -1,6 +1,6 @@
 defmodule Tube.Xen.IntruderTest do
-  # Domain 9 against a tube of 5 and 7: with what any domain may ask of xenstore, of grants and of event
-  # channels.
+  # Domain 9 attacks a tube between 5 and 7, by all that any domain may ask of xenstore, grants and
+  # event channels.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -28,7 +28,7 @@ defmodule Tube.Xen.IntruderTest do
   end
 
   test "it reads, forges, deletes and squats nothing", c do
-    # The entry, the knock, the inbox, the door; what is there, and what is not.
+    # Both halves, the inbox, the service directory: nodes that exist, and nodes that do not.
     paths =
       for path <-
             ~w(tip tip/7 tip/7/0 tip/7/0/state tip/7/0/nonce tip/7/0/tx-ring-ref tip/7/0/error
@@ -36,23 +36,23 @@ defmodule Tube.Xen.IntruderTest do
               ~w(nock nock/7 tube/default/x),
           do: "/local/domain/5/data/#{path}"
 
-    knocks =
+    nock_paths =
       for path <- ~w(nock nock/5 nock/5/0 nock/5/0/state nock/5/0/nonce nock/5/1 tip tip/5),
           do: "/local/domain/7/data/#{path}"
 
-    door = ~w(/local/domain/5/data/tube /local/domain/5/data/tube/default
-              /local/domain/5/data/tube/version)
+    directory = ~w(/local/domain/5/data/tube /local/domain/5/data/tube/default
+                   /local/domain/5/data/tube/version)
 
     before = tree()
 
     printed =
       Lab.sh(9, """
       try() { "$@" >/dev/null 2>&1 && echo "$*"; }
-      for path in #{Enum.join(paths ++ knocks, " ")}; do
+      for path in #{Enum.join(paths ++ nock_paths, " ")}; do
         try xenstore-read $path
         try xenstore-list $path
       done
-      for path in #{Enum.join(paths ++ knocks ++ door, " ")}; do
+      for path in #{Enum.join(paths ++ nock_paths ++ directory, " ")}; do
         try xenstore-write $path forged
         try xenstore-rm $path
         try xenstore-chmod $path n9
@@ -60,13 +60,13 @@ defmodule Tube.Xen.IntruderTest do
       try xenstore-read /local/domain/5/data/tube/version
       """)
 
-    # To remove what is not there is no error to oxenstored, and does nothing.
+    # oxenstored reports success for the removal of a node that does not exist.
     nothing? = fn
       "xenstore-rm " <> path -> not (before =~ ~r/^#{path} /m)
       _other -> false
     end
 
-    # The door is for everybody to read: so much shows that the script can tell.
+    # Everybody may read the service directory, which shows that the script does report successes.
     assert printed |> String.split("\n") |> Enum.reject(nothing?) ==
              ["xenstore-read /local/domain/5/data/tube/version"]
 
@@ -74,7 +74,7 @@ defmodule Tube.Xen.IntruderTest do
     assert_talk(c)
   end
 
-  test "it maps nothing of theirs", c do
+  test "it maps none of their pages", c do
     {:ok, nonce} = read(c.tip, "nonce")
 
     [tx, rx, port] =
@@ -89,7 +89,7 @@ defmodule Tube.Xen.IntruderTest do
       {:ok, %{platform: platform}} = Tube.Domain.attach()
       nonce = String.to_integer(nonce, 16)
       assert {:error, _} = Tube.Native.link_map(platform, 5, tx, rx, port, nonce, 4096)
-      # And if the port were another: the pages are not for it either.
+      # With a port of its own, the pages are still not for it.
       {:ok, id, refs} = Tube.Native.link_share(platform, 5, 0, 0, nonce, 4096)
 
       assert {:error, _} =
@@ -101,7 +101,7 @@ defmodule Tube.Xen.IntruderTest do
     assert_talk(c)
   end
 
-  test "knocks without end, and ones that name what is another's, hold up nobody", c do
+  test "many open requests, and ones that name another domain's nodes, delay nobody", c do
     Lab.sh(9, """
     xenstore-write data/nock/5/x ''
     xenstore-chmod data/nock n9 r5
@@ -123,7 +123,7 @@ defmodule Tube.Xen.IntruderTest do
 
     assert {:ok, _} = Task.await(accepting, 60_000)
     assert_talk(c)
-    # Nothing was let in, and nobody's nodes but its own came of it.
+    # None was let in, and no nodes were created but its own.
     assert VM.run(c.tip, fn -> length(Tube.list()) end) == 2
     Lab.sh(9, "xenstore-rm data/nock")
   end

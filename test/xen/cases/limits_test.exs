@@ -1,5 +1,5 @@
 defmodule Tube.Xen.LimitsTest do
-  # A guest may share 1,024 pages (the module xen-gntalloc, by default).
+  # A guest may share 1,024 pages: the default of the module xen-gntalloc.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -19,9 +19,9 @@ defmodule Tube.Xen.LimitsTest do
     %{tip: VM.start!(run_dir: run_dir, domid: 5), nock: VM.start!(run_dir: run_dir, domid: 7)}
   end
 
-  test "where pages are short rings are smaller, as info tells at both ends; without any, the asker hears why",
+  test "with few pages left rings are smaller, and info says so at both ends; with none, open says why",
        c do
-    # Two control pages each, and then as much as is left of 1,024, halved until it fits.
+    # Each has two control pages; the ring is halved until it fits in the rest of the 1,024.
     expected = for kib <- [1024, 512, 256, 128, 64, 32, 4], do: kib * 1024
     serve(c.tip, length(expected), ring: @mib)
 
@@ -53,16 +53,16 @@ defmodule Tube.Xen.LimitsTest do
     VM.run(
       c.nock,
       fn ->
-        # It stays, so that what the pair has in the store is not made anew for each of the others.
+        # It stays open, so that the nodes that the pair shares stay in the store.
         {:ok, _kept} = Tube.open(5, active: false, service: "many", timeout: 60_000)
 
         1..@at_once
         |> Enum.map(fn _ ->
-          Task.async(fn -> for n <- 1..div(@rounds, @at_once), do: come_and_go(n) end)
+          Task.async(fn -> for n <- 1..div(@rounds, @at_once), do: open_and_close(n) end)
         end)
         |> Task.await_many(:infinity)
 
-        # The tip gives its pages back a moment after it has confirmed the end.
+        # The tip frees its pages a moment after it has confirmed the end.
         Eventually.true!(fn -> match?(%{links: 1}, Tube.Native.live_counts()) end)
         {:ok, tube} = Tube.open(5, active: false, service: "full", timeout: 60_000)
         assert {:ok, %{tx: %{ring: @mib}, rx: %{ring: @mib}}} = Tube.info(tube)
@@ -71,7 +71,7 @@ defmodule Tube.Xen.LimitsTest do
     )
   end
 
-  def come_and_go(n) do
+  def open_and_close(n) do
     {:ok, tube} = Tube.open(5, active: false, service: "many", timeout: 60_000)
     :ok = Tube.send(tube, "#{n}")
     {:ok, _sizes} = Tube.recv(tube, 60_000)
@@ -82,11 +82,11 @@ defmodule Tube.Xen.LimitsTest do
   defp serve(tip, count, options) do
     VM.run(tip, fn ->
       {:ok, listener} = Tube.listen([active: false, timeout: 60_000] ++ options)
-      spawn_link(fn -> for _ <- 1..count, do: answer(listener) end)
+      spawn_link(fn -> for _ <- 1..count, do: accept(listener) end)
     end)
   end
 
-  def answer(listener) do
+  def accept(listener) do
     {:ok, tube} = Tube.accept(listener, 300_000)
     server = spawn_link(fn -> serve_one() end)
     :ok = Tube.controlling_process(tube, server)

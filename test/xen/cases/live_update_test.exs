@@ -1,6 +1,6 @@
 defmodule Tube.Xen.LiveUpdateTest do
-  # C xenstored replaces itself by a new program while all is open: connections of nodes and tubes stay, and
-  # new ones are made.
+  # C xenstored replaces itself with a new program while connections are open: nodes and tubes stay
+  # connected, and new ones can connect.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -16,7 +16,7 @@ defmodule Tube.Xen.LiveUpdateTest do
 
   setup :fresh_run_dir
 
-  # The other one updates itself in another way.
+  # oxenstored has another command for this.
   @tag skip: System.get_env("TUBE_TEST_STORE") not in [nil, "xenstored"] && "not xenstored"
   test "a live update of xenstored breaks no connection of nodes and no tube", c do
     [a, b] = Peer.start_all!(for name <- [:a@dom5, @b], do: [name: name, run_dir: c.run_dir])
@@ -37,7 +37,7 @@ defmodule Tube.Xen.LiveUpdateTest do
     Task.await(accepting, 400_000)
     for vm <- [a, b], do: VM.run(vm, fn -> :net_kernel.monitor_nodes(true) end)
 
-    # It tells whether it has done so, and its command line, to which it adds an option, that it has.
+    # The command fails if there was no update. The new program has a further option, -U.
     updated =
       Lab.sh(
         0,
@@ -51,7 +51,7 @@ defmodule Tube.Xen.LiveUpdateTest do
     assert VM.run(b, fn -> Tube.recv(Process.get(:tube), 30_000) end) == {:ok, "after it"}
     for vm <- [a, b], do: refute(VM.run(vm, fn -> nodedown() end))
 
-    # Watches are there as they were: the end of a tube is seen, a knock is answered.
+    # Watches still work: the end of a tube is seen, and an open request gets its reply.
     VM.run(a, fn -> :ok = Tube.close(Process.get(:tube)) end)
     assert VM.run(b, fn -> Tube.recv(Process.get(:tube), 30_000) end) == {:error, :closed}
     accepting = VM.async(b, accept, timeout: 60_000)

@@ -23,6 +23,7 @@ use wire::{READ, RM, SET_PERMS, TRANSACTION_END, WATCH, WRITE};
 
 /// Random sequences per test, of up to 100 requests each. `TUBE_STORE_SEQUENCES` overrides it.
 const SEQUENCES: u32 = 100;
+const LONG_SEQUENCES: u32 = 3_000;
 
 /// A number from the environment.
 fn env_number(name: &str) -> Option<u64> {
@@ -34,9 +35,9 @@ fn env_number(name: &str) -> Option<u64> {
 }
 
 /// Runs random sequences. Returns how often each reply was seen.
-fn sequences(seed: u64) -> BTreeMap<String, usize> {
+fn sequences(seed: u64, usual: u32) -> BTreeMap<String, usize> {
     println!("TUBE_STORE_SEED={seed} repeats this run");
-    let cases = env_number("TUBE_STORE_SEQUENCES").map_or(SEQUENCES, |count| count as u32);
+    let cases = env_number("TUBE_STORE_SEQUENCES").map_or(usual, |count| count as u32);
     let config = Config {
         cases,
         failure_persistence: None,
@@ -59,7 +60,7 @@ fn sequences(seed: u64) -> BTreeMap<String, usize> {
 
 #[test]
 fn fixed_random_sequences() {
-    let replies = sequences(417);
+    let replies = sequences(417, SEQUENCES);
     // Sequences without these replies would compare nothing of interest.
     for what in [
         "EACCES", "EAGAIN", "EBUSY", "EEXIST", "EINVAL", "ENOENT", "ENOSPC", "ENOSYS", "EPERM",
@@ -82,6 +83,16 @@ fn fixed_random_sequences() {
 /// New sequences each time. `TUBE_STORE_SEED` repeats those of an earlier run.
 #[test]
 fn new_random_sequences() {
+    sequences(new_seed(), SEQUENCES);
+}
+
+#[test]
+#[ignore = "long: thousands of sequences"]
+fn long_new_random_sequences() {
+    sequences(new_seed(), LONG_SEQUENCES);
+}
+
+fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    sequences(env_number("TUBE_STORE_SEED").unwrap_or(now.as_nanos() as u64));
+    env_number("TUBE_STORE_SEED").unwrap_or(now.as_nanos() as u64)
 }

@@ -23,6 +23,14 @@ pub const ASLEEP: Armed = Armed {
     notify: false,
 };
 
+/// How many cases to run: 50 times as many in the long set (`bin/test --long`).
+pub fn cases(usual: u32) -> u32 {
+    match std::env::var_os("TUBE_LONG") {
+        Some(_) => 50 * usual,
+        None => usual,
+    }
+}
+
 pub const NONCE: u64 = 0xfeed_beef_0000_0001;
 /// Bytes before, between and after the shared parts that nobody may touch.
 const CANARY: usize = PAGE;
