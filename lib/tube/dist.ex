@@ -216,7 +216,7 @@ defmodule Tube.Dist do
   @doc "And from here on the VM is handed those of the peer."
   @spec input(Tube.t()) :: :ok | {:error, atom}
   def input(tube) do
-    with :ok <- Native.dist_input(tube.port) do
+    with :ok <- Native.Driver.dist_input(tube.port) do
       # Linked to the caller, so the connection does not outlive who looks for its packets.
       with {:ok, settings} <- Settings.get(), do: BusyPoller.set(nil, tube, settings.poll)
       :ok
@@ -225,7 +225,7 @@ defmodule Tube.Dist do
 
   @doc "Says that this node is alive."
   @spec tick(Tube.t()) :: :ok | {:error, atom}
-  def tick(tube), do: Native.dist_tick(tube.port)
+  def tick(tube), do: Native.Driver.dist_tick(tube.port)
 
   @doc "Packets received and sent, and bytes that wait to be sent."
   @spec getstat(Tube.t()) ::

@@ -25,7 +25,7 @@ defmodule Tube.Test.NativeCase do
     run_dir = RunDir.create()
     on_exit(fn -> RunDir.remove(run_dir) end)
     :ok = Tube.Domain.Hub.start(run_dir)
-    :ok = Native.driver()
+    :ok = Native.Driver.load()
     {:ok, one, 1} = Native.attach(:local, run_dir, 1)
     {:ok, two, 2} = Native.attach(:local, run_dir, 2)
     %{run_dir: run_dir, one: one, two: two}
@@ -75,8 +75,8 @@ defmodule Tube.Test.NativeCase do
   end
 
   defp start(id, owner, form) do
-    port = Native.link_port(id)
-    :ok = Native.link_start(id, port, self(), owner, form)
+    port = Native.Driver.open_link(id)
+    :ok = Native.Driver.start(id, port, self(), owner, form)
     %{id: id, port: port}
   end
 

@@ -110,7 +110,7 @@ defmodule Tube.NativeTest do
       assert_raise ArgumentError, fn -> Native.send(:id, "x") end
       assert_raise ArgumentError, fn -> Native.send(tip.id, "x", -1) end
       assert_raise ArgumentError, fn -> Native.recv(-1) end
-      assert Native.active(tip.port, -3) == {:error, :einval}
+      assert Native.Driver.active(tip.port, -3) == {:error, :einval}
       assert_raise ArgumentError, fn -> :erlang.port_control(tip.port, 99, "") end
     end
   end
@@ -164,7 +164,7 @@ defmodule Tube.NativeTest do
       {tip, nock} = tube(context)
       tube = handle(nock)
       :ok = Native.send(tip.id, "before")
-      assert Native.active(nock.port, -1) == :ok
+      assert Native.Driver.active(nock.port, -1) == :ok
       assert_receive {:tube, ^tube, "before"}, 5_000
 
       for size <- [0, 1, 64, 65, 30_000, 1_000_000] do
@@ -179,7 +179,7 @@ defmodule Tube.NativeTest do
     test "in the form of a port gets a port's messages", context do
       {tip, nock} = tube(context, form: :port)
       me = self()
-      :ok = Native.active(nock.port, -1)
+      :ok = Native.Driver.active(nock.port, -1)
       :ok = Native.send(tip.id, "hello")
       assert_receive {^me, {:data, "hello"}}, 5_000
       :ok = Native.shutdown(tip.id)
@@ -194,9 +194,9 @@ defmodule Tube.NativeTest do
       tube = handle(nock)
       assert Native.recv(nock.id) == {:error, :not_owner}
       assert ask(owner, fn -> Native.recv(nock.id) end) == :wait
-      assert ask(owner, fn -> Native.active(nock.port, -1) end) == :ok
+      assert ask(owner, fn -> Native.Driver.active(nock.port, -1) end) == :ok
       other = helper()
-      assert ask(other, fn -> Native.active(nock.port, 0) end) == {:error, :not_owner}
+      assert ask(other, fn -> Native.Driver.active(nock.port, 0) end) == {:error, :not_owner}
       :ok = Native.send(tip.id, "hello")
 
       got = fn ->
@@ -209,7 +209,7 @@ defmodule Tube.NativeTest do
 
       assert ask(owner, got) == {tube, "hello"}
       # The connection may stop it, to hand it over.
-      assert Native.active(nock.port, 0) == :ok
+      assert Native.Driver.active(nock.port, 0) == :ok
       assert Native.link_owner(nock.id, self()) == :ok
       assert ask(owner, fn -> Native.recv(nock.id) end) == {:error, :not_owner}
       :ok = Native.send(tip.id, "mine")
@@ -220,20 +220,20 @@ defmodule Tube.NativeTest do
       {tip, nock} = tube(context)
       tube = handle(nock)
       for n <- 1..6, do: :ok = Native.send(tip.id, "#{n}")
-      :ok = Native.active(nock.port, -2)
+      :ok = Native.Driver.active(nock.port, -2)
       assert_receive {:tube, ^tube, "1"}, 5_000
       refute_receive {:tube, ^tube, _}, 20
-      :ok = Native.active(nock.port, 2)
+      :ok = Native.Driver.active(nock.port, 2)
       assert_receive {:tube, ^tube, "2"}, 5_000
       assert_receive {:tube, ^tube, "3"}, 5_000
       assert_receive {:tube_passive, ^tube}, 5_000
       refute_receive {:tube, ^tube, _}, 20
       assert {:ok, %{active: 0}} = Native.info(nock.id)
       assert Native.recv(nock.id) == {:ok, "4"}
-      :ok = Native.active(nock.port, 5)
+      :ok = Native.Driver.active(nock.port, 5)
       assert_receive {:tube, ^tube, "6"}, 5_000
       assert {:ok, %{active: 3}} = Native.info(nock.id)
-      :ok = Native.active(nock.port, 0)
+      :ok = Native.Driver.active(nock.port, 0)
       :ok = Native.send(tip.id, "7")
       refute_receive {:tube, ^tube, "7"}, 50
     end
@@ -241,7 +241,7 @@ defmodule Tube.NativeTest do
     test "that dies stops the delivery and loses nothing for the next", context do
       owner = helper()
       {tip, nock} = tube(context, nock: owner)
-      assert ask(owner, fn -> Native.active(nock.port, -1) end) == :ok
+      assert ask(owner, fn -> Native.Driver.active(nock.port, -1) end) == :ok
       kill(owner)
       for n <- 1..5, do: :ok = Native.send(tip.id, "#{n}")
       # The message with which the death was noticed went the way of its receiver.
@@ -253,7 +253,7 @@ defmodule Tube.NativeTest do
     test "gets much without a scheduler being held, and all of it in order", context do
       {tip, nock} = tube(context, order: 8)
       tube = handle(nock)
-      :ok = Native.active(nock.port, -1)
+      :ok = Native.Driver.active(nock.port, -1)
       count = 20_000
       spawn_link(fn -> for n <- 1..count, do: :ok = send_all(tip.id, <<n::32, 0::480>>) end)
 

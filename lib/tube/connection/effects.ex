@@ -89,7 +89,7 @@ defmodule Tube.Connection.Effects do
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,
       do: Listener.ready(state.listener, state.tube),
-      else: Native.active(state.tube.port, Link.encode_active(state.options.active))
+      else: Native.Driver.active(state.tube.port, Link.encode_active(state.options.active))
 
     %{state | connected: true}
   end

@@ -87,7 +87,7 @@ defmodule Tube.Connection.Server do
 
   defp owner_call({:hold, new_owner}, _from, state) do
     with true <- owner?(new_owner), {:ok, %{active: active}} <- Native.info(state.tube.id) do
-      Native.active(state.tube.port, 0)
+      Native.Driver.active(state.tube.port, 0)
       {:reply, {:ok, active}, state}
     else
       false -> {:reply, {:error, :einval}, state}
@@ -100,7 +100,7 @@ defmodule Tube.Connection.Server do
       active = if active == :initial, do: Link.encode_active(state.options.active), else: active
       Native.link_owner(state.tube.id, pid)
       state = %{state | owner: Owner.change(state.owner, pid)}
-      {:reply, Native.active(state.tube.port, active), state}
+      {:reply, Native.Driver.active(state.tube.port, active), state}
     else
       {:reply, {:error, :einval}, state}
     end
@@ -286,7 +286,7 @@ defmodule Tube.Connection.Server do
   defp suspend(%{connected: false} = state), do: event(state, :suspend)
 
   defp suspend(%{closing: nil, tube: tube} = state) do
-    if tube, do: Native.suspend(tube.port)
+    if tube, do: Native.Driver.suspend(tube.port)
     close(%{state | failed: state.failed || :suspended}, state.closer, :suspend)
   end
 

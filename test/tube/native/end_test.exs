@@ -17,7 +17,7 @@ defmodule Tube.Native.EndTest do
       assert Native.recv(id) == {:error, :closed}
       assert_receive {:"$tube", ^id, :owner_told}, 5_000
       # An owner that is active later is told, too.
-      :ok = Native.active(nock.port, -1)
+      :ok = Native.Driver.active(nock.port, -1)
       assert_receive {:tube_closed, ^tube}, 5_000
       # The other direction is still open.
       :ok = Native.send(id, "reply")
@@ -27,7 +27,7 @@ defmodule Tube.Native.EndTest do
     test "by the peer's close", context do
       {tip, nock} = tube(context)
       {id, tube} = {nock.id, handle(nock)}
-      :ok = Native.active(nock.port, -1)
+      :ok = Native.Driver.active(nock.port, -1)
       :ok = Native.send(tip.id, "last")
       Port.close(tip.port)
       assert_receive {:tube, ^tube, "last"}, 5_000
@@ -58,8 +58,8 @@ defmodule Tube.Native.EndTest do
       assert Native.send_cancel(id, 3) == :ok
       assert Native.recv_cancel(id) == :ok
       assert Native.link_free(id) == :ok
-      assert Native.active(tip.port, -1) == {:error, :closed}
-      assert Native.active(nock.port, -1) == :ok
+      assert Native.Driver.active(tip.port, -1) == {:error, :closed}
+      assert Native.Driver.active(nock.port, -1) == :ok
       assert Native.send(0, "x") == {:error, :closed}
       assert Native.send(0xFFFF_FFFF_FFFF, "x") == {:error, :closed}
     end

@@ -43,8 +43,8 @@ defmodule Tube.Native.LibraryTest do
         assert_raise ArgumentError, fn -> open.(wrong) end
       end
 
-      port = Native.link_port(id)
-      assert_raise ArgumentError, fn -> Native.link_port(id) end
+      port = Native.Driver.open_link(id)
+      assert_raise ArgumentError, fn -> Native.Driver.open_link(id) end
       # It has a port now: whoever has that frees it.
       assert Native.link_free(id) == :ok
       assert {:ok, _} = Native.info(id)
@@ -55,10 +55,10 @@ defmodule Tube.Native.LibraryTest do
     test "starts once, for the process that owns the port", context do
       {:ok, id, _refs} = Native.link_share(context.one, 2, 0, 0, 1, 1000)
       other = helper()
-      port = Native.link_port(id)
-      assert ask(other, fn -> Native.active(port, -1) end) == {:error, :not_owner}
-      assert Native.link_start(id, port, other, self(), :tube) == {:error, :einval}
-      assert_raise ArgumentError, fn -> Native.link_start(id, port, self(), self(), :other) end
+      port = Native.Driver.open_link(id)
+      assert ask(other, fn -> Native.Driver.active(port, -1) end) == {:error, :not_owner}
+      assert Native.Driver.start(id, port, other, self(), :tube) == {:error, :einval}
+      assert_raise ArgumentError, fn -> Native.Driver.start(id, port, self(), self(), :other) end
       Port.close(port)
     end
 
@@ -75,14 +75,14 @@ defmodule Tube.Native.LibraryTest do
     test "talks to the store and ends by closing", context do
       {:ok, id} = Native.xenbus(context.one)
       assert Native.live_counts().streams == context.before.streams + 1
-      port = Native.stream_port(id)
+      port = Native.Driver.open_stream(id)
       Port.command(port, domain_path(7))
       assert_receive {^port, {:data, answer}}, 5_000
       assert <<10::little-32, 7::little-32, 0::32, n::little-32, path::binary-size(n)>> = answer
       assert String.trim_trailing(path, "\0") == "/local/domain/1"
       Port.command(port, for(n <- 1..100, do: domain_path(n)))
       assert answers(port, 100) == Enum.to_list(1..100)
-      assert_raise ArgumentError, fn -> Native.stream_port(id) end
+      assert_raise ArgumentError, fn -> Native.Driver.open_stream(id) end
       Port.close(port)
       all_gone!(context.before)
     end
@@ -92,7 +92,7 @@ defmodule Tube.Native.LibraryTest do
       {:ok, platform, _domid} = Native.attach(:local, context.run_dir, -1)
       {:ok, life} = Native.life(platform)
       {:ok, store} = Native.xenbus(platform)
-      port = Native.stream_port(store)
+      port = Native.Driver.open_stream(store)
       # Answered, so accepted: a connection that still waits for that ends by a reset.
       Port.command(port, domain_path(1))
       assert answers(port, 1) == [1]
@@ -139,11 +139,11 @@ defmodule Tube.Native.LibraryTest do
     test "stays when the process that loaded the driver is gone", context do
       {tip, nock} = tube(context)
       loader = helper()
-      assert ask(loader, fn -> Native.driver() end) == :ok
+      assert ask(loader, fn -> Native.Driver.load() end) == :ok
       kill(loader)
       :ok = Native.send(tip.id, "still here")
       assert recv_all(nock.id) == {:ok, "still here"}
-      assert Native.driver() == :ok
+      assert Native.Driver.load() == :ok
     end
 
     test "names its image" do

@@ -2,6 +2,7 @@
 
 use super::delivery::Delivery;
 use super::dist::{self, Dist};
+use super::operation::Operation;
 use super::selected_fd::SelectedFd;
 use super::term::Sender;
 use super::{Verdict, sys};
@@ -11,14 +12,6 @@ use crate::process::Pid;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
 use tube_link::{Active, LinkError, NullDeliver, Outcome};
-
-/// Operations of `port_control`, as in lib/tube/native.ex.
-const START: c_uint = 0x5455_0001;
-const ACTIVE: c_uint = 0x5455_0002;
-const DIST_INPUT: c_uint = 0x5455_0004;
-const DIST_TICK: c_uint = 0x5455_0005;
-const CUT: c_uint = 0x5455_0006;
-const DELIVER: c_uint = 0x5455_0007;
 
 /// The port of one link.
 pub struct LinkPort {
@@ -98,43 +91,41 @@ impl LinkPort {
         }
     }
 
-    /// `port_control`. The answer is the name of an atom.
+    /// `port_control`. Replies with the name of an atom; `None` raises badarg in the caller.
     ///
     /// # Safety
     /// In the `control` callback of this port.
     pub unsafe fn control(
         &mut self,
-        operation: c_uint,
+        code: c_uint,
         data: &[u8],
     ) -> Option<(&'static CStr, Verdict)> {
+        let operation = Operation::decode(code, data)?;
         // SAFETY: the caller's promise.
-        let (caller, connected) = unsafe {
+        let (caller, owner) = unsafe {
             let port = self.port;
             (sys::driver_caller(port), sys::driver_connected(port))
         };
-        if (operation, data) == (DELIVER, &[]) {
-            return Some((c"ok", self.deliver()));
-        }
-        let done = match (operation, data) {
-            (START, []) => self.begin(Pid::from_word(connected)),
-            (ACTIVE, data) => match active(data) {
-                // A controller's port is passive until its input begins, and active for ever then.
-                Some(active) if active == Active::Passive || self.dist().is_none() => {
-                    let by = (caller != connected).then_some(Pid::from_word(caller));
-                    self.entry.link.set_active(by, active)
-                }
-                _ => Err(LinkError::Invalid),
-            },
-            (DIST_INPUT, []) => self.dist_input(Pid::from_word(caller)),
-            (DIST_TICK, []) => match self.dist() {
-                Some((dist, entry)) => {
-                    dist.tick(&entry.link);
-                    Ok(())
-                }
-                None => Err(LinkError::Invalid),
-            },
-            (CUT, [why]) if caller == connected => self.cut(*why),
-            _ => return None,
+        let done = match operation {
+            _ if !operation.fits(self.dist().is_some()) => Err(LinkError::Invalid),
+            Operation::Deliver => return Some((c"ok", self.deliver())),
+            Operation::Start => self.begin(Pid::from_word(owner)),
+            Operation::Active(active) => {
+                let by = (caller != owner).then_some(Pid::from_word(caller));
+                self.entry.link.set_active(by, active)
+            }
+            Operation::DistInput => self.dist_input(Pid::from_word(caller)),
+            Operation::DistTick => self.dist_tick(),
+            Operation::Cut(reason) if caller == owner => {
+                self.entry.link.cut(reason);
+                Ok(())
+            }
+            Operation::Suspend if caller == owner => {
+                self.entry.link.suspend();
+                Ok(())
+            }
+            Operation::Cut(_) | Operation::Suspend => return None,
+            Operation::Invalid => Err(LinkError::Invalid),
         };
         Some(match done {
             Ok(()) => (c"ok", self.resume()),
@@ -144,27 +135,17 @@ impl LinkPort {
         })
     }
 
-    /// Everything shared goes, for one of the reasons that `Tube.Native.cut/2` numbers.
-    fn cut(&self, why: u8) -> Result<(), LinkError> {
-        let why = match why {
-            0 => LinkError::PeerDown,
-            1 => LinkError::DomainGone,
-            2 => LinkError::Suspended,
-            3 => {
-                self.entry.link.suspend();
-                return Ok(());
-            }
-            _ => return Err(LinkError::Invalid),
-        };
-        self.entry.link.cut(why);
-        Ok(())
-    }
-
     /// From here on the peer's packets go to the VM, whose cookie the peer has shown that it knows.
     fn dist_input(&mut self, owner: Pid) -> Result<(), LinkError> {
         let (_, entry) = self.dist().ok_or(LinkError::Invalid)?;
         entry.link.set_active(Some(owner), Active::Always)?;
         entry.link.restrict(u32::MAX)
+    }
+
+    fn dist_tick(&mut self) -> Result<(), LinkError> {
+        let (dist, entry) = self.dist().ok_or(LinkError::Invalid)?;
+        dist.tick(&entry.link);
+        Ok(())
     }
 
     fn sender(&self, connection: Pid) -> Sender {
@@ -275,15 +256,5 @@ impl Drop for LinkPort {
             Some(Way::Vm(mut dist)) => self.entry.link.close(&mut dist),
             None => self.entry.link.close(&mut NullDeliver),
         }
-    }
-}
-
-/// The value of four little-endian bytes. See `Tube.Native.active/2`.
-fn active(data: &[u8]) -> Option<Active> {
-    match i32::from_le_bytes(data.try_into().ok()?) {
-        0 => Some(Active::Passive),
-        -1 => Some(Active::Always),
-        -2 => Some(Active::Once),
-        count => u32::try_from(count).ok().map(Active::Count),
     }
 }

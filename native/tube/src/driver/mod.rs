@@ -6,6 +6,7 @@ mod dist;
 mod fragments;
 mod intake;
 mod link;
+mod operation;
 mod selected_fd;
 mod stream;
 pub mod sys;

@@ -86,7 +86,6 @@ fn link_free(id: u64) -> Atom {
 fn link_bind<'a>(
     env: Env<'a>,
     id: u64,
-    _port: Term<'a>,
     connection: LocalPid,
     owner: LocalPid,
     mode: Atom,
