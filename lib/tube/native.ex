@@ -161,8 +161,8 @@ defmodule Tube.Native do
   the message. A `{:"$tube_space", id}` may already be in the mailbox. The death of a sender cancels
   its message in the same way.
   """
-  @spec send_cancel(id, cont) :: :ok
-  def send_cancel(_id, _cont), do: :erlang.nif_error(:not_loaded)
+  @spec send_cancel(id) :: :ok
+  def send_cancel(_id), do: :erlang.nif_error(:not_loaded)
 
   @doc """
   Takes the next message, for an owner that is not active.

@@ -47,7 +47,7 @@ defmodule Tube.NativeTest do
       for _ <- 1..3, do: {:ok, _} = Native.recv(nock.id)
       assert_receive {:"$tube_space", ^id}, 5_000
       :ok = fill(id)
-      assert Native.send_cancel(id, 0) == :ok
+      assert Native.send_cancel(id) == :ok
       for _ <- 1..3, do: {:ok, _} = Native.recv(nock.id)
       refute_receive {:"$tube_space", ^id}, 50
     end
@@ -66,7 +66,7 @@ defmodule Tube.NativeTest do
 
       assert match?({:wait, _}, result)
       assert Native.recv(nock.id) == :more
-      assert Native.send_cancel(tip.id, elem(result, 1)) == :ok
+      assert Native.send_cancel(tip.id) == :ok
     end
 
     test "refuses a progress that is not the caller's", context do
@@ -137,7 +137,7 @@ defmodule Tube.NativeTest do
       message = :binary.copy("x", 10_000)
       assert {:wait, _} = ask(first, fn -> Native.send(tip.id, message) end)
       assert {:wait, 0} = ask(second, fn -> Native.send(tip.id, "second") end)
-      assert ask(first, fn -> Native.send_cancel(tip.id, 1) end) == :ok
+      assert ask(first, fn -> Native.send_cancel(tip.id) end) == :ok
       assert Native.recv(nock.id) == :wait
       assert {:wait, cont} = ask(second, fn -> Native.send(tip.id, message) end)
       assert cont > 0
@@ -154,7 +154,7 @@ defmodule Tube.NativeTest do
       assert {:wait, cont} = ask(sender, fn -> Native.send(tip.id, :binary.copy("x", 10_000)) end)
       Port.close(tip.port)
       assert ask(sender, fn -> Native.send(tip.id, "x", cont) end) == {:error, :closed}
-      assert ask(sender, fn -> Native.send_cancel(tip.id, cont) end) == :ok
+      assert ask(sender, fn -> Native.send_cancel(tip.id) end) == :ok
       kill(sender)
     end
   end

@@ -55,7 +55,7 @@ defmodule Tube.Native.EndTest do
       assert Native.shutdown(id) == {:error, :closed}
       assert Native.info(id) == {:error, :closed}
       assert Native.link_owner(id, self()) == {:error, :closed}
-      assert Native.send_cancel(id, 3) == :ok
+      assert Native.send_cancel(id) == :ok
       assert Native.recv_cancel(id) == :ok
       assert Native.link_free(id) == :ok
       assert Native.Driver.active(tip.port, -1) == {:error, :closed}

@@ -124,7 +124,7 @@ fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
 }
 
 #[rustler::nif]
-fn send_cancel(env: Env<'_>, id: u64, _done: u64) -> Atom {
+fn send_cancel(env: Env<'_>, id: u64) -> Atom {
     answer(env, id, |entry, voice| {
         super::sender_monitor::follow(env, id, entry, true, false);
         entry.link.cancel(Pid::caller(env), voice)
