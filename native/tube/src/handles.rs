@@ -1,7 +1,8 @@
 //! What is behind the ids: links and streams, for NIF and driver alike.
 
-use crate::process::{Beam, Pid};
+use crate::pid::Pid;
 use crate::slab::{Cache, Id, Slab};
+use crate::vm::Beam;
 use rustler::{Monitor, ResourceArc};
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -1,9 +1,11 @@
 //! Delivery of messages to the owner of a tube.
 
-use super::intake::{MessageBuffer, Whole};
+use super::message_buffer::{MessageBuffer, Whole};
 use super::term::{ATOMS, Bytes, Sender};
+use crate::buffer::Buffer;
 use crate::handles::Mode;
-use crate::process::{Beam, Buffer, Pid};
+use crate::pid::Pid;
+use crate::vm::Beam;
 use tube_link::{Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 
 /// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is

@@ -3,10 +3,12 @@
 //! it out writes to the port and reads from the link, as anybody would who has a port.
 
 use super::fragments::{Held, Next, Packet};
-use super::intake::{MessageBuffer, Whole};
-use super::sys;
+use super::message_buffer::{MessageBuffer, Whole};
 use super::term::{ATOMS, Sender};
-use crate::process::{Beam, Buffer, Pid};
+use crate::buffer::Buffer;
+use crate::pid::Pid;
+use crate::sys;
+use crate::vm::Beam;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use tube_link::{Deliver, Event, Fragment, Link, LinkError, MessageSink, Notifier, Sent};

@@ -1,14 +1,15 @@
 //! The link port: the one reader of a link's event channel, in every mode.
 
+use super::Verdict;
 use super::delivery::Delivery;
 use super::dist::{self, Dist};
 use super::operation::Operation;
 use super::selected_fd::SelectedFd;
 use super::term::Sender;
-use super::{Verdict, sys};
 use crate::handles::{self, Entry, Mode};
 use crate::nif::sender_monitor;
-use crate::process::Pid;
+use crate::pid::Pid;
+use crate::sys;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
 use tube_link::{Active, LinkError, NullDeliver, Outcome};

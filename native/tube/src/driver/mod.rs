@@ -4,16 +4,16 @@
 mod delivery;
 mod dist;
 mod fragments;
-mod intake;
 mod link;
+mod message_buffer;
 mod operation;
 mod selected_fd;
 mod stream;
-pub mod sys;
 mod term;
 
 use crate::build_id;
 use crate::catch_panic::catch_panic;
+use crate::sys;
 use link::LinkPort;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;

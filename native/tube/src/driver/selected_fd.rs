@@ -2,7 +2,7 @@
 //! `stop_select`, perhaps from another thread and after the port is gone. Until then its owner is parked
 //! here, so that no earlier drop can close it and let the number be used for something else.
 
-use super::sys;
+use crate::sys;
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_int;

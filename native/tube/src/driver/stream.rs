@@ -1,9 +1,10 @@
 //! The stream port: a byte stream of the platform (the store, the control connection) as a port that
 //! sends `{port, {:data, binary}}` and takes `Port.command/2`.
 
+use super::Verdict;
 use super::selected_fd::SelectedFd;
-use super::{Verdict, sys};
 use crate::handles;
+use crate::sys;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;

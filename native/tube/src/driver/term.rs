@@ -1,7 +1,7 @@
 //! Messages as a driver builds them: lists of tagged words that the VM makes terms of.
 
-use super::sys::{self, Word, tag};
-use crate::process::Pid;
+use crate::pid::Pid;
+use crate::sys::{self, Word, tag};
 use std::ffi::CStr;
 use std::sync::LazyLock;
 use tube_link::Event;

@@ -1,15 +1,16 @@
 //! The calls of the data path. They are entered as plain C functions, because the wrapper that rustler
 //! makes allocates a vector for the arguments of each call.
 
-use super::gather::BatchBuilder;
-use super::{NifNotifier, atoms, reason, refused, sender_monitor};
+use super::batch_builder::{BatchBuilder, LongMessage};
+use super::notifier::NifNotifier;
+use super::{atoms, reason, refused, sender_monitor};
 use crate::catch_panic::catch_panic;
 use crate::handles::{self, Entry};
-use crate::process::{Buffer, Pid};
+use crate::pid::Pid;
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
 };
-use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
 use tube_link::{Fragment, Gathered, LinkError, MessageSink, Polled, Received, Sent};
@@ -211,7 +212,7 @@ fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
         Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
         Ok(Received::Long(buffer)) => {
             charge(env, buffer.len().min(BUDGET), 0);
-            let long = ResourceArc::new(Long(buffer));
+            let long = ResourceArc::new(LongMessage(buffer));
             (atoms::ok(), long.make_binary(env, |long| long.0.filled())).encode(env)
         }
         Ok(Received::More) => {
@@ -287,9 +288,3 @@ impl MessageSink for Inline<'_> {
         }
     }
 }
-
-/// A long message as a resource: its binary term is a view of it, so no byte is copied again.
-pub struct Long(pub Buffer);
-
-#[rustler::resource_impl]
-impl Resource for Long {}

@@ -1,10 +1,12 @@
 //! Making links, and the calls about them that are not on the data path.
 
+use super::notifier::NifNotifier;
 use super::platform::Attached;
-use super::{NifNotifier, atoms, failed, refused};
+use super::{atoms, failed, refused};
 use crate::catch_panic::catch_panic;
 use crate::handles::{self, Mode, Parties};
-use crate::process::{Beam, Pid};
+use crate::pid::Pid;
+use crate::vm::Beam;
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
 use tube_link::{ConnectError, Link, LinkError, NullDeliver, Offer};

@@ -1,9 +1,9 @@
 //! Senders that die in the middle of a message. The rest of it will never come, and until somebody says
 //! so nobody else can send. The monitor is there only while a message is partly in the ring.
 
-use super::NifNotifier;
+use super::notifier::NifNotifier;
 use crate::handles::{self, Entry, SenderMonitor};
-use crate::process::Pid;
+use crate::pid::Pid;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::sync::{MutexGuard, PoisonError};
 

@@ -1,11 +1,10 @@
 //! Messages gathered by one call, as terms of the calling process.
 
-use super::data::Long;
-use crate::process::Buffer;
+use crate::buffer::Buffer;
 use rustler::sys::{
     ErlNifTerm, enif_make_list_from_array, enif_make_new_binary, enif_make_sub_binary,
 };
-use rustler::{Encoder, Env, ResourceArc, Term};
+use rustler::{Encoder, Env, Resource, ResourceArc, Term};
 use std::mem::MaybeUninit;
 use tube_link::{BatchSink, Fragment, MessageSink};
 
@@ -166,9 +165,15 @@ impl BatchSink<Buffer> for BatchBuilder<'_> {
     }
 
     fn long(&mut self, message: Buffer) {
-        let long = ResourceArc::new(Long(message));
+        let long = ResourceArc::new(LongMessage(message));
         self.bytes += long.0.len();
         let term = long.make_binary(self.env, |long| long.0.filled());
         self.push(term.encode(self.env).as_c_arg());
     }
 }
+
+/// A long message as a resource: its binary term is a view of it, so no byte is copied again.
+pub struct LongMessage(pub Buffer);
+
+#[rustler::resource_impl]
+impl Resource for LongMessage {}

@@ -1,6 +1,6 @@
 //! The message that was just copied out of the ring, on its way to somebody in the VM.
 
-use crate::process::Buffer;
+use crate::buffer::Buffer;
 use std::mem::MaybeUninit;
 use tube_link::{Buffer as _, Fragment, MessageSink};
 

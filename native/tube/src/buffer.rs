@@ -1,57 +1,8 @@
-//! What of the VM a link deals with: processes, and buffers for long messages.
+//! Memory for long messages, which NIF and driver can both fill and hand to the VM.
 
-use crate::driver::sys;
-use rustler::sys::ErlNifPid;
-use rustler::{Env, LocalPid};
+use crate::sys;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use tube_link::Vm;
-
-/// The Erlang VM.
-pub struct Beam;
-
-impl Vm for Beam {
-    type Process = Pid;
-    type Buffer = Buffer;
-}
-
-/// A local process.
-///
-/// NIFs know processes as `ErlNifPid`, drivers as `ErlDrvTermData`; both are the one word that the VM
-/// itself uses. No header promises that, so the driver compares the two views of its owner before
-/// it lets data flow (`link_start`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pid(usize);
-
-impl Pid {
-    /// The calling process of a NIF.
-    pub fn caller(env: Env<'_>) -> Pid {
-        Pid::from_nif(env.pid())
-    }
-
-    /// As a NIF was given it.
-    pub fn from_nif(pid: LocalPid) -> Pid {
-        // SAFETY: erl_nif.h defines `ErlNifPid` as a structure of this one word. The size is checked by the
-        // compiler.
-        Pid(unsafe { std::mem::transmute::<ErlNifPid, usize>(*pid.as_c_arg()) })
-    }
-
-    /// As a driver was given it.
-    pub fn from_word(word: sys::Word) -> Pid {
-        Pid(word)
-    }
-
-    /// For a NIF.
-    pub fn nif(self) -> LocalPid {
-        // SAFETY: as above, and the word came from the VM as a local pid.
-        LocalPid::from_c_arg(unsafe { std::mem::transmute::<usize, ErlNifPid>(self.0) })
-    }
-
-    /// For a driver.
-    pub fn word(self) -> sys::Word {
-        self.0
-    }
-}
 
 /// A driver binary that is ours alone: a long message on its way in. NIF and driver can both fill it,
 /// and both can give it to the VM without another copy.
