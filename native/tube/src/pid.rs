@@ -1,4 +1,4 @@
-//! A local process, as NIF and driver both know it.
+//! A process, for both NIF and driver.
 
 use crate::sys;
 use rustler::sys::ErlNifPid;
@@ -6,9 +6,9 @@ use rustler::{Env, LocalPid};
 
 /// A local process.
 ///
-/// NIFs know processes as `ErlNifPid`, drivers as `ErlDrvTermData`; both are the one word that the VM
-/// itself uses. No header promises that, so the driver compares the two views of its owner before
-/// it lets data flow (`link_start`).
+/// A NIF has an `ErlNifPid`, a driver an `ErlDrvTermData`. Both are the one word that the VM itself
+/// uses. No header promises that, so the driver compares both for its owner before data flows
+/// (`LinkPort::start`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pid(usize);
 
@@ -18,25 +18,25 @@ impl Pid {
         Pid::from_nif(env.pid())
     }
 
-    /// As a NIF was given it.
+    /// From the pid of a NIF.
     pub fn from_nif(pid: LocalPid) -> Pid {
-        // SAFETY: erl_nif.h defines `ErlNifPid` as a structure of this one word. The size is checked by the
-        // compiler.
+        // SAFETY: erl_nif.h defines `ErlNifPid` as a structure of this one word. The compiler
+        // checks the size.
         Pid(unsafe { std::mem::transmute::<ErlNifPid, usize>(*pid.as_c_arg()) })
     }
 
-    /// As a driver was given it.
+    /// From the term of a driver.
     pub fn from_word(word: sys::Word) -> Pid {
         Pid(word)
     }
 
-    /// For a NIF.
+    /// The pid for a NIF.
     pub fn nif(self) -> LocalPid {
         // SAFETY: as above, and the word came from the VM as a local pid.
         LocalPid::from_c_arg(unsafe { std::mem::transmute::<usize, ErlNifPid>(self.0) })
     }
 
-    /// For a driver.
+    /// The term for a driver.
     pub fn word(self) -> sys::Word {
         self.0
     }

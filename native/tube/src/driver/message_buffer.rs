@@ -1,61 +1,62 @@
-//! The message that was just copied out of the ring, on its way to somebody in the VM.
+//! The message that was just copied out of the ring, on its way to a process or to the VM.
 
 use crate::buffer::Buffer;
 use std::mem::MaybeUninit;
 use tube_link::{Buffer as _, Fragment, MessageSink};
 
-/// Takes messages: up to `ON_HAND` bytes to one place, from which the VM copies them, longer ones to a
-/// binary that the VM keeps as it is.
+/// Takes messages: up to `INLINE` bytes into itself, from where the VM copies them, longer ones
+/// into a binary that the VM keeps as it is.
 ///
-/// Never handed to the VM from the ring itself: it sizes a message, and then reads the same bytes again.
-pub struct MessageBuffer<const ON_HAND: usize> {
-    taken: Taken,
-    hand: Box<[MaybeUninit<u8>; ON_HAND]>,
+/// A message is never handed to the VM from the ring itself: the VM first sizes a message, then
+/// reads the same bytes again, which the peer may have changed.
+pub struct MessageBuffer<const INLINE: usize> {
+    content: Content,
+    inline: Box<[MaybeUninit<u8>; INLINE]>,
 }
 
-enum Taken {
-    /// So many bytes in `hand`.
-    Hand(usize),
+enum Content {
+    /// So many bytes of `inline`.
+    Inline(usize),
     Binary(Buffer),
 }
 
-/// A message that was taken.
-pub enum Whole<'a> {
-    /// To be copied.
-    Copied(&'a [u8]),
-    /// To be kept.
-    Kept(Buffer),
+/// A message, taken out of the ring.
+pub enum Message<'a> {
+    /// Bytes for the VM to copy.
+    Inline(&'a [u8]),
+    /// A binary for the VM to keep.
+    Binary(Buffer),
 }
 
-impl<const ON_HAND: usize> MessageBuffer<ON_HAND> {
-    /// With nothing in it.
+impl<const INLINE: usize> MessageBuffer<INLINE> {
+    /// An empty buffer.
     pub fn new() -> Self {
         MessageBuffer {
-            taken: Taken::Hand(0),
-            hand: Box::new([MaybeUninit::uninit(); ON_HAND]),
+            content: Content::Inline(0),
+            inline: Box::new([MaybeUninit::uninit(); INLINE]),
         }
     }
 
-    /// What the last `take` has left here.
-    pub fn whole(&mut self) -> Whole<'_> {
-        match std::mem::replace(&mut self.taken, Taken::Hand(0)) {
-            Taken::Hand(len) => {
-                let bytes = self.hand.as_ptr().cast();
+    /// The message that the last `take` copied here.
+    pub fn message(&mut self) -> Message<'_> {
+        match std::mem::replace(&mut self.content, Content::Inline(0)) {
+            Content::Inline(len) => {
+                let bytes = self.inline.as_ptr().cast();
                 // SAFETY: `take` has filled so many, or there are none.
-                Whole::Copied(unsafe { std::slice::from_raw_parts(bytes, len) })
+                Message::Inline(unsafe { std::slice::from_raw_parts(bytes, len) })
             }
-            Taken::Binary(binary) => Whole::Kept(binary),
+            Content::Binary(binary) => Message::Binary(binary),
         }
     }
 }
 
-impl<const ON_HAND: usize> MessageSink for MessageBuffer<ON_HAND> {
+impl<const INLINE: usize> MessageSink for MessageBuffer<INLINE> {
     fn room(&mut self, len: usize) -> bool {
-        self.taken = if len <= ON_HAND {
-            Taken::Hand(len)
+        self.content = if len <= INLINE {
+            Content::Inline(len)
         } else {
             match Buffer::new(len) {
-                Some(binary) => Taken::Binary(binary),
+                Some(binary) => Content::Binary(binary),
                 None => return false,
             }
         };
@@ -63,9 +64,9 @@ impl<const ON_HAND: usize> MessageSink for MessageBuffer<ON_HAND> {
     }
 
     fn take(&mut self, bytes: Fragment<'_>) {
-        match &mut self.taken {
-            Taken::Hand(len) => bytes.copy_to(&mut self.hand[..*len]),
-            Taken::Binary(binary) => bytes.copy_to(binary.room()),
+        match &mut self.content {
+            Content::Inline(len) => bytes.copy_to(&mut self.inline[..*len]),
+            Content::Binary(binary) => bytes.copy_to(binary.room()),
         };
     }
 }

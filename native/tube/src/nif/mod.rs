@@ -1,4 +1,4 @@
-//! The NIF half: terms in, one call, terms out. What a call means is decided in `tube_link`.
+//! The NIF: terms in, one call, terms out. What a call does is decided in `tube_link`.
 
 mod atoms;
 mod batch_builder;
@@ -8,31 +8,27 @@ mod link;
 mod notifier;
 mod platform;
 pub mod sender_monitor;
+mod timeslice;
 
+use crate::names;
 use rustler::{Atom, Encoder, Env, Term};
 use tube_link::LinkError;
 
 /// `{:error, reason}`.
-fn refused<'a>(env: Env<'a>, refusal: LinkError) -> Term<'a> {
-    (atoms::error(), reason(refusal)).encode(env)
+fn error_reply<'a>(env: Env<'a>, error: LinkError) -> Term<'a> {
+    (atoms::error(), reason(env, error)).encode(env)
 }
 
-fn reason(refusal: LinkError) -> Atom {
-    match refusal {
-        LinkError::Closed => atoms::closed(),
-        LinkError::PeerDown => atoms::peer_down(),
-        LinkError::DomainGone => atoms::peer_domain_gone(),
-        LinkError::Suspended => atoms::suspended(),
-        LinkError::Protocol => atoms::protocol(),
-        LinkError::TooLong => atoms::emsgsize(),
-        LinkError::Invalid => atoms::einval(),
-        LinkError::NotOwner => atoms::not_owner(),
-        LinkError::NoMemory => atoms::enomem(),
-    }
+fn reason(env: Env<'_>, error: LinkError) -> Atom {
+    atom(env, names::error(error).to_bytes())
 }
 
-/// `{:error, word}`. The words are a fixed set in `tube_platform`, so no atoms are made without end.
-fn failed<'a>(env: Env<'a>, word: &str) -> Term<'a> {
-    let reason = Atom::from_str(env, word).unwrap_or_else(|_| atoms::einval());
-    (atoms::error(), reason).encode(env)
+/// `{:error, name}`. The names are a fixed set in `tube_platform`, so the atom table cannot fill
+/// up.
+fn named_error<'a>(env: Env<'a>, name: &str) -> Term<'a> {
+    (atoms::error(), atom(env, name.as_bytes())).encode(env)
+}
+
+fn atom(env: Env<'_>, name: &[u8]) -> Atom {
+    Atom::from_bytes(env, name).unwrap_or_else(|_| atoms::einval())
 }
