@@ -116,7 +116,7 @@ defmodule Tube.Native do
   @spec link_free(id) :: :ok
   def link_free(_id), do: :erlang.nif_error(:not_loaded)
 
-  @doc "Sets the processes and the mode of a link, once. `Tube.Native.Driver.start/5` calls this first."
+  @doc "Sets the processes and the mode of a link, once, for `Tube.Native.Driver.start/5`."
   @spec link_bind(id, pid, pid, mode) :: :ok | {:error, atom}
   def link_bind(_id, _connection, _owner, _mode), do: :erlang.nif_error(:not_loaded)
 
@@ -133,8 +133,8 @@ defmodule Tube.Native do
     * `{:more, cont}`: call `send/3` again at once
     * `{:wait, cont}`: the ring is full, or another sender's long message is not finished. The
       caller gets `{:"$tube_space", id}` once, when `send/3` may succeed
-    * `{:error, reason}`: `:closed`, `:peer_down`, `:protocol`, `:emsgsize`, `:einval` (a `cont` that
-      is not the caller's), `:distribution` (a link in mode `:dist`)
+    * `{:error, reason}`: `:closed`, `:peer_down`, `:protocol`, `:emsgsize`, `:einval` (a `cont`
+      that is not the caller's), `:distribution` (a link in mode `:dist`)
   """
   @spec send(id, binary) :: :ok | {:more | :wait, cont} | {:error, atom}
   def send(_id, _message), do: :erlang.nif_error(:not_loaded)
@@ -158,8 +158,8 @@ defmodule Tube.Native do
 
   @doc """
   Gives up the caller's message: the caller no longer waits, and the peer discards what it has of
-  the message. A `{:"$tube_space", id}` may already be in the mailbox. The death of a sender cancels
-  its message in the same way.
+  the message. A `{:"$tube_space", id}` may already be in the mailbox. When a sender dies, its
+  message is cancelled in the same way.
   """
   @spec send_cancel(id) :: :ok
   def send_cancel(_id), do: :erlang.nif_error(:not_loaded)
@@ -217,8 +217,8 @@ defmodule Tube.Native do
   def poll(_id), do: :erlang.nif_error(:not_loaded)
 
   @doc """
-  Announces that no more will be sent. Waiting senders with nothing in the ring get `:closed`; a long
-  message that has begun may be finished, and the peer sees the end after it.
+  Announces that no more will be sent. Waiting senders with nothing in the ring get `:closed`. A
+  long message that has begun may be finished; the peer sees the end after it.
   """
   @spec shutdown(id) :: :ok | {:error, :closed}
   def shutdown(_id), do: :erlang.nif_error(:not_loaded)

@@ -25,7 +25,7 @@ defmodule Tube.NativeTest do
       assert Native.recv(nock.id) == :wait
     end
 
-    test "gives the owner what it does not yet have, and says so once", context do
+    test "notifies a waiting owner once", context do
       {tip, nock} = tube(context)
       id = nock.id
       assert Native.recv(id) == :wait
@@ -34,12 +34,12 @@ defmodule Tube.NativeTest do
       for _ <- 1..3, do: assert(Native.recv(id) == {:ok, "hello"})
       assert Native.recv(id) == :wait
       assert Native.recv_cancel(id) == :ok
-      :ok = Native.send(tip.id, "unheard")
+      :ok = Native.send(tip.id, "after cancel")
       refute_receive {:"$tube_data", ^id}, 50
-      assert Native.recv(id) == {:ok, "unheard"}
+      assert Native.recv(id) == {:ok, "after cancel"}
     end
 
-    test "holds a sender back when it is full, and tells it of room", context do
+    test "makes a sender wait when the ring is full, and notifies it of space", context do
       {tip, nock} = tube(context, order: 0)
       id = tip.id
       :ok = fill(id)
@@ -69,7 +69,7 @@ defmodule Tube.NativeTest do
       assert Native.send_cancel(tip.id) == :ok
     end
 
-    test "refuses a progress that is not the caller's", context do
+    test "rejects a cont that is not the caller's", context do
       {tip, _nock} = tube(context, order: 0)
       message = :binary.copy("x", 10_000)
       assert Native.send(tip.id, message, 5) == {:error, :einval}
@@ -81,14 +81,14 @@ defmodule Tube.NativeTest do
       assert Native.send(tip.id, "another") == {:error, :einval}
     end
 
-    test "refuses what is longer than the peer takes", context do
+    test "rejects a message longer than the peer takes", context do
       {tip, nock} = tube(context, max_message: 1000)
       assert Native.send(tip.id, :binary.copy("x", 1001)) == {:error, :emsgsize}
       :ok = Native.send(tip.id, :binary.copy("x", 1000))
       assert {:ok, <<_::binary-size(1000)>>} = Native.recv(nock.id)
     end
 
-    test "copies: a message is the receiver's own, whatever is sent later", context do
+    test "copies messages, so that later ones do not change them", context do
       {tip, nock} = tube(context, order: 0)
       messages = for n <- 1..50, do: :binary.copy(<<n>>, 1500)
 
@@ -103,7 +103,7 @@ defmodule Tube.NativeTest do
       assert Enum.all?(received, &(:binary.referenced_byte_size(&1) < 2000))
     end
 
-    test "takes only what it is made for", context do
+    test "raises or returns an error for wrong arguments", context do
       {tip, _nock} = tube(context)
       assert_raise ArgumentError, fn -> Native.send(tip.id, [1, 2, 3]) end
       assert_raise ArgumentError, fn -> Native.send(tip.id, <<1::1>>) end
@@ -115,8 +115,8 @@ defmodule Tube.NativeTest do
     end
   end
 
-  describe "a sender that dies in the middle of a message" do
-    test "does not hold up the others, and its message is never seen", context do
+  describe "a sender that dies before its message is complete" do
+    test "does not block other senders, and its message is not delivered", context do
       {tip, nock} = tube(context, order: 0)
       sender = helper()
       assert {:wait, cont} = ask(sender, fn -> Native.send(tip.id, :binary.copy("x", 10_000)) end)
@@ -130,7 +130,7 @@ defmodule Tube.NativeTest do
       assert recv_all(nock.id) == {:ok, "next"}
     end
 
-    test "is not mistaken for the next sender", context do
+    test "does not cancel the message of the next sender", context do
       {tip, nock} = tube(context, order: 0)
       first = helper()
       second = helper()
@@ -141,14 +141,14 @@ defmodule Tube.NativeTest do
       assert Native.recv(nock.id) == :wait
       assert {:wait, cont} = ask(second, fn -> Native.send(tip.id, message) end)
       assert cont > 0
-      # The first has nothing to do with it any more, however it ends.
+      # The death of the first sender does not matter any more.
       kill(first)
       parent = self()
       spawn_link(fn -> send(parent, {:got, recv_all(nock.id)}) end)
       assert ask(second, fn -> Native.send(tip.id, message, cont) end) != {:error, :einval}
     end
 
-    test "with a link that is closed before it", context do
+    test "after its link was closed changes nothing", context do
       {tip, _nock} = tube(context, order: 0)
       sender = helper()
       assert {:wait, cont} = ask(sender, fn -> Native.send(tip.id, :binary.copy("x", 10_000)) end)
@@ -176,8 +176,8 @@ defmodule Tube.NativeTest do
       assert Native.recv(nock.id) == {:error, :einval}
     end
 
-    test "in the form of a port gets a port's messages", context do
-      {tip, nock} = tube(context, form: :port)
+    test "in mode :port gets a port's messages", context do
+      {tip, nock} = tube(context, mode: :port)
       me = self()
       :ok = Native.Driver.active(nock.port, -1)
       :ok = Native.send(tip.id, "hello")
@@ -188,7 +188,7 @@ defmodule Tube.NativeTest do
       refute_received {:tube_closed, _}
     end
 
-    test "may be another process than the connection", context do
+    test "can be another process than the connection", context do
       owner = helper()
       {tip, nock} = tube(context, nock: owner)
       tube = handle(nock)
@@ -208,7 +208,7 @@ defmodule Tube.NativeTest do
       end
 
       assert ask(owner, got) == {tube, "hello"}
-      # The connection may stop it, to hand it over.
+      # The connection may make the link passive, to hand it over.
       assert Native.Driver.active(nock.port, 0) == :ok
       assert Native.link_owner(nock.id, self()) == :ok
       assert ask(owner, fn -> Native.recv(nock.id) end) == {:error, :not_owner}
@@ -216,7 +216,7 @@ defmodule Tube.NativeTest do
       assert recv_all(nock.id) == {:ok, "mine"}
     end
 
-    test "asks for one, or for some", context do
+    test "can ask for one message, or for a number of them", context do
       {tip, nock} = tube(context)
       tube = handle(nock)
       for n <- 1..6, do: :ok = Native.send(tip.id, "#{n}")
@@ -238,19 +238,19 @@ defmodule Tube.NativeTest do
       refute_receive {:tube, ^tube, "7"}, 50
     end
 
-    test "that dies stops the delivery and loses nothing for the next", context do
+    test "that dies stops delivery, and the next owner gets the rest", context do
       owner = helper()
       {tip, nock} = tube(context, nock: owner)
       assert ask(owner, fn -> Native.Driver.active(nock.port, -1) end) == :ok
       kill(owner)
       for n <- 1..5, do: :ok = Native.send(tip.id, "#{n}")
-      # The message with which the death was noticed went the way of its receiver.
+      # The first message is lost: sending it showed that the owner was dead.
       Eventually.true!(fn -> match?({:ok, %{active: 0}}, Native.info(nock.id)) end)
       :ok = Native.link_owner(nock.id, self())
       assert recv_all(nock.id) == {:ok, "2"}
     end
 
-    test "gets much without a scheduler being held, and all of it in order", context do
+    test "gets many messages in order", context do
       {tip, nock} = tube(context, order: 8)
       tube = handle(nock)
       :ok = Native.Driver.active(nock.port, -1)

@@ -76,7 +76,10 @@ defmodule Tube.Native.Driver do
   @spec active(port, active) :: :ok | {:error, :not_owner | :closed | :einval}
   def active(port, active), do: control(port, @op_active, <<active::signed-little-32>>)
 
-  @doc "Delivers what has arrived, in the mode of the port. Any process may call it; see `Tube.Native.poll/1`."
+  @doc """
+  Delivers what has arrived, in the mode of the port. Any process may call this; see
+  `Tube.Native.poll/1`.
+  """
   @spec deliver(port) :: :ok | {:error, :closed}
   def deliver(port), do: control(port, @op_deliver, <<>>)
 
