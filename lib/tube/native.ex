@@ -206,8 +206,9 @@ defmodule Tube.Native do
 
     * `:ready`: something has arrived; call `Tube.Native.Driver.deliver/1`
     * `:poll`: nothing has arrived: yield and call again
-    * `:wait`: nothing has arrived, or nobody wants it. The caller gets `{:"$tube_data", id}` once,
-      after a notification has brought something, or when the link is closed
+    * `:wait`: nothing has arrived, or the owner is not active. The caller gets
+      `{:"$tube_data", id}` once, after a notification has brought something, or when the link is
+      closed
     * `{:error, :closed}`
 
   After `:poll` the link asks for no notification. If you stop calling, make sure that

@@ -87,7 +87,7 @@ pub struct ErlIoVec {
 
 /// `ErlDrvEntry`.
 #[repr(C)]
-pub struct Entry {
+pub struct DriverEntry {
     pub init: Option<unsafe extern "C" fn() -> c_int>,
     pub start: Option<unsafe extern "C" fn(Port, *mut c_char) -> Data>,
     pub stop: Option<unsafe extern "C" fn(Data)>,
@@ -114,18 +114,18 @@ pub struct Entry {
     pub emergency_close: Option<unsafe extern "C" fn(Data)>,
 }
 
-/// `control` of [`Entry`]: command, data and its length, room for the reply and its length.
+/// `control` of [`DriverEntry`]: command, data and its length, room for the reply and its length.
 pub type Control =
     unsafe extern "C" fn(Data, c_uint, *mut c_char, usize, *mut *mut c_char, usize) -> isize;
 
 const _: () = {
     use std::mem::{offset_of, size_of};
-    assert!(size_of::<Entry>() == 176);
-    assert!(offset_of!(Entry, driver_name) == 48);
-    assert!(offset_of!(Entry, control) == 72);
-    assert!(offset_of!(Entry, extended_marker) == 128);
-    assert!(offset_of!(Entry, handle2) == 144);
-    assert!(offset_of!(Entry, stop_select) == 160);
+    assert!(size_of::<DriverEntry>() == 176);
+    assert!(offset_of!(DriverEntry, driver_name) == 48);
+    assert!(offset_of!(DriverEntry, control) == 72);
+    assert!(offset_of!(DriverEntry, extended_marker) == 128);
+    assert!(offset_of!(DriverEntry, handle2) == 144);
+    assert!(offset_of!(DriverEntry, stop_select) == 160);
     assert!(size_of::<ErlIoVec>() == 32);
     assert!(size_of::<IoVec>() == 16);
     assert!(offset_of!(DriverBinary, orig_bytes) == 8);

@@ -9,7 +9,7 @@ defmodule Tube.Native.DriverTest do
     rust = table(@rust, ~r/^const (\w+): u32 = 0x(\w+);$/m)
     assert elixir == rust
     assert map_size(rust) == 6
-    # The high half tells them from the operations of other drivers.
+    # The high half distinguishes them from the operations of other drivers.
     assert Enum.all?(rust, fn {_name, code} -> div(code, 0x10000) == 0x5455 end)
   end
 

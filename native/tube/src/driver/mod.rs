@@ -49,10 +49,10 @@ enum Kind {
 
 /// Called by the VM when it loads this library as a driver.
 #[unsafe(no_mangle)]
-pub extern "C" fn driver_init() -> *mut sys::Entry {
+pub extern "C" fn driver_init() -> *mut sys::DriverEntry {
     let (major_version, minor_version) = sys::EXTENDED_VERSION;
     // Leaked on purpose: the VM keeps it and writes to it.
-    Box::into_raw(Box::new(sys::Entry {
+    Box::into_raw(Box::new(sys::DriverEntry {
         init: None,
         start: Some(start),
         stop: Some(stop),
