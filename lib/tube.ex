@@ -67,7 +67,7 @@ defmodule Tube do
   each of them can be pasted into one IEx session.
   """
 
-  alias Tube.Connection.{Blocking, CommandQueue, Link}
+  alias Tube.Connection.{Blocking, Link}
   alias Tube.{Connection, Domain, Listener, Native, Options}
   alias Tube.Domain.Suspension
 
@@ -656,8 +656,8 @@ defmodule Tube do
   @spec peer(t) ::
           {:ok, %{domid: domid, service: String.t(), tid: 0..0xFFFFFFFF}} | {:error, reason}
   def peer(tube) when is_here(tube) do
-    with {:ok, entry} <- Connection.look_up(tube.id) do
-      {:ok, %{domid: entry.peer, service: entry.service, tid: entry.tid}}
+    with {:ok, record} <- Connection.Registry.lookup(tube.id) do
+      {:ok, %{domid: record.peer, service: record.service, tid: record.tid}}
     end
   end
 
@@ -689,28 +689,7 @@ defmodule Tube do
   """
   @doc group: :look
   @spec getstat(t) :: {:ok, [{atom, non_neg_integer}]} | {:error, reason}
-  def getstat(tube) when is_here(tube) do
-    with {:ok, %{dropped: dropped}} <- Connection.look_up(tube.id),
-         {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
-      {:ok,
-       [
-         recv_cnt: rx.messages,
-         recv_oct: rx.bytes,
-         recv_max: rx.largest,
-         recv_pend: rx.backlog,
-         empty_waits: rx.waits,
-         send_cnt: tx.messages,
-         send_oct: tx.bytes,
-         send_max: tx.largest,
-         send_pend: tx.backlog,
-         send_dropped: CommandQueue.dropped(dropped),
-         full_waits: tx.waits,
-         bells: rx.bells + tx.bells,
-         bells_spared: rx.bells_spared + tx.bells_spared
-       ]}
-    end
-  end
-
+  def getstat(tube) when is_here(tube), do: Connection.Registry.counters(tube.id)
   def getstat(tube), do: elsewhere!(tube)
 
   @doc """
@@ -773,7 +752,7 @@ defmodule Tube do
   """
   @doc group: :look
   @spec list() :: [t]
-  def list, do: Connection.list()
+  def list, do: for(record <- Connection.Registry.records(), do: record.tube)
 
   @spec elsewhere!(term) :: no_return
   defp elsewhere!(%__MODULE__{pid: pid}) do

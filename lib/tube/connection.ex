@@ -3,7 +3,7 @@ defmodule Tube.Connection do
   # One tube, as its owner and the rest of the library speak with it: calls of its process,
   # `Tube.Connection.Server`, and what is registered of it.
 
-  alias Tube.Connection.{BusyPoller, Owner, Server, State}
+  alias Tube.Connection.{BusyPoller, Owner, Server}
   alias Tube.{Domain, Handshake}
 
   @type reason :: Tube.Error.reason()
@@ -19,11 +19,16 @@ defmodule Tube.Connection do
     end
   end
 
-  @doc "A tube that the listener's service was knocked for."
-  @spec answer(Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), pid | nil, term) ::
+  @doc """
+  Starts the tip's side of an open request, on behalf of the calling process, the dispatcher.
+
+  The new process sends `{:tube_ready, tube}` to `listener` when the tube is connected, and
+  `{:tip_done, pid}` to the dispatcher when it needs the store no longer, or ends.
+  """
+  @spec start_tip(Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), pid, term) ::
           {:ok, pid} | {:error, reason}
-  def answer(domain, knock, options, listener, verdict) do
-    start({:tip, domain, knock, options, listener, verdict})
+  def start_tip(domain, request, options, listener, verdict) do
+    start({:tip, domain, request, options, listener, self(), verdict})
   end
 
   defp start(args) do
@@ -85,31 +90,5 @@ defmodule Tube.Connection do
     GenServer.call(pid, request, :infinity)
   catch
     :exit, _gone -> {:error, :closed}
-  end
-
-  @doc "All connected tubes of this VM."
-  @spec list() :: [Tube.t()]
-  def list, do: Enum.map(entries(), & &1.tube)
-
-  @doc "What is registered of all of them."
-  @spec entries() :: [State.entry()]
-  def entries, do: Registry.select(Tube.Registry, [{{{:tube, :_}, :_, :"$1"}, [], [:"$1"]}])
-
-  @doc "The send limit of a tube. Asked only by who has to wait."
-  @spec send_timeout(non_neg_integer) :: timeout
-  def send_timeout(id) do
-    case look_up(id) do
-      {:ok, %{send_timeout: limit}} -> limit
-      {:error, :closed} -> :infinity
-    end
-  end
-
-  @doc "What is registered of a tube. Asks no process, so it cannot wait."
-  @spec look_up(non_neg_integer) :: {:ok, State.entry()} | {:error, :closed}
-  def look_up(id) do
-    case Registry.lookup(Tube.Registry, {:tube, id}) do
-      [{_pid, entry}] -> {:ok, entry}
-      [] -> {:error, :closed}
-    end
   end
 end

@@ -7,7 +7,8 @@ defimpl Inspect, for: Tube do
   #
   # Nothing is asked of the tube's process, which may be the one that inspects.
 
-  alias Tube.{Connection, Native}
+  alias Tube.Connection.Registry
+  alias Tube.Native
 
   def inspect(%{id: id, pid: pid}, _options) when is_integer(id) and is_pid(pid) do
     case known(id, pid) do
@@ -27,7 +28,7 @@ defimpl Inspect, for: Tube do
   defp known(_id, pid) when node(pid) != node(), do: {:error, :elsewhere}
 
   defp known(id, pid) do
-    with {:ok, %{tube: %{pid: ^pid}} = entry} <- Connection.look_up(id),
+    with {:ok, %{tube: %{pid: ^pid}} = entry} <- Registry.lookup(id),
          {:ok, native} <- Native.info(id) do
       {:ok, entry, native}
     else

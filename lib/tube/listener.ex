@@ -46,18 +46,6 @@ defmodule Tube.Listener do
     :exit, _gone -> {:error, :closed}
   end
 
-  @doc "May one more tube come in? Counts those that wait to be accepted."
-  @spec room?(pid) :: boolean
-  def room?(listener) do
-    GenServer.call(listener, :room?)
-  catch
-    :exit, _gone -> false
-  end
-
-  @doc "Hands in a connected tube. Called by its process."
-  @spec ready(pid, Tube.t()) :: :ok
-  def ready(listener, tube), do: GenServer.cast(listener, {:ready, tube})
-
   @impl true
   def init({owner, options}) do
     Process.flag(:trap_exit, true)
@@ -81,19 +69,20 @@ defmodule Tube.Listener do
     {:noreply, match(%{state | waiting: waiting})}
   end
 
+  # From the dispatcher: may one more tube come in? Counts those that wait to be accepted.
   def handle_call(:room?, _from, state) do
     {:reply, :queue.len(state.ready) < state.options.backlog, state}
   end
 
   @impl true
-  def handle_cast({:ready, tube}, state) do
+  # From the process of a tube that is connected.
+  def handle_info({:tube_ready, tube}, state) do
     monitor = Process.monitor(tube.pid)
     monitors = Map.put(state.monitors, monitor, tube)
     ready = :queue.in({monitor, tube}, state.ready)
     {:noreply, match(%{state | ready: ready, monitors: monitors})}
   end
 
-  @impl true
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{owner: owner} = state),
     do: {:stop, :normal, state}
 

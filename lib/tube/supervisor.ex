@@ -22,7 +22,7 @@ defmodule Tube.Supervisor do
   @spec start_link() :: Supervisor.on_start()
   def start_link do
     children = [
-      {Registry, keys: :unique, name: Tube.Registry},
+      Tube.Connection.Registry,
       Tube.Domain,
       {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
       Tube.Listener.Dispatcher,

@@ -63,7 +63,7 @@ defmodule Tube.Telemetry do
       end, nil)
   """
 
-  alias Tube.Connection
+  alias Tube.Connection.Registry
 
   @events [
     [:tube, :handshake, :start],
@@ -131,7 +131,7 @@ defmodule Tube.Telemetry do
   def ended(%{phase: :connection} = span, tube, reason) do
     if heard?() do
       counted =
-        with %Tube{} <- tube, {:ok, counted} <- Tube.getstat(tube) do
+        with %{id: id} <- tube, {:ok, counted} <- Registry.counters(id) do
           Map.new(counted)
         else
           _gone -> %{}
@@ -149,7 +149,7 @@ defmodule Tube.Telemetry do
   @doc false
   @spec full(non_neg_integer, non_neg_integer) :: :ok
   def full(id, size) do
-    with true <- heard?(), {:ok, %{span: metadata}} <- Connection.look_up(id) do
+    with true <- heard?(), {:ok, %{span: metadata}} <- Registry.lookup(id) do
       execute(
         [:tube, :ring, :full],
         %{monotonic_time: System.monotonic_time(), size: size},

@@ -207,7 +207,7 @@ defmodule Tube.Dist.FaultTest do
       fn ->
         connections = length(VM.call(vm, :erlang, :nodes, []))
 
-        VM.call(vm, Tube.Native, :stats, []).links == connections and
+        VM.call(vm, Tube.Native, :live_counts, []).links == connections and
           VM.call(vm, DynamicSupervisor, :count_children, [Tube.Connections]).active ==
             connections
       end,

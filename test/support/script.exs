@@ -4,7 +4,7 @@ defmodule Tube.Test.Script do
   nothing of the library's.
 
       Code.require_file("../test/support/script.exs", __DIR__)
-      modules = Tube.Test.Script.compile!(["examples/demo/story.ex"])
+      modules = Tube.Test.Script.compile!(["examples/demo/scenario.ex"])
   """
 
   # All that a VM in a test is made of, and no more: the rest of this folder knows ExUnit.

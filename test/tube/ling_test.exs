@@ -162,7 +162,7 @@ defmodule Tube.LingTest do
   @doc false
   def handle(pid) do
     [{:tube, id}] = for {:tube, _} = key <- Registry.keys(Tube.Registry, pid), do: key
-    {:ok, entry} = Tube.Connection.look_up(id)
+    {:ok, entry} = Tube.Connection.Registry.lookup(id)
     {:ok, %{tip: entry.tube}}
   end
 

@@ -89,7 +89,7 @@ defmodule Tube.TwoVMs.ChurnTest do
     %{
       nodes: nodes(run_dir),
       fds: for(pid <- pids, do: length(File.ls!("/proc/#{pid}/fd"))),
-      native: for(vm <- vms, do: VM.call(vm, Tube.Native, :stats, [])),
+      native: for(vm <- vms, do: VM.call(vm, Tube.Native, :live_counts, [])),
       processes: for(vm <- vms, do: VM.call(vm, :erlang, :system_info, [:process_count])),
       rss: Enum.map(pids, &rss/1)
     }

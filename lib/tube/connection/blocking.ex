@@ -6,7 +6,8 @@ defmodule Tube.Connection.Blocking do
   # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`.
   # It may come late, after the caller has given up: every way out of a wait takes it away.
 
-  alias Tube.{Connection, Native, Telemetry}
+  alias Tube.Connection.Registry
+  alias Tube.{Native, Telemetry}
 
   @type reason :: Tube.Error.reason()
 
@@ -51,7 +52,7 @@ defmodule Tube.Connection.Blocking do
     end
   end
 
-  defp limit(id, :default), do: deadline(Connection.send_timeout(id))
+  defp limit(id, :default), do: deadline(Registry.send_timeout(id))
   defp limit(_id, timeout), do: deadline(Tube.Options.timeout!(timeout))
 
   defp send_on(:ok, _id, _data, _deadline), do: :ok

@@ -19,11 +19,6 @@ defmodule Tube.Connection.CommandQueue do
   def new(:wait), do: %__MODULE__{}
   def new(:drop), do: %__MODULE__{dropped: :counters.new(1, [])}
 
-  @doc "How many messages were dropped, by the counter of `dropped`. For anyone."
-  @spec dropped(:counters.counters_ref() | nil) :: non_neg_integer
-  def dropped(nil), do: 0
-  def dropped(counter), do: :counters.get(counter, 1)
-
   @spec empty?(t) :: boolean
   def empty?(commands), do: :queue.is_empty(commands.queue)
 

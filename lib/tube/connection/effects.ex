@@ -1,14 +1,13 @@
 defmodule Tube.Connection.Effects do
   @moduledoc false
-  # Carries out what `Tube.Handshake` asks for, one operation at a time.
+  # Performs the operations of `Tube.Handshake` and the actions of `Tube.Connection.Ending`.
   #
-  # `carry_out/2` folds over operations: it takes and gives the connection's state and the events that
-  # operations were answered by on the spot, newest first.
+  # Both functions fold: they take and return the connection's state and the events that the handshake's
+  # machine is to get next, newest first.
 
-  alias Tube.Connection.{BusyPoller, Link, Server, State}
-  alias Tube.Listener.Dispatcher
+  alias Tube.Connection.{BusyPoller, CommandQueue, Ending, Link, Owner, Registry, State}
   alias Tube.Stats.Publisher
-  alias Tube.{Handshake, Listener, Native, Telemetry, Xenstore}
+  alias Tube.{Handshake, Native, Telemetry, Xenstore}
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -17,14 +16,14 @@ defmodule Tube.Connection.Effects do
           {State.t(), [Handshake.event()]}
   def carry_out({:allocate, spec}, {state, events}) do
     case Link.allocate(state.domain.platform, spec, state.options) do
-      {:ok, tube, refs} -> {%{state | tube: tube}, [{:allocated, {:ok, refs}} | events]}
+      {:ok, tube, refs} -> made(tube, {state, [{:allocated, {:ok, refs}} | events]})
       error -> {state, [{:allocated, error} | events]}
     end
   end
 
   def carry_out({:map, spec}, {state, events}) do
     case Link.map(state.domain.platform, spec, state.options) do
-      {:ok, tube} -> {%{state | tube: tube}, [{:mapped, :ok} | events]}
+      {:ok, tube} -> made(tube, {state, [{:mapped, :ok} | events]})
       error -> {state, [{:mapped, error} | events]}
     end
   end
@@ -46,6 +45,28 @@ defmodule Tube.Connection.Effects do
       :ok -> {state, events}
       {:error, reason} -> {state, [{:watch_failed, token, reason} | events]}
     end
+  end
+
+  def carry_out({kind, _reason} = op, acc) when kind in [:failed, :stop], do: ending(op, acc)
+  def carry_out(:free, acc), do: ending(:free, acc)
+
+  def carry_out(:listen, {state, events}) do
+    :ok = Link.start(state.tube, state.owner.pid, state.owner.mode)
+    ending(:start, {state, events})
+  end
+
+  def carry_out(:connected, {state, events}) do
+    state = %{state | span: Telemetry.connected(state.span)}
+    Registry.register(State.record(state))
+    state = %{state | poller: BusyPoller.set(nil, state.tube, state.options.poll)}
+    Publisher.connected(self())
+
+    # At the tip the listener owns it, passively, until somebody accepts.
+    if state.role == :tip,
+      do: send(state.listener, {:tube_ready, state.tube}),
+      else: Native.Driver.active(state.tube.port, Link.encode_active(state.options.active))
+
+    ending({:connected, state.tube}, {state, events})
   end
 
   def carry_out(op, {state, events}), do: {change(op, state), events}
@@ -75,44 +96,93 @@ defmodule Tube.Connection.Effects do
     %{state | timers: timers}
   end
 
-  defp change(:listen, state) do
-    :ok = Link.start(state.tube, state.owner.pid, state.owner.mode)
-    %{state | listening: true}
-  end
-
-  defp change(:connected, state) do
-    state = %{state | span: Telemetry.connected(state.span)}
-    {:ok, _} = Registry.register(Tube.Registry, {:tube, state.tube.id}, State.entry(state))
-    state = %{state | poller: BusyPoller.set(nil, state.tube, state.options.poll)}
-    Publisher.connected(self())
-
-    # At the tip the listener owns it, passively, until somebody accepts.
-    if state.role == :tip,
-      do: Listener.ready(state.listener, state.tube),
-      else: Native.Driver.active(state.tube.port, Link.encode_active(state.options.active))
-
-    %{state | connected: true}
-  end
-
   # The peer takes nothing more: who sends is told so now, not when the rings go.
   defp change(:closing, state) do
     Link.shut(state.tube)
     state
   end
 
-  defp change({:state, number}, state), do: %{state | state: number}
+  defp change({:state, number}, state), do: %{state | xenbus_state: number}
   defp change({:peer_state, _number}, state), do: state
 
-  defp change({:failed, reason}, %{failed: nil} = state),
-    do: %{state | failed: reason, span: Telemetry.failed(state.span, reason)}
+  ## How it ends
 
-  defp change({:failed, _later}, state), do: state
-
-  defp change(:free, state), do: Server.let_go(state)
-
-  defp change({:stop, reason}, state) do
-    # The owner may keep this process for long, and the same peer may come again.
-    if state.role == :tip, do: Dispatcher.over(self())
-    %{state | ended: reason}
+  @doc """
+  Performs what `Tube.Connection.Ending` says to `event`. What the handshake's machine is to hear joins
+  the events.
+  """
+  @spec ending(Ending.event(), {State.t(), [Handshake.event()]}) ::
+          {State.t(), [Handshake.event()]}
+  def ending(event, {state, events}) do
+    {ending, actions} = Ending.handle(state.ending, event)
+    Enum.reduce(actions, {%{state | ending: ending}, events}, &perform/2)
   end
+
+  defp made(tube, {state, events}), do: ending(:link, {%{state | tube: tube}, events})
+
+  defp perform({:machine, event}, {state, events}), do: {state, [event | events]}
+  defp perform(action, {state, events}), do: {do_perform(action, state), events}
+
+  defp do_perform(:finish_sending, state) do
+    Link.shut(state.tube)
+    %{state | commands: CommandQueue.give_up(state.commands)}
+  end
+
+  defp do_perform(:shutdown, state) do
+    Link.shut(state.tube)
+    state
+  end
+
+  defp do_perform(:start_linger, state) do
+    Process.send_after(self(), :linger_timeout, state.options.linger)
+    state
+  end
+
+  defp do_perform(:suspend_link, state) do
+    _ok_or_closed = Native.Driver.suspend(state.tube.port)
+    state
+  end
+
+  defp do_perform({:copy, reason}, state) do
+    Link.cut(state.tube, reason)
+    state
+  end
+
+  defp do_perform({:free, reason}, state) do
+    span = Telemetry.ended(state.span, state.tube, reason)
+    Link.free(state.tube)
+    %{state | tube: nil, span: span}
+  end
+
+  defp do_perform({:failed, reason}, state),
+    do: %{state | span: Telemetry.failed(state.span, reason)}
+
+  # The owner may keep this process for long, and the same peer may come again.
+  defp do_perform(:tip_done, state) do
+    if state.dispatcher, do: send(state.dispatcher, {:tip_done, self()})
+    state
+  end
+
+  defp do_perform({:reply, from, answer}, state) do
+    GenServer.reply(from, answer)
+    state
+  end
+
+  defp do_perform({:closed, pid}, state) do
+    send(pid, {self(), :closed})
+    state
+  end
+
+  defp do_perform({:exit_owner, reason}, state) do
+    Owner.exit(state.owner, reason)
+    state
+  end
+
+  defp do_perform(:unregister, state) do
+    Registry.unregister()
+    state
+  end
+
+  defp do_perform(:stop, state),
+    do: %{state | commands: CommandQueue.give_up(state.commands)}
 end

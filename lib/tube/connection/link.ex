@@ -42,13 +42,17 @@ defmodule Tube.Connection.Link do
   defp port(id) do
     case Native.Driver.load() do
       :ok ->
-        {:ok, %Tube{pid: self(), port: Native.Driver.open_link(id), id: id}}
+        {:ok, handle(Native.Driver.open_link(id), id)}
 
       {:error, _reason} ->
         Native.link_free(id)
         {:error, :einval}
     end
   end
+
+  # `%Tube{}`, spelled out: the struct belongs to the API, and nothing below the API depends on it. The
+  # driver builds the same map for its messages (native/tube/src/driver/term.rs).
+  defp handle(port, id), do: %{__struct__: :"Elixir.Tube", pid: self(), port: port, id: id}
 
   @spec start(Tube.t(), pid, Native.mode()) :: :ok | {:error, atom}
   def start(tube, owner, mode), do: Native.Driver.start(tube.id, tube.port, self(), owner, mode)

@@ -30,7 +30,7 @@ defmodule Tube.Connection.Owner do
   that nothing comes in meanwhile.
   """
   @spec forward(Tube.t(), pid) :: :ok
-  def forward(%Tube{pid: pid} = tube, new_owner) do
+  def forward(%{pid: pid} = tube, new_owner) do
     receive do
       {tag, ^tube, _} = message when tag in [:tube, :tube_error] ->
         send_on(tube, new_owner, message)
@@ -51,24 +51,15 @@ defmodule Tube.Connection.Owner do
   end
 
   @doc """
-  Tells of the end: the answer to who closed, and as a port does, an exit with the reason.
+  Sends the exit signal that a port sends to its owner when it ends: `:normal` after `:closed`.
 
-  The exit signal is sent by hand, so that the reason arrives as it is while the process itself ends
-  normally: a peer that went away is no fault of ours to be reported by the supervisor.
+  Sent by hand, so that the reason arrives as it is while the process itself ends normally: a peer that
+  went away is no fault of ours for the supervisor to report.
   """
-  @spec told(t | nil | false, term, GenServer.from() | {:port, pid} | nil) :: :ok
-  def told(owner, reason, closer) do
-    case closer do
-      nil -> :ok
-      {:port, pid} -> send(pid, {self(), :closed})
-      from -> GenServer.reply(from, :ok)
-    end
-
-    if owner && owner.mode == :port do
-      Process.unlink(owner.pid)
-      Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
-    end
-
+  @spec exit(t, term) :: :ok
+  def exit(owner, reason) do
+    Process.unlink(owner.pid)
+    Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
     :ok
   end
 end

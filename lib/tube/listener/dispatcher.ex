@@ -13,7 +13,7 @@ defmodule Tube.Listener.Dispatcher do
 
   use GenServer
 
-  alias Tube.{Connection, Domain, Handshake, Listener, Options, Paths, Xenstore}
+  alias Tube.{Connection, Domain, Handshake, Options, Paths, Xenstore}
   alias Tube.Handshake.OpenRequest
 
   # `instance` names this VM among those of its domain.
@@ -38,10 +38,6 @@ defmodule Tube.Listener.Dispatcher do
   @doc "Sees to it that all services are published; they are after each attachment, if nothing goes wrong."
   @spec announce() :: :ok | {:error, reason}
   def announce, do: GenServer.call(__MODULE__, :announce, :infinity)
-
-  @doc "Says that a tip has done with the store: another may knock at its place. So does its end."
-  @spec over(pid) :: :ok
-  def over(tip), do: GenServer.cast(__MODULE__, {:over, tip})
 
   @impl true
   def init(nil) do
@@ -110,9 +106,9 @@ defmodule Tube.Listener.Dispatcher do
   defp listable?(_domain, _options), do: :ok
 
   @impl true
-  def handle_cast({:over, tip}, state), do: {:noreply, over_with(state, tip)}
+  # From a tip that needs the store no longer, so that the same peer may ask again. Its end says the same.
+  def handle_info({:tip_done, tip}, state), do: {:noreply, over_with(state, tip)}
 
-  @impl true
   def handle_info({:xenstore_watch, token, path}, state) do
     if state.domain, do: Xenstore.ack(state.domain.store, token)
     {:noreply, look(state, path)}
@@ -287,7 +283,7 @@ defmodule Tube.Listener.Dispatcher do
   defp answer(state, _knock, :ignore), do: state
 
   defp answer(state, knock, {verdict, entry}) do
-    case Connection.answer(state.domain, knock, entry.options, entry.listener, verdict) do
+    case Connection.start_tip(state.domain, knock, entry.options, entry.listener, verdict) do
       {:ok, pid} ->
         Process.monitor(pid)
         tip = {pid, entry.options.service}
@@ -305,7 +301,7 @@ defmodule Tube.Listener.Dispatcher do
         cond do
           not listed?(options.peers, peer) -> :ignore
           held(state, peer, service) >= options.max_per_peer -> {{:refuse, :busy}, entry}
-          not Listener.room?(entry.listener) -> {{:refuse, :busy}, entry}
+          not room?(entry.listener) -> {{:refuse, :busy}, entry}
           true -> {:accept, entry}
         end
 
@@ -321,6 +317,13 @@ defmodule Tube.Listener.Dispatcher do
            held(state, peer, service) < entry.options.max_per_peer,
          do: {{:refuse, word}, entry}
     end)
+  end
+
+  # Asked by message: a listener registers here, so it is not to be called from here.
+  defp room?(listener) do
+    GenServer.call(listener, :room?)
+  catch
+    :exit, _gone -> false
   end
 
   defp listed?(:any, _peer), do: true

@@ -12,7 +12,8 @@ defmodule Tube.Stats.Publisher do
 
   use GenServer
 
-  alias Tube.{Connection, Domain, Handshake, Paths, Xenstore}
+  alias Tube.Connection.Registry
+  alias Tube.{Domain, Handshake, Paths, Xenstore}
   alias Tube.Stats.{Sample, Snapshot}
 
   @interval 1_000
@@ -65,7 +66,7 @@ defmodule Tube.Stats.Publisher do
 
   @impl true
   def handle_info({:DOWN, live, :process, _tube, _reason}, %{live: live} = state) do
-    case Connection.entries() do
+    case Registry.records() do
       [entry | _] ->
         {:noreply, %{state | live: Process.monitor(entry.tube.pid)}}
 
@@ -76,7 +77,7 @@ defmodule Tube.Stats.Publisher do
   end
 
   def handle_info(:leave, state) do
-    case Connection.entries() do
+    case Registry.records() do
       [entry | _] -> {:noreply, %{state | live: Process.monitor(entry.tube.pid)}}
       [] -> {:noreply, leave(state)}
     end

@@ -90,7 +90,7 @@ defmodule Tube.Test.Node.Spare do
 
     Eventually.true!(fn ->
       VM.call(vm, :erlang, :nodes, [:connected]) == [] and
-        VM.call(vm, Tube.Native, :stats, []).links == 0
+        VM.call(vm, Tube.Native, :live_counts, []).links == 0
     end)
 
     true

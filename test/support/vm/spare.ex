@@ -81,7 +81,7 @@ defmodule Tube.Test.VM.Spare do
   defp emptied?(vm) do
     :ok = VM.end_processes(vm)
     :ok = VM.call(vm, :application, :stop, [:tube])
-    Eventually.true!(fn -> VM.call(vm, Tube.Native, :stats, []).links == 0 end)
+    Eventually.true!(fn -> VM.call(vm, Tube.Native, :live_counts, []).links == 0 end)
     true
   catch
     _kind, _unwell -> false

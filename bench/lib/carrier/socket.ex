@@ -1,12 +1,11 @@
-defmodule Tube.Bench.Carrier.SocketUnix do
+defmodule Tube.Bench.Carrier.Socket do
   @moduledoc false
-  # OTP's `socket` module over a unix socket, as a good user sets it up. It has neither packets nor
-  # deliveries: a header of four bytes goes with each message in the same call, and the receiver takes what
-  # is there and splits it. What it has of it is in its dictionary.
+  # OTP's `socket` module over a unix socket. It has neither packets nor active mode: each call
+  # sends a header of four bytes and a message, and the receiver splits all available bytes.
   use Tube.Bench.Carrier
   alias Tube.Bench.Carrier.Framed
 
-  # One read takes so much at most: as large as the kernel's buffer was no quicker.
+  # Maximum bytes of one read. Reads as large as the kernel's buffer were not faster.
   @read 262_144
 
   @impl true
@@ -39,12 +38,12 @@ defmodule Tube.Bench.Carrier.SocketUnix do
   @impl true
   def recv_many(socket), do: Framed.recv_many(socket, &read/1)
   @impl true
-  def quickest(_size), do: :recv_many
+  def bulk_receive(_size), do: :recv_many
   @impl true
-  def answer, do: :recv
-  # No case that needs them has it.
+  def reply_receive, do: :recv
+  # No case needs it.
   @impl true
-  def active(_socket, _active), do: raise("the socket module has no deliveries")
+  def active(_socket, _active), do: raise("the socket module has no active mode")
   @impl true
   def close(socket), do: :socket.close(socket)
   @impl true

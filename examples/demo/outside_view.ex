@@ -1,11 +1,11 @@
-defmodule Tube.Demo.Witness do
+defmodule Tube.Demo.OutsideView do
   @moduledoc false
-  # What others say about a tube: Debian's xenstore-ls about the store, the kernel about the
-  # processes. Nothing in here calls the library.
+  # The view from outside: the store through Debian's xenstore-ls, the processes through the kernel.
+  # This module does not call the library.
 
   alias Tube.Test.VM
 
-  @doc "`xenstore-ls -fp` of a path, as domain 0 sees it: a line for each node."
+  @doc "`xenstore-ls -fp` of a path as domain 0: one line per node."
   @spec xenstore_ls(Path.t(), String.t()) :: [String.t()]
   def xenstore_ls(run_dir, path) do
     {out, status} =
@@ -18,7 +18,7 @@ defmodule Tube.Demo.Witness do
     String.split(out, "\n", trim: true)
   end
 
-  @doc "What the kernel counts for a VM: open descriptors, and mappings of rings."
+  @doc "Open descriptors and mapped rings of a VM, according to the kernel."
   @spec holdings(VM.t()) :: %{descriptors: non_neg_integer, mappings: non_neg_integer}
   def holdings(vm) do
     maps = File.read!("/proc/#{VM.os_pid(vm)}/maps")

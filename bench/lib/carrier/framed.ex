@@ -1,81 +1,13 @@
-defmodule Tube.Bench.Carrier.Like do
-  @moduledoc false
-  # A carrier that does one or two things otherwise than another: `use Carrier.Like, Other`.
-
-  defmacro __using__(other) do
-    quote bind_quoted: [other: other] do
-      @behaviour Tube.Bench.Carrier
-
-      for {name, arity} <- Tube.Bench.Carrier.behaviour_info(:callbacks) do
-        arguments = Macro.generate_arguments(arity, __MODULE__)
-        @impl true
-        defdelegate unquote(name)(unquote_splicing(arguments)), to: other
-      end
-
-      defoverridable Tube.Bench.Carrier
-    end
-  end
-end
-
-defmodule Tube.Bench.Carrier.Polling do
-  @moduledoc false
-  # A tube whose ends look for messages, each in the process that waits for one.
-  use Tube.Bench.Carrier.Like, Tube.Bench.Carrier.Tube
-
-  alias Tube.Bench.Carrier
-
-  # Longer than any answer takes that is worth waiting for in this way.
-  @poll {:adaptive, 200}
-
-  @impl true
-  def accept(listener), do: polled(Carrier.Tube.accept(listener))
-  @impl true
-  def open(address), do: polled(Carrier.Tube.open(address))
-  @impl true
-  def answer, do: :recv
-
-  defp polled(tube) do
-    :ok = Tube.setopts(tube, poll: @poll)
-    tube
-  end
-end
-
-defmodule Tube.Bench.Carrier.PollingActive do
-  @moduledoc false
-  # The same, with a process that looks on behalf of the one that is sent the message.
-  use Tube.Bench.Carrier.Like, Tube.Bench.Carrier.Polling
-
-  @impl true
-  def answer, do: :active
-end
-
-defmodule Tube.Bench.Carrier.Batches do
-  @moduledoc false
-  # A tube that is given many messages in one call.
-  use Tube.Bench.Carrier.Like, Tube.Bench.Carrier.Tube
-
-  @doc "Messages of one call, for all who send many."
-  def size, do: 1024
-
-  @impl true
-  def push(_tube, _payload, 0), do: :ok
-
-  def push(tube, payload, left) do
-    count = min(left, size())
-    :ok = Tube.send_many(tube, List.duplicate(payload, count))
-    push(tube, payload, left - count)
-  end
-end
-
 defmodule Tube.Bench.Carrier.Framed do
   @moduledoc false
-  # A socket without `packet: 4`, for whoever puts many messages into one call: the sender makes the same
-  # headers, the receiver takes what is there and splits it. What it has of it is in its dictionary.
+  # A socket without `packet: 4`, so that one call can send many messages: the sender adds the same
+  # headers, and the receiver splits all available bytes. The process dictionary has the unread
+  # rest.
   alias Tube.Bench.Carrier
 
   defmacro __using__(other) do
     quote do
-      use Tube.Bench.Carrier.Like, unquote(other)
+      use Tube.Bench.Carrier.Variant, unquote(other)
       alias Tube.Bench.Carrier.Framed
 
       @impl true
@@ -83,7 +15,7 @@ defmodule Tube.Bench.Carrier.Framed do
       @impl true
       def open(address), do: Framed.raw(unquote(other).open(address))
       @impl true
-      def quickest(_size), do: :recv_many
+      def bulk_receive(_size), do: :recv_many
       @impl true
       defdelegate send(socket, data), to: Framed
       @impl true
@@ -110,7 +42,7 @@ defmodule Tube.Bench.Carrier.Framed do
     push(socket, payload, left - count)
   end
 
-  @doc "One message. `read` takes what the socket has."
+  @doc "Receives one message. `read` reads the available bytes."
   def recv(socket, read) do
     with {:ok, [message | others]} <- recv_many(socket, read) do
       Process.put({__MODULE__, socket, :messages}, others)
@@ -118,7 +50,7 @@ defmodule Tube.Bench.Carrier.Framed do
     end
   end
 
-  @doc "The messages that are there, one at least."
+  @doc "Receives the available messages, at least one."
   def recv_many(socket, read) do
     case Process.put({__MODULE__, socket, :messages}, []) do
       none when none in [nil, []] -> more(socket, read)
@@ -128,7 +60,7 @@ defmodule Tube.Bench.Carrier.Framed do
 
   def read(socket), do: :gen_tcp.recv(socket, 0, Carrier.limit())
 
-  # The pieces of a long message are put together once, when all of it is there.
+  # Joins the pieces of a long message once, when it is complete.
   defp more(socket, read) do
     with {:ok, bytes} <- read.(socket) do
       case Process.get({__MODULE__, socket, :rest}, {[], 0, 0}) do

@@ -1,4 +1,4 @@
-//! Connections to the store: bytes in, bytes out. What they mean is the store's.
+//! Connections to the store: carries bytes between their sockets and the store.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -7,24 +7,23 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 use tube_platform::Domid;
 
+use super::close::TOO_MANY_CLOSES;
+use super::{Hub, Source};
 use crate::packet::Incoming;
 use crate::poller::{Interest, Ready, Token};
-use crate::requests::OVERRUN;
-use crate::server::{Hub, Source};
-use crate::store::{Kill, Notice};
+use crate::store::{ConnectionError, Notice};
 
-/// Bytes taken from one connection before the others get their turn and its answers go out.
-/// At most 256 requests, so that the answers to those who ask many at once stay within what
-/// the store keeps for a connection.
-const TURN: usize = 4096;
+/// Bytes read from one connection before its replies are sent and the others get their turn. They
+/// hold at most 256 requests, whose replies stay within the store's limit for a connection.
+const MAX_BYTES: usize = 4096;
 
-/// What libxl removes of a domain that it destroys, for the one that is never destroyed:
-/// what the process that was domain 0 put where its tubes are found.
-const HOME_OF_0: &[u8] = b"/local/domain/0/data\0";
+/// The node removed when the process of domain 0 ends: it holds that domain's service directory
+/// and tubes. libxl removes such nodes with the domain, but never destroys domain 0.
+const DATA_OF_DOMAIN_0: &[u8] = b"/local/domain/0/data\0";
 
 impl Hub {
-    /// A new connection, already counted.
-    pub(crate) fn open_stream(
+    /// Adds a connection, already counted, to the store and the event loop.
+    pub(super) fn open_stream(
         &mut self,
         socket: OwnedFd,
         domid: Domid,
@@ -47,7 +46,7 @@ impl Hub {
         Ok(())
     }
 
-    pub(crate) fn serve_stream(&mut self, ready: Ready) {
+    pub(super) fn serve_stream(&mut self, ready: Ready) {
         let Some(Source::Stream {
             socket,
             conn,
@@ -58,22 +57,22 @@ impl Hub {
         };
         let (conn, domid) = (*conn, *domid);
         if ready.read && self.store.wants_input(conn) {
-            if self.undertaker.is_overrun(domid) {
-                return self.drop_source(ready.token, OVERRUN);
+            if self.closer.is_full(domid) {
+                return self.drop_connection(ready.token, TOO_MANY_CLOSES);
             }
-            match self.packets.receive(socket, 0, TURN) {
+            match self.buffer.receive(socket, 0, MAX_BYTES) {
                 Incoming::Nothing => {}
-                Incoming::End => return self.close_source(ready.token),
+                Incoming::End => return self.close_connection(ready.token),
                 Incoming::Message(bytes, _) => {
-                    if let Err(kill) = self.store.receive(conn, bytes) {
-                        return self.drop_source(ready.token, &why(kill));
+                    if let Err(error) = self.store.receive(conn, bytes) {
+                        return self.drop_connection(ready.token, &drop_reason(error));
                     }
                 }
-                Incoming::Foreign(fds) => {
-                    self.undertaker.bury(domid, fds);
-                    return self.drop_source(ready.token, "it sent descriptors");
+                Incoming::UnexpectedFds(fds) => {
+                    self.closer.close(domid, fds);
+                    return self.drop_connection(ready.token, "unexpected descriptors");
                 }
-                Incoming::Bad(why) => return self.drop_source(ready.token, why),
+                Incoming::Invalid(why) => return self.drop_connection(ready.token, why),
             }
         }
         if ready.write {
@@ -81,34 +80,33 @@ impl Hub {
         }
     }
 
-    /// Does what the store wants done, until it wants nothing more.
-    pub(crate) fn act_on_notices(&mut self) {
+    /// Acts on the notices of the store until there are none.
+    pub(super) fn handle_notices(&mut self) {
         loop {
             let notices = self.store.notices();
             if notices.is_empty() {
                 return;
             }
             for notice in notices {
-                let (Notice::Output(conn) | Notice::Kill(conn, _)) = notice;
+                let (Notice::Output(conn) | Notice::Close(conn, _)) = notice;
                 let Some(&token) = self.streams.get(&conn) else {
                     continue;
                 };
                 match notice {
                     Notice::Output(_) => self.flush(token),
-                    Notice::Kill(_, kill) => self.drop_source(token, &why(kill)),
+                    Notice::Close(_, error) => self.drop_connection(token, &drop_reason(error)),
                 }
             }
         }
     }
 
-    /// Sends what there is, as far as the client reads. What is left waits in the store,
-    /// which limits it.
+    /// Sends pending output until the socket is full. The rest stays in the store, which limits it.
     fn flush(&mut self, token: Token) {
         let Some(Source::Stream { socket, conn, .. }) = self.sources.get(&token) else {
             return;
         };
         let conn = *conn;
-        let mut moved = false;
+        let mut progress = false;
         loop {
             let output = self.store.output(conn);
             if output.is_empty() {
@@ -118,50 +116,52 @@ impl Hub {
             match retry_on_intr(|| rustix::net::send(socket, output, flags)) {
                 Ok(sent) => self.store.sent(conn, sent),
                 Err(Errno::AGAIN) => break,
-                Err(_) => return self.close_source(token),
+                Err(_) => return self.close_connection(token),
             }
-            moved = true;
+            progress = true;
         }
-        let waiting = !self.store.output(conn).is_empty();
-        let interest = match (waiting, self.store.wants_input(conn)) {
+        let pending = !self.store.output(conn).is_empty();
+        let interest = match (pending, self.store.wants_input(conn)) {
             (false, _) => Interest::Read,
             (true, true) => Interest::ReadWrite,
             (true, false) => Interest::Write,
         };
         if self.poller.change(token, socket, interest).is_err() {
-            return self.close_source(token);
+            return self.close_connection(token);
         }
-        if !waiting {
+        if !pending {
             self.poller.set_deadline(token, None);
-        } else if moved || !self.poller.has_deadline(token) {
+        } else if progress || !self.poller.has_deadline(token) {
             self.poller
-                .set_deadline(token, Some(Instant::now() + self.patience.reading));
+                .set_deadline(token, Some(Instant::now() + self.timeouts.read));
         }
     }
 
-    /// The end of a domain, for the store.
-    pub(crate) fn release_from_store(&mut self, domid: Domid) {
+    /// Releases a domain from the store. Domain 0 stays, without its `data`.
+    pub(super) fn release_from_store(&mut self, domid: Domid) {
         if domid != 0 {
             self.store.release(domid);
         } else if let Some(conn) = self.store.connect(0) {
-            // Type RM, no transaction; fields in our own byte order, as the protocol has it.
+            // No transaction. The wire format uses native byte order.
             const RM: u32 = 13;
-            let length = HOME_OF_0.len() as u32;
+            let length = DATA_OF_DOMAIN_0.len() as u32;
             let header: Vec<u8> = [RM, 0, 0, length]
                 .into_iter()
                 .flat_map(u32::to_ne_bytes)
                 .collect();
-            // It is complete and well formed, and nobody reads the answer.
-            let _ = self.store.receive(conn, &[&header, HOME_OF_0].concat());
+            // The request is well formed, and the reply is discarded.
+            let _ = self
+                .store
+                .receive(conn, &[&header, DATA_OF_DOMAIN_0].concat());
             self.store.disconnect(conn);
         }
     }
 }
 
-fn why(kill: Kill) -> String {
-    match kill {
-        Kill::Oversized { len } => format!("a request of {len} bytes"),
-        Kill::Unread => "it does not read".to_owned(),
-        Kill::Unknown => "its domain is gone".to_owned(),
+fn drop_reason(error: ConnectionError) -> String {
+    match error {
+        ConnectionError::Oversized { len } => format!("a request of {len} bytes"),
+        ConnectionError::Unread => "the client does not read its output".to_owned(),
+        ConnectionError::Unknown => "its domain has ended".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! What removes, what waits, and how it ends.
+//! The commands `reap` and `watch`, exit statuses, completions.
 
 mod common;
 
@@ -10,12 +10,13 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use common::Store;
 
 #[test]
-fn reap_removes_what_the_dead_left_and_nothing_else() {
+fn reap_removes_leftovers_and_nothing_else() {
     for store in [Store::hub(), Store::xen()] {
         store.domain(5, "db");
         store.domain(7, "web");
         store.tube(7, 5, 0, ("4", "4"));
-        // A knock that waits; a half whose domain is gone; one whose VM is; a dead domain's tree.
+        // A pending open request; a half whose peer's domain is gone; one whose peer's VM is gone;
+        // the tree of a dead domain.
         store.restore(
             "/local/domain/7/data/nock/5/1/state = \"2\"\n\
              /local/domain/7/data/nock/8/2/state = \"4\"\n\
@@ -25,8 +26,8 @@ fn reap_removes_what_the_dead_left_and_nothing_else() {
         );
         let all =
             "/local/domain/6/data/tip /local/domain/7/data/nock/8/2 /local/domain/5/data/tip/7/3";
-        let before = store.said(100, &["list"]);
-        let dry = store.said(100, &["reap"]);
+        let before = store.output(100, &["list"]);
+        let dry = store.output(100, &["reap"]);
         for path in all.split(' ') {
             assert!(
                 dry.contains(&format!("would remove {path} ")),
@@ -34,14 +35,14 @@ fn reap_removes_what_the_dead_left_and_nothing_else() {
             );
         }
         assert_eq!(dry.lines().count(), 4, "{dry}");
-        assert_eq!(store.said(100, &["list"]), before);
+        assert_eq!(store.output(100, &["list"]), before);
 
-        let done = store.said(100, &["reap", "--yes", "--settle", "0"]);
+        let done = store.output(100, &["reap", "--yes", "--settle", "0"]);
         for path in all.split(' ') {
             assert!(done.contains(&format!("removed {path} ")), "{path}\n{done}");
         }
-        assert_eq!(store.said(100, &["reap"]), "nothing is left over\n");
-        let after = store.said(100, &["list"]);
+        assert_eq!(store.output(100, &["reap"]), "nothing is left over\n");
+        let after = store.output(100, &["list"]);
         assert_eq!(after.lines().count(), 3, "{after}");
         assert!(
             after.contains("connected") && after.contains("knocking"),
@@ -92,7 +93,7 @@ impl Drop for Watch {
 }
 
 #[test]
-fn watch_tells_what_happens() {
+fn watch_prints_events() {
     for store in [Store::hub(), Store::xen()] {
         store.domain(5, "db");
         store.domain(7, "web");
@@ -118,20 +119,20 @@ fn watch_tells_what_happens() {
             assert!(line.contains("closed"), "{line}");
             assert!(line.ends_with(" is gone"), "{line}");
         }
-        // The store goes, and it says so.
+        // It fails when the store is gone.
         drop(store);
         assert_eq!(watch.child.wait().unwrap().code(), Some(1));
     }
 }
 
 #[test]
-fn watch_escapes_what_strangers_write() {
+fn watch_escapes_untrusted_values() {
     for store in [Store::hub(), Store::xen()] {
         store.domain(5, "db");
         store.domain(9, &format!("5 -> 7\x1b[2J\u{202e}{}", "x".repeat(3000)));
         for json in [false, true] {
             let mut watch = Watch::start_as(&store.socket(), json);
-            // So that it is known to look.
+            // The first event shows that it is watching.
             let tid = u32::from(json);
             store.tube(5, 9, tid, ("4", "4"));
             while !watch.next().contains("connected") {}
@@ -156,7 +157,7 @@ fn watch_escapes_what_strangers_write() {
             );
             assert!(line.len() < 600, "{line}");
             assert!(line.contains("\\x1b]0;owned"), "{line}");
-            // Who it is comes from the place that it stands at.
+            // The identity of the tube comes from its path.
             assert!(line.contains("  9:5\\x20->\\x207") || json, "{line}");
             assert!(
                 line.contains(r#""nock":9,"tip":5,"tid":1"#) || !json,
@@ -172,7 +173,7 @@ fn watch_waits_for_a_store_that_is_slow_to_accept() {
     store.domain(5, "db");
     store.domain(7, "web");
     store.tube(7, 5, 0, ("4", "4"));
-    let (_dir, socket) = common::reluctant(store.socket());
+    let (_dir, socket) = common::slow_to_accept(store.socket());
     let line = Watch::start(&socket).next();
     assert!(line.contains("present    7:web -> 5:db tube 0"), "{line}");
 }
@@ -206,16 +207,16 @@ fn exit_statuses() {
     ] {
         assert_eq!(tubes(wrong).0, Some(2), "{wrong:?}");
     }
-    let (status, _, told) = tubes(&["--socket", "/nonexistent/socket", "list"]);
+    let (status, _, error) = tubes(&["--socket", "/nonexistent/socket", "list"]);
     assert_eq!(status, Some(1));
-    assert_eq!(told.lines().count(), 1);
+    assert_eq!(error.lines().count(), 1);
     assert!(
-        told.contains("no store answers at /nonexistent/socket"),
-        "{told}"
+        error.contains("no store answers at /nonexistent/socket"),
+        "{error}"
     );
-    let (status, told, _) = tubes(&["doctor"]);
+    let (status, text, _) = tubes(&["doctor"]);
     assert_eq!(status, Some(1));
-    assert!(told.contains("cure: set TUBE_RUN_DIR"), "{told}");
+    assert!(text.contains("cure: set TUBE_RUN_DIR"), "{text}");
 
     let store = Store::hub();
     assert_eq!(store.run(80, &["show", "nobody"]).status.code(), Some(1));
@@ -227,15 +228,15 @@ fn exit_statuses() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_given_up() {
+fn a_store_that_does_not_reply_times_out() {
     let (_dir, socket, _listener) = common::silent();
     let (status, out, err) = tubes(&["--socket", socket.to_str().unwrap(), "list"]);
     assert_eq!((status, out.as_str()), (Some(1), ""), "{err}");
-    assert!(err.contains("it does not answer"), "{err}");
+    assert!(err.contains("it does not reply"), "{err}");
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_fault() {
+fn a_closed_pipe_is_not_an_error() {
     let store = Store::hub();
     let script = r#""$0" --socket "$1" list --json | true; exit "${PIPESTATUS[0]}""#;
     let status = Command::new("bash")

@@ -1,9 +1,9 @@
-defmodule Tube.Demo.Story do
+defmodule Tube.Demo.Scenario do
   @moduledoc false
-  # What the demo does, step by step. The functions at the end run in the two VMs: they are
-  # all that a user of the library would write.
+  # The steps of the demo. The functions at the end run in the two VMs; a user of the library would
+  # write only these.
 
-  alias Tube.Demo.{Handshake, Screen, Witness}
+  alias Tube.Demo.{Handshake, Screen, OutsideView}
   alias Tube.Test.{RunDir, VM}
 
   @hub Path.expand("../../priv/native/tube-hub", __DIR__)
@@ -14,15 +14,15 @@ defmodule Tube.Demo.Story do
   @size 65_536
   @chunks 40
   @per_chunk 1_600
-  # Sent in turn, so that the receiver can compare every byte of each message.
+  # The receiver compares every byte of each message with these.
   @patterns 16
 
-  @spec tell(Path.t(), [module]) :: :ok
-  def tell(run_dir, modules) do
+  @spec run(Path.t(), [module]) :: :ok
+  def run(run_dir, modules) do
     Screen.title("Two Erlang VMs and a hub")
     {tip, nock} = start(run_dir, modules)
     listener = VM.run(tip, fn -> listen() end)
-    before = standing(run_dir, [tip, nock])
+    before = resources(run_dir, [tip, nock])
 
     Screen.title("Handshake: what each VM does in xenstore, and when")
     {near, far} = connect(nock, tip, listener)
@@ -34,8 +34,12 @@ defmodule Tube.Demo.Story do
     Screen.title("A stream of #{div(@chunks * @per_chunk * @size, 1_048_576)} MiB")
     stream(nock, near, tip, far)
 
-    Screen.title("What domain 0 sees: xenstore-ls -fp")
-    for domid <- [5, 7], line <- Witness.xenstore_ls(run_dir, data(domid)), do: Screen.line(line)
+    Screen.title("The view of domain 0: xenstore-ls -fp")
+
+    for domid <- [5, 7],
+        line <- OutsideView.xenstore_ls(run_dir, data(domid)),
+        do: Screen.line(line)
+
     show_rings([tip, nock])
 
     Screen.title("Close")
@@ -44,17 +48,17 @@ defmodule Tube.Demo.Story do
     :ok = Task.await(closed, @limit)
     expect_states(Handshake.show([tip, nock]), ~w(5 6))
 
-    Screen.title("What is left")
-    compare(before, standing(run_dir, [tip, nock]))
+    Screen.title("Leftovers")
+    compare(before, resources(run_dir, [tip, nock]))
     :ok = VM.stop(nock)
     :ok = VM.stop(tip)
     :ok = RunDir.end_hub(run_dir, "TERM")
     Screen.line("both VMs and the hub have ended")
   end
 
-  @doc "What may help to understand a failure."
-  @spec circumstances(Path.t()) :: :ok
-  def circumstances(run_dir) do
+  @doc "Prints what helps to understand a failure."
+  @spec diagnostics(Path.t()) :: :ok
+  def diagnostics(run_dir) do
     case File.read(Path.join(run_dir, "hub.log")) do
       {:ok, log} -> Screen.failed("hub.log:\n" <> log)
       {:error, reason} -> Screen.failed("hub.log: #{:file.format_error(reason)}")
@@ -64,14 +68,14 @@ defmodule Tube.Demo.Story do
   ## Steps
 
   defp start(run_dir, modules) do
-    # Returns when the hub answers. Left alone it would be started by the first VM.
+    # Returns when the hub is ready. Otherwise the first VM would start it.
     {out, status} = System.cmd(@hub, ["--run", run_dir, "--daemon"], stderr_to_stdout: true)
     if status != 0, do: raise("tube-hub did not start: #{out}")
     [hub] = RunDir.hub_pids(run_dir)
-    Screen.line("hub       process #{hub}, the hypervisor and the xenstore of these two")
+    Screen.line("hub       process #{hub}, serves as hypervisor and xenstore")
 
     vms =
-      for {domid, role} <- [{5, "takes tubes (the tip)"}, {7, "asks for one (the nock)"}] do
+      for {domid, role} <- [{5, "accepts tubes (the tip)"}, {7, "opens one (the nock)"}] do
         vm = VM.start(run_dir: run_dir, domid: domid, modules: modules)
         {:ok, ^domid} = VM.run(vm, fn -> Tube.domid() end)
         Screen.line("domain #{domid}  process #{VM.os_pid(vm)}, #{role}")
@@ -88,23 +92,23 @@ defmodule Tube.Demo.Story do
     {near, Task.await(accepting, @limit)}
   catch
     kind, reason ->
-      # How far it came is what one wants to know.
+      # Show how far the handshake came.
       Handshake.show([tip, nock])
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
   defp messages(nock, near, tip, far) do
     hello = "hello from domain 7"
-    answering = VM.async(tip, fn -> answer(far) end)
+    replying = VM.async(tip, fn -> reply(far) end)
     reply = VM.run(nock, fn -> ask(near, hello) end)
-    ^hello = Task.await(answering, @limit)
+    ^hello = Task.await(replying, @limit)
     Screen.line("7 to 5: #{inspect(hello)}")
     Screen.line("5 to 7: #{inspect(reply)}")
 
     echoing = VM.async(tip, fn -> echo(far, @pings) end)
     median = VM.run(nock, fn -> ping(near, @pings) end)
     :ok = Task.await(echoing, @limit)
-    Screen.line("there and back: #{round(median / 1000)} us, the median of #{@pings}")
+    Screen.line("round trip: #{round(median / 1000)} us, median of #{@pings}")
   end
 
   defp stream(nock, near, tip, far) do
@@ -120,7 +124,7 @@ defmodule Tube.Demo.Story do
       end
 
     Screen.line(
-      "#{@chunks * @per_chunk} messages in #{div(nanoseconds, 1_000_000)} ms; every byte was compared"
+      "#{@chunks * @per_chunk} messages in #{div(nanoseconds, 1_000_000)} ms, every byte compared"
     )
   end
 
@@ -132,28 +136,28 @@ defmodule Tube.Demo.Story do
     :ok
   end
 
-  # All that could be left behind: nodes, descriptors, shared memory.
-  defp standing(run_dir, vms) do
-    nodes = for vm <- vms, line <- Witness.xenstore_ls(run_dir, data(vm.domid)), do: line
-    {nodes, for(vm <- vms, do: {vm.domid, Witness.holdings(vm)})}
+  # Everything that could leak: nodes, descriptors, shared memory.
+  defp resources(run_dir, vms) do
+    nodes = for vm <- vms, line <- OutsideView.xenstore_ls(run_dir, data(vm.domid)), do: line
+    {nodes, for(vm <- vms, do: {vm.domid, OutsideView.holdings(vm)})}
   end
 
-  # Zero before and after means something only if it is not zero between.
+  # That there are none before and after only counts if there are some now.
   defp show_rings(vms) do
     for vm <- vms do
-      case Witness.holdings(vm) do
+      case OutsideView.holdings(vm) do
         %{mappings: 0} ->
-          raise "the kernel knows of no shared memory in domain #{vm.domid}"
+          raise "the kernel shows no shared memory in domain #{vm.domid}"
 
         %{mappings: count} ->
-          Screen.line("domain #{vm.domid}: #{count} shared mappings, says the kernel")
+          Screen.line("domain #{vm.domid}: #{count} shared mappings according to the kernel")
       end
     end
   end
 
   defp compare({nodes, holdings}, {nodes_now, holdings_now}) do
     case nodes_now -- nodes do
-      [] -> Screen.line("xenstore: no node more than before")
+      [] -> Screen.line("xenstore: no new nodes")
       more -> raise "nodes left in xenstore:\n" <> Enum.join(more, "\n")
     end
 
@@ -181,9 +185,9 @@ defmodule Tube.Demo.Story do
     tube
   end
 
-  defp answer(tube) do
+  defp reply(tube) do
     {:ok, message} = Tube.recv(tube, @limit)
-    :ok = Tube.send(tube, "domain 5 has got: " <> message)
+    :ok = Tube.send(tube, "domain 5 has received: " <> message)
     message
   end
 
@@ -198,12 +202,12 @@ defmodule Tube.Demo.Story do
   defp take(tube, count) do
     patterns = patterns()
     for n <- 1..count, do: {:ok, _same} = expect(Tube.recv(tube, @limit), pattern(patterns, n))
-    Tube.send(tube, "all here")
+    Tube.send(tube, "complete")
   end
 
   defp expect({:ok, data}, data), do: {:ok, data}
 
-  # A tube is its process: when that has gone, so has all that the tube had.
+  # A tube has released everything when its process has ended.
   defp await_close(%Tube{pid: pid} = tube) do
     monitor = Process.monitor(pid)
     {:error, :closed} = Tube.recv(tube, @limit)
@@ -228,7 +232,7 @@ defmodule Tube.Demo.Story do
     reply
   end
 
-  # The median in nanoseconds.
+  # Median of the round trips in nanoseconds.
   defp ping(tube, count) do
     for _ <- 1..count do
       began = System.monotonic_time(:nanosecond)
@@ -239,12 +243,12 @@ defmodule Tube.Demo.Story do
     |> Enum.at(div(count, 2))
   end
 
-  # Nanoseconds until the other side has said that all is there.
+  # Nanoseconds until the other side confirms that all messages have arrived.
   defp push(tube, count) do
     patterns = patterns()
     began = System.monotonic_time(:nanosecond)
     for n <- 1..count, do: :ok = Tube.send(tube, pattern(patterns, n))
-    {:ok, "all here"} = Tube.recv(tube, @limit)
+    {:ok, "complete"} = Tube.recv(tube, @limit)
     System.monotonic_time(:nanosecond) - began
   end
 

@@ -1,6 +1,6 @@
-//! A hub that answers what a test tells it to.
+//! A hub whose replies the test scripts.
 
-// Each test binary uses a part of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::iter;
@@ -20,33 +20,32 @@ use tube_platform::Domid;
 use tube_platform::local::proto::{FDS_MAX, MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::local::{Local, fdpass};
 
-/// The domain that everybody is.
+/// The domain of every client.
 pub const DOMID: Domid = 5;
 
 /// A packet to send, with its descriptors.
 pub type Packet = (Vec<u8>, Vec<OwnedFd>);
 
-/// What to do about a request: packets in order; `None` closes the connection.
+/// The packets to send for a request, in order; `None` closes the connection.
 pub type Script = dyn Fn(u32, &Request, Vec<OwnedFd>) -> Option<Vec<Packet>> + Send + Sync;
 
-/// A run directory, and a thread behind each of its sockets.
-pub struct Broker {
+/// A run directory, with a thread for each of its sockets.
+pub struct FakeHub {
     dir: TempDir,
     listeners: Vec<Arc<OwnedFd>>,
-    /// Requests that the script saw, in order per connection.
+    /// Requests seen by the script, in order per connection.
     seen: mpsc::Receiver<Request>,
 }
 
-impl Broker {
-    /// Runs `script` for every request. HELLO is answered properly if the
-    /// script has no packets for it.
+impl FakeHub {
+    /// Runs `script` for every request. If it returns no packets for HELLO, the hub sends WELCOME.
     pub fn start(
         script: impl Fn(u32, &Request) -> Option<Vec<Packet>> + Send + Sync + 'static,
     ) -> Self {
         Self::with_descriptors(move |seq, request, _| script(seq, request))
     }
 
-    /// The same, for a script that wants the descriptors of requests.
+    /// The same, for a script that takes the descriptors of requests.
     pub fn with_descriptors(
         script: impl Fn(u32, &Request, Vec<OwnedFd>) -> Option<Vec<Packet>> + Send + Sync + 'static,
     ) -> Self {
@@ -81,28 +80,28 @@ impl Broker {
         }
     }
 
-    /// Where it runs.
+    /// The run directory.
     pub fn run(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Requests as they come, until none has come for a while.
+    /// The requests, until none has arrived for a while.
     pub fn requests(&self) -> impl Iterator<Item = Request> {
         iter::from_fn(|| self.seen.recv_timeout(Duration::from_secs(10)).ok())
     }
 
-    /// The next request that wants no answer.
+    /// The next request that is a notice.
     pub fn notice(&self) -> Option<Request> {
-        self.requests().find(|request| !request.is_answered())
+        self.requests().find(|request| !request.has_reply())
     }
 
-    /// A process that has attached to it.
+    /// Attaches to this hub.
     pub fn attach(&self) -> Local {
         Local::attach(self.run(), None).unwrap()
     }
 }
 
-impl Drop for Broker {
+impl Drop for FakeHub {
     fn drop(&mut self) {
         for listener in &self.listeners {
             // Ends the accept in the listener's thread.
@@ -129,7 +128,7 @@ fn serve(connection: &OwnedFd, script: &Script, seen: &mpsc::Sender<Request>) {
     }
 }
 
-/// A proper answer to HELLO.
+/// The valid reply to HELLO.
 pub fn welcome() -> Reply {
     Reply::Welcome {
         version: VERSION,
@@ -137,7 +136,7 @@ pub fn welcome() -> Reply {
     }
 }
 
-/// A directory that may be a run directory.
+/// A directory with the permissions of a run directory.
 pub fn run_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     set_mode(dir.path(), 0o700);
