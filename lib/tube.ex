@@ -516,7 +516,7 @@ defmodule Tube do
   def setopts(tube, _options), do: elsewhere!(tube)
 
   defp set_active(tube, %{active: active}),
-    do: Native.active(tube.port, Link.encode_active(active))
+    do: Native.Driver.active(tube.port, Link.encode_active(active))
 
   defp set_active(_tube, _options), do: :ok
 

@@ -223,7 +223,7 @@ defmodule Tube.Dist do
   @doc "Makes the port deliver the peer's packets to the VM."
   @spec input(Tube.t()) :: :ok | {:error, atom}
   def input(tube) do
-    with :ok <- Native.dist_input(tube.port) do
+    with :ok <- Native.Driver.dist_input(tube.port) do
       # The poller is linked to the caller, so the connection does not outlive it.
       with {:ok, settings} <- Settings.get(), do: BusyPoller.set(nil, tube, settings.poll)
       :ok
@@ -232,7 +232,7 @@ defmodule Tube.Dist do
 
   @doc "Sends a tick, which shows that this node is alive."
   @spec tick(Tube.t()) :: :ok | {:error, atom}
-  def tick(tube), do: Native.dist_tick(tube.port)
+  def tick(tube), do: Native.Driver.dist_tick(tube.port)
 
   @doc "Returns the packets received and sent, and the bytes that wait to be sent."
   @spec getstat(Tube.t()) ::

@@ -17,7 +17,7 @@ defmodule Tube.PollTest do
   # A poller of an active tube, whose end this process survives.
   defp poller(tube) do
     Process.flag(:trap_exit, true)
-    :ok = Native.active(tube.port, -1)
+    :ok = Native.Driver.active(tube.port, -1)
     {:ok, poller} = BusyPoller.start_link(tube)
     poller
   end
@@ -88,15 +88,15 @@ defmodule Tube.PollTest do
     assert_receive {:tube, ^tube, ^long}, 5_000
 
     # Passive for a while, and then again.
-    :ok = Native.active(tube.port, 0)
+    :ok = Native.Driver.active(tube.port, 0)
     :ok = send_all(tip.id, "taken")
     assert Tube.recv(tube, 5_000) == {:ok, "taken"}
-    :ok = Native.active(tube.port, 2)
+    :ok = Native.Driver.active(tube.port, 2)
     for text <- ["one", "two"], do: :ok = send_all(tip.id, text)
     for text <- ["one", "two"], do: assert_receive({:tube, ^tube, ^text}, 5_000)
     assert_receive {:tube_passive, ^tube}, 5_000
 
-    :ok = Native.active(tube.port, -1)
+    :ok = Native.Driver.active(tube.port, -1)
     :ok = send_all(tip.id, "last")
     :ok = Native.shutdown(tip.id)
     assert_receive {:tube, ^tube, "last"}, 5_000
@@ -112,7 +112,7 @@ defmodule Tube.PollTest do
       Port.close(nock.port)
       assert_receive {:EXIT, ^poller, :normal}, 5_000
       assert Native.poll(nock.id) == {:error, :closed}
-      assert Native.deliver(nock.port) == {:error, :closed}
+      assert Native.Driver.deliver(nock.port) == {:error, :closed}
     end
   end
 

@@ -52,7 +52,7 @@ defmodule Tube.FairnessTest do
     assert info.tx.messages <= div(@ring, 60_000)
 
     # So it is when the owner has had as many as it asked for.
-    :ok = Native.active(nock.port, 3)
+    :ok = Native.Driver.active(nock.port, 3)
     for _ <- 1..3, do: assert_receive({:tube, _tube, ^message}, 5_000)
     assert_receive {:tube_passive, _tube}, 5_000
     refute_receive {:tube, _tube, _data}, 20

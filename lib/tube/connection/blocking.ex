@@ -68,7 +68,7 @@ defmodule Tube.Connection.Blocking do
       {:"$tube_space", ^id} -> send_on(Native.send(id, data, cont), id, data, deadline)
     after
       left(deadline) ->
-        Native.send_cancel(id, cont)
+        Native.send_cancel(id)
         forget(:"$tube_space", id)
         {:error, if(deadline == :at_once, do: :busy, else: :timeout)}
     end

@@ -44,7 +44,7 @@ defmodule Tube.Connection.BusyPoller do
     end
 
     _ok_or_closed = Native.link_poll(tube.id, 0)
-    _ok_or_closed = Native.deliver(tube.port)
+    _ok_or_closed = Native.Driver.deliver(tube.port)
     nil
   end
 
@@ -55,7 +55,7 @@ defmodule Tube.Connection.BusyPoller do
         loop(id, port)
 
       :ready ->
-        Native.deliver(port)
+        Native.Driver.deliver(port)
         loop(id, port)
 
       :wait ->

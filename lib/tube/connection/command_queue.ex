@@ -103,7 +103,7 @@ defmodule Tube.Connection.CommandQueue do
 
   # Nothing of it is in the ring yet. That the link has ended meanwhile the next call will tell.
   defp sent(%{dropped: counter} = commands, id, {:wait, 0}) when counter != nil do
-    _ok_or_closed = Native.send_cancel(id, 0)
+    _ok_or_closed = Native.send_cancel(id)
     {{:value, message}, queue} = :queue.out(commands.queue)
     %{commands | queue: queue, cont: nil} |> drop(id, message) |> resume(id)
   end

@@ -64,7 +64,7 @@ defmodule Tube.Connection.Effects do
     # At the tip the listener owns it, passively, until somebody accepts.
     if state.role == :tip,
       do: send(state.listener, {:tube_ready, state.tube}),
-      else: Native.active(state.tube.port, Link.encode_active(state.options.active))
+      else: Native.Driver.active(state.tube.port, Link.encode_active(state.options.active))
 
     ending({:connected, state.tube}, {state, events})
   end
@@ -139,7 +139,7 @@ defmodule Tube.Connection.Effects do
   end
 
   defp do_perform(:suspend_link, state) do
-    _ok_or_closed = Native.suspend(state.tube.port)
+    _ok_or_closed = Native.Driver.suspend(state.tube.port)
     state
   end
 

@@ -40,9 +40,9 @@ defmodule Tube.Connection.Link do
   end
 
   defp port(id) do
-    case Native.driver() do
+    case Native.Driver.load() do
       :ok ->
-        {:ok, handle(Native.link_port(id), id)}
+        {:ok, handle(Native.Driver.open_link(id), id)}
 
       {:error, _reason} ->
         Native.link_free(id)
@@ -55,7 +55,7 @@ defmodule Tube.Connection.Link do
   defp handle(port, id), do: %{__struct__: :"Elixir.Tube", pid: self(), port: port, id: id}
 
   @spec start(Tube.t(), pid, Native.mode()) :: :ok | {:error, atom}
-  def start(tube, owner, mode), do: Native.link_start(tube.id, tube.port, self(), owner, mode)
+  def start(tube, owner, mode), do: Native.Driver.start(tube.id, tube.port, self(), owner, mode)
 
   @doc "Says that no more will be sent."
   @spec shut(Tube.t() | nil) :: :ok
@@ -74,7 +74,7 @@ defmodule Tube.Connection.Link do
   def cut(tube, reason) do
     reason = if reason in [:peer_domain_gone, :suspended], do: reason, else: :peer_down
     # A port that has ended has let go too.
-    _ = Native.cut(tube.port, reason)
+    _ = Native.Driver.cut(tube.port, reason)
     :ok
   end
 
@@ -90,7 +90,7 @@ defmodule Tube.Connection.Link do
   end
 
   @doc "The option `:active` as the driver takes it."
-  @spec encode_active(boolean | :once | pos_integer) :: Native.active()
+  @spec encode_active(boolean | :once | pos_integer) :: Native.Driver.active()
   def encode_active(true), do: -1
   def encode_active(false), do: 0
   def encode_active(:once), do: -2

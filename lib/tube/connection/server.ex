@@ -90,7 +90,7 @@ defmodule Tube.Connection.Server do
 
   defp owner_call({:hold, new_owner}, _from, state) do
     with true <- owner?(new_owner), {:ok, %{active: active}} <- Native.info(state.tube.id) do
-      Native.active(state.tube.port, 0)
+      Native.Driver.active(state.tube.port, 0)
       {:reply, {:ok, active}, state}
     else
       false -> {:reply, {:error, :einval}, state}
@@ -103,7 +103,7 @@ defmodule Tube.Connection.Server do
       active = if active == :initial, do: Link.encode_active(state.options.active), else: active
       Native.link_owner(state.tube.id, pid)
       state = %{state | owner: Owner.change(state.owner, pid)}
-      {:reply, Native.active(state.tube.port, active), state}
+      {:reply, Native.Driver.active(state.tube.port, active), state}
     else
       {:reply, {:error, :einval}, state}
     end

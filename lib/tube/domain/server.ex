@@ -205,10 +205,10 @@ defmodule Tube.Domain.Server do
   # loaded it. And `life` is taken here, because the domain lives for as long as anybody has it.
   defp concluded({:attached, platform, domid, store} = result, state) do
     with {:ok, claim} <- claim(state),
-         {:driver, :ok} <- {:driver, Native.driver()},
+         {:driver, :ok} <- {:driver, Native.Driver.load()},
          {:life, {:ok, life}} <- {:life, Native.life(platform)} do
       first? = claim != state.claim or (claim != nil and state.stale)
-      life = Native.stream_port(life)
+      life = Native.Driver.open_stream(life)
       state = %{state | platform: platform, life: life, claim: claim, stale: false}
       connected(store, %{state | wanted: %{state.wanted | domid: domid}}, first?)
     else

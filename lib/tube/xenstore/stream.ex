@@ -13,7 +13,7 @@ defmodule Tube.Xenstore.Stream do
 
   @impl true
   def open({id, kind}) when kind in [:socket, :device] do
-    {:ok, {Native.stream_port(id), kind}}
+    {:ok, {Native.Driver.open_stream(id), kind}}
   rescue
     # The id is of a stream that has been freed, or the library is not the one that made it.
     error in [ArgumentError, ErlangError] -> {:error, Exception.message(error)}

@@ -1,4 +1,4 @@
-//! Panics stay on this side of the VM.
+//! Panics do not unwind into the VM.
 
 #[path = "../src/catch_panic.rs"]
 mod catch_panic;
@@ -6,6 +6,6 @@ mod catch_panic;
 #[test]
 fn a_panic_becomes_nothing() {
     assert_eq!(catch_panic::catch_panic(|| 7), Some(7));
-    let blown: Option<u32> = catch_panic::catch_panic(|| panic!("on purpose"));
-    assert_eq!(blown, None);
+    let panicked: Option<u32> = catch_panic::catch_panic(|| panic!("on purpose"));
+    assert_eq!(panicked, None);
 }

@@ -1,29 +1,29 @@
-//! Delivery of messages to the owner of a tube.
+//! Delivery of messages to an active owner.
 
-use super::intake::{MessageBuffer, Whole};
+use super::message_buffer::{Message, MessageBuffer};
 use super::term::{ATOMS, Bytes, Sender};
+use crate::buffer::Buffer;
 use crate::handles::Mode;
-use crate::process::{Beam, Buffer, Pid};
+use crate::limits::ON_HEAP;
+use crate::pid::Pid;
+use crate::vm::Beam;
 use tube_link::{Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 
-/// The VM keeps binaries up to this size on the process heap (`ERL_ONHEAP_BIN_LIMIT`), so for those it is
-/// cheaper to have it copy them than to make a binary that it copies from all the same.
-const ON_HEAP: usize = 64;
-
-/// Delivers to the owner in the mode that it wants.
+/// Delivers to the owner, in the mode of the link.
 pub struct Delivery {
     sender: Sender,
     mode: Mode,
-    intake: MessageBuffer<ON_HEAP>,
+    /// Binaries of this size are copied by the VM in any case, so a binary made for them is wasted.
+    buffer: MessageBuffer<ON_HEAP>,
 }
 
 impl Delivery {
-    /// By `sender`, in the mode `mode`.
+    /// Delivers through `sender`.
     pub fn new(sender: Sender, mode: Mode) -> Delivery {
         Delivery {
             sender,
             mode,
-            intake: MessageBuffer::new(),
+            buffer: MessageBuffer::new(),
         }
     }
 }
@@ -37,19 +37,19 @@ fn send(sender: &Sender, mode: Mode, owner: Pid, bytes: Bytes<'_>) -> bool {
 
 impl MessageSink for Delivery {
     fn room(&mut self, len: usize) -> bool {
-        self.intake.room(len)
+        self.buffer.room(len)
     }
 
     fn take(&mut self, bytes: Fragment<'_>) {
-        self.intake.take(bytes);
+        self.buffer.take(bytes);
     }
 }
 
 impl Deliver<Beam> for Delivery {
     fn small(&mut self, owner: Pid) -> bool {
-        match self.intake.whole() {
-            Whole::Copied(bytes) => send(&self.sender, self.mode, owner, Bytes::Copied(bytes)),
-            Whole::Kept(binary) => self.long(owner, binary),
+        match self.buffer.message() {
+            Message::Inline(bytes) => send(&self.sender, self.mode, owner, Bytes::Copied(bytes)),
+            Message::Binary(binary) => self.long(owner, binary),
         }
     }
 
@@ -65,18 +65,12 @@ impl Deliver<Beam> for Delivery {
     }
 
     fn end(&mut self, owner: Pid, reason: Option<LinkError>) {
-        // A port ends by its exit signal, which is the connection's to give.
+        // A port ends with its exit signal, which the connection process sends.
         if self.mode == Mode::Port {
             return;
         }
         if let Some(reason) = reason {
-            let name = match reason {
-                LinkError::PeerDown => ATOMS.peer_down,
-                LinkError::DomainGone => ATOMS.peer_domain_gone,
-                LinkError::Suspended => ATOMS.suspended,
-                _ => ATOMS.protocol,
-            };
-            self.sender.tube_error(owner, name);
+            self.sender.tube_error(owner, reason);
         }
         self.sender.about(owner, ATOMS.tube_closed);
     }

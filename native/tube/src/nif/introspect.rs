@@ -1,11 +1,11 @@
-//! Looking: what a link has done, what is alive, which image this is.
+//! Introspection: the counters of a link, the native objects of this VM, the build id.
 
-use super::{atoms, refused};
+use super::{atoms, error_reply};
 use crate::{build_id, handles};
 use rustler::{Encoder, Env, NifMap, Term};
 use tube_link::{Active, Counters, Info, LinkError, LiveCounts};
 
-/// Live counts of this VM.
+/// The native objects of this VM.
 #[derive(NifMap)]
 struct Counts {
     links: usize,
@@ -14,7 +14,7 @@ struct Counts {
     fds: usize,
 }
 
-/// Counters of one direction.
+/// The counters of one direction.
 #[derive(NifMap)]
 struct Direction {
     ring: usize,
@@ -28,7 +28,7 @@ struct Direction {
     finished: bool,
 }
 
-/// One link.
+/// The counters of one link.
 #[derive(NifMap)]
 struct Report {
     tx: Direction,
@@ -56,9 +56,9 @@ fn live_counts() -> Counts {
 
 #[rustler::nif]
 fn info<'a>(env: Env<'a>, id: u64) -> Term<'a> {
-    match handles::link(id).and_then(|entry| entry.link.info()) {
+    match handles::link(id).and_then(|slot| slot.link.info()) {
         Some(info) => (atoms::ok(), Report::from(info)).encode(env),
-        None => refused(env, LinkError::Closed),
+        None => error_reply(env, LinkError::Closed),
     }
 }
 

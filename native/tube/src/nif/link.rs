@@ -1,10 +1,12 @@
-//! Making links, and the calls about them that are not on the data path.
+//! Calls that make links, and those outside the data path.
 
+use super::notifier::NifNotifier;
 use super::platform::Attached;
-use super::{NifNotifier, atoms, failed, refused};
+use super::{atoms, error_reply, named_error};
 use crate::catch_panic::catch_panic;
-use crate::handles::{self, Mode, Parties};
-use crate::process::{Beam, Pid};
+use crate::handles::{self, Binding, Mode};
+use crate::pid::Pid;
+use crate::vm::Beam;
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
 use tube_link::{ConnectError, Link, LinkError, NullDeliver, Offer};
@@ -30,7 +32,7 @@ fn link_share<'a>(
     let shared = platform.get().map_err(ConnectError::from);
     let (link, refs) = match shared.and_then(|platform| Link::<Beam>::share(&*platform, offer)) {
         Ok(made) => made,
-        Err(error) => return Ok(failed(env, error.atom())),
+        Err(error) => return Ok(named_error(env, error.atom())),
     };
     let Some(id) = handles::insert_link(link) else {
         return Ok((atoms::error(), atoms::enospc()).encode(env));
@@ -49,7 +51,7 @@ fn link_share<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-#[allow(clippy::too_many_arguments)] // They are those of the call in Elixir.
+#[allow(clippy::too_many_arguments)] // The arguments of the Elixir function.
 fn link_map<'a>(
     env: Env<'a>,
     platform: ResourceArc<Attached>,
@@ -68,16 +70,16 @@ fn link_map<'a>(
     match mapped.map(handles::insert_link) {
         Ok(Some(id)) => (atoms::ok(), id).encode(env),
         Ok(None) => (atoms::error(), atoms::enospc()).encode(env),
-        Err(error) => failed(env, error.atom()),
+        Err(error) => named_error(env, error.atom()),
     }
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn link_free(id: u64) -> Atom {
-    // Whoever has the port, or gets it first, is the one who closes.
-    if let Some(entry) = handles::claim_link(id) {
+    // A link with a port is closed by its port.
+    if let Some(slot) = handles::claim_link(id) {
         handles::remove_link(id);
-        catch_panic(|| entry.link.close(&mut NullDeliver));
+        catch_panic(|| slot.link.close(&mut NullDeliver));
     }
     atoms::ok()
 }
@@ -86,7 +88,6 @@ fn link_free(id: u64) -> Atom {
 fn link_bind<'a>(
     env: Env<'a>,
     id: u64,
-    _port: Term<'a>,
     connection: LocalPid,
     owner: LocalPid,
     mode: Atom,
@@ -97,63 +98,63 @@ fn link_bind<'a>(
         mode if mode == atoms::dist() => Mode::Dist,
         _ => return Err(rustler::Error::BadArg),
     };
-    let Some(entry) = handles::link(id) else {
-        return Ok(refused(env, LinkError::Closed));
+    let Some(slot) = handles::link(id) else {
+        return Ok(error_reply(env, LinkError::Closed));
     };
-    let parties = Parties {
+    let binding = Binding {
         connection: Pid::from_nif(connection),
         owner: Pid::from_nif(owner),
         mode,
     };
-    Ok(match entry.parties.set(parties) {
+    Ok(match slot.binding.set(binding) {
         Ok(()) => atoms::ok().encode(env),
-        Err(_) => refused(env, LinkError::Invalid),
+        Err(_) => error_reply(env, LinkError::Invalid),
     })
 }
 
 #[rustler::nif]
 fn link_owner<'a>(env: Env<'a>, id: u64, owner: LocalPid) -> Term<'a> {
-    answer(env, id, |entry, voice| {
-        entry.link.set_owner(Pid::from_nif(owner), voice)
+    call(env, id, |slot, notifier| {
+        slot.link.set_owner(Pid::from_nif(owner), notifier)
     })
 }
 
 #[rustler::nif]
 fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
     let most = Duration::from_micros(microseconds.into());
-    answer(env, id, |entry, voice| entry.link.set_poll(most, voice))
+    call(env, id, |slot, notifier| slot.link.set_poll(most, notifier))
 }
 
 #[rustler::nif]
-fn send_cancel(env: Env<'_>, id: u64, _done: u64) -> Atom {
-    answer(env, id, |entry, voice| {
-        super::sender_monitor::follow(env, id, entry, true, false);
-        entry.link.cancel(Pid::caller(env), voice)
+fn send_cancel(env: Env<'_>, id: u64) -> Atom {
+    call(env, id, |slot, notifier| {
+        super::sender_monitor::update(env, id, slot, true, false);
+        slot.link.cancel(Pid::caller(env), notifier)
     });
     atoms::ok()
 }
 
 #[rustler::nif]
 fn recv_cancel(env: Env<'_>, id: u64) -> Atom {
-    if let Some(entry) = handles::link(id) {
-        entry.link.recv_cancel(Pid::caller(env));
+    if let Some(slot) = handles::link(id) {
+        slot.link.recv_cancel(Pid::caller(env));
     }
     atoms::ok()
 }
 
 #[rustler::nif]
 fn shutdown<'a>(env: Env<'a>, id: u64) -> Term<'a> {
-    answer(env, id, |entry, voice| entry.link.shutdown(voice))
+    call(env, id, |slot, notifier| slot.link.shutdown(notifier))
 }
 
-fn answer<'a>(
+fn call<'a>(
     env: Env<'a>,
     id: u64,
-    call: impl FnOnce(&handles::Entry, &NifNotifier<'a>) -> Result<(), LinkError>,
+    operation: impl FnOnce(&handles::LinkSlot, &NifNotifier<'a>) -> Result<(), LinkError>,
 ) -> Term<'a> {
-    let called = handles::link(id).map(|entry| call(&entry, &NifNotifier::new(env, id, &entry)));
+    let called = handles::link(id).map(|slot| operation(&slot, &NifNotifier::new(env, id, &slot)));
     match called.unwrap_or(Err(LinkError::Closed)) {
         Ok(()) => atoms::ok().encode(env),
-        Err(refusal) => refused(env, refusal),
+        Err(error) => error_reply(env, error),
     }
 }

@@ -1,14 +1,22 @@
-//! Senders that die in the middle of a message. The rest of it will never come, and until somebody says
-//! so nobody else can send. The monitor is there only while a message is partly in the ring.
+//! Cancels the message of a sender that dies before the whole message is in the ring. The rest
+//! would never come, and no other process could send. The monitor exists only while a message is
+//! partly in the ring.
 
-use super::NifNotifier;
-use crate::handles::{self, Entry, SenderMonitor};
-use crate::process::Pid;
+use super::notifier::NifNotifier;
+use crate::handles::{self, LinkSlot};
+use crate::pid::Pid;
 use rustler::{Env, LocalPid, Monitor, Resource, ResourceArc};
 use std::sync::{MutexGuard, PoisonError};
 
-/// The resource whose monitor it is.
-pub struct Sending {
+/// A monitor on the sender of an unfinished message.
+pub struct SenderMonitor {
+    sender: Pid,
+    resource: ResourceArc<Sending>,
+    monitor: Monitor,
+}
+
+/// The resource whose down callback runs when the sender dies.
+struct Sending {
     id: u64,
 }
 
@@ -17,56 +25,57 @@ impl Resource for Sending {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, env: Env<'a>, sender: LocalPid, _monitor: Monitor) {
-        if let Some(entry) = handles::link(self.id) {
-            cancel(env, self.id, &entry, Pid::from_nif(sender));
+        if let Some(slot) = handles::link(self.id) {
+            cancel(env, self.id, &slot, Pid::from_nif(sender));
         }
     }
 }
 
-/// Watches the calling process while a message of its is partly in the ring: it `was` before this call,
-/// it `is` now.
-pub fn follow(env: Env<'_>, id: u64, entry: &Entry, was: bool, is: bool) {
-    match (was, is) {
+/// Adds or removes the monitor of the calling process: its message was partly in the ring before
+/// this call (`before`), and is now (`after`).
+pub fn update(env: Env<'_>, id: u64, slot: &LinkSlot, before: bool, after: bool) {
+    match (before, after) {
         (false, true) => {
             let resource = ResourceArc::new(Sending { id });
             match env.monitor(&resource, &env.pid()) {
                 Some(monitor) => {
                     let sender = Pid::caller(env);
-                    *lock(entry) = Some(SenderMonitor {
+                    *lock(slot) = Some(SenderMonitor {
                         sender,
                         resource,
                         monitor,
                     });
                 }
-                // It is dying, on another thread, while it makes this call.
-                None => cancel(env, id, entry, Pid::caller(env)),
+                // Another thread is ending the process while it makes this call.
+                None => cancel(env, id, slot, Pid::caller(env)),
             }
         }
         (true, false) => {
-            if let Some(watch) = take(entry, Pid::caller(env)) {
-                env.demonitor(&watch.resource, &watch.monitor);
+            if let Some(ours) = take(slot, Pid::caller(env)) {
+                env.demonitor(&ours.resource, &ours.monitor);
             }
         }
         _ => {}
     }
 }
 
-fn cancel(env: Env<'_>, id: u64, entry: &Entry, sender: Pid) {
-    drop(take(entry, sender));
-    // Closed meanwhile: then there is nothing to end.
-    _ = entry.link.cancel(sender, &NifNotifier::new(env, id, entry));
+/// Drops the monitor of a link that closes.
+pub fn forget(slot: &LinkSlot) {
+    drop(lock(slot).take());
 }
 
-/// Only the own watch: the next sender may have begun, and be watched, before the last one looks.
-fn take(entry: &Entry, sender: Pid) -> Option<SenderMonitor> {
-    lock(entry).take_if(|watch| watch.sender == sender)
+fn cancel(env: Env<'_>, id: u64, slot: &LinkSlot, sender: Pid) {
+    drop(take(slot, sender));
+    // An error means that the link was closed meanwhile: then there is nothing to cancel.
+    _ = slot.link.cancel(sender, &NifNotifier::new(env, id, slot));
 }
 
-/// The link closes: nobody is watched any more.
-pub fn forget(entry: &Entry) {
-    drop(lock(entry).take());
+/// Takes the monitor of `sender` only: the next sender may already have set its own.
+fn take(slot: &LinkSlot, sender: Pid) -> Option<SenderMonitor> {
+    lock(slot).take_if(|monitor| monitor.sender == sender)
 }
 
-fn lock(entry: &Entry) -> MutexGuard<'_, Option<SenderMonitor>> {
-    entry.watch.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(slot: &LinkSlot) -> MutexGuard<'_, Option<SenderMonitor>> {
+    let monitor = slot.sender_monitor.lock();
+    monitor.unwrap_or_else(PoisonError::into_inner)
 }

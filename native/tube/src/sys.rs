@@ -1,13 +1,13 @@
-//! The part of `erl_driver.h` (version 3.3, the same from OTP 25 to 29) that this driver uses. Numbers and
-//! layouts only; the header of the machine at hand is not read, so the sizes are asserted.
+//! The part of `erl_driver.h` that this library uses (version 3.3, the same from OTP 25 to 29). The
+//! build does not read the header, so sizes and offsets are asserted.
 
 use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 /// `ErlDrvPort`.
 pub type Port = *mut c_void;
-/// `ErlDrvData`: what `start` returns, handed to every other callback.
+/// `ErlDrvData`: what `start` returns, passed to every other callback.
 pub type Data = *mut c_void;
-/// `ErlDrvEvent`: on Unix a file descriptor in a pointer's clothes.
+/// `ErlDrvEvent`: on Unix a file descriptor, cast to a pointer.
 pub type Event = *mut c_void;
 /// `ErlDrvTermData`: a word of a term specification, or a term.
 pub type Word = usize;
@@ -16,7 +16,7 @@ pub type Word = usize;
 pub const READ: c_int = 1;
 /// `ERL_DRV_WRITE`.
 pub const WRITE: c_int = 1 << 1;
-/// `ERL_DRV_USE`: when switched off, `stop_select` follows.
+/// `ERL_DRV_USE`: when it is switched off, `stop_select` follows.
 pub const USE: c_int = 1 << 2;
 
 /// `ERL_DRV_ERROR_GENERAL`: `open_port` fails with `einval`.
@@ -30,7 +30,7 @@ pub const EXTENDED_MARKER: c_uint = 0xFEEE_EEED;
 pub const EXTENDED_VERSION: (c_int, c_int) = (3, 3);
 /// `ERL_DRV_FLAG_USE_PORT_LOCKING`: a lock per port instead of one for the driver.
 pub const FLAG_USE_PORT_LOCKING: c_int = 1;
-/// `ERL_DRV_FLAG_SOFT_BUSY`: a busy port is asked nevertheless when the sender insists.
+/// `ERL_DRV_FLAG_SOFT_BUSY`: a busy port still gets commands that the sender forces.
 pub const FLAG_SOFT_BUSY: c_int = 1 << 1;
 
 /// Tags of term specifications, each followed by its arguments.
@@ -87,7 +87,7 @@ pub struct ErlIoVec {
 
 /// `ErlDrvEntry`.
 #[repr(C)]
-pub struct Entry {
+pub struct DriverEntry {
     pub init: Option<unsafe extern "C" fn() -> c_int>,
     pub start: Option<unsafe extern "C" fn(Port, *mut c_char) -> Data>,
     pub stop: Option<unsafe extern "C" fn(Data)>,
@@ -114,22 +114,22 @@ pub struct Entry {
     pub emergency_close: Option<unsafe extern "C" fn(Data)>,
 }
 
-/// `control` of [`Entry`]: command, data and its length, place for the answer and its length.
+/// `control` of [`DriverEntry`]: command, data and its length, room for the reply and its length.
 pub type Control =
     unsafe extern "C" fn(Data, c_uint, *mut c_char, usize, *mut *mut c_char, usize) -> isize;
 
 const _: () = {
     use std::mem::{offset_of, size_of};
-    assert!(size_of::<Entry>() == 176);
-    assert!(offset_of!(Entry, driver_name) == 48);
-    assert!(offset_of!(Entry, control) == 72);
-    assert!(offset_of!(Entry, extended_marker) == 128);
-    assert!(offset_of!(Entry, handle2) == 144);
-    assert!(offset_of!(Entry, stop_select) == 160);
+    assert!(size_of::<DriverEntry>() == 176);
+    assert!(offset_of!(DriverEntry, driver_name) == 48);
+    assert!(offset_of!(DriverEntry, control) == 72);
+    assert!(offset_of!(DriverEntry, extended_marker) == 128);
+    assert!(offset_of!(DriverEntry, handle2) == 144);
+    assert!(offset_of!(DriverEntry, stop_select) == 160);
     assert!(size_of::<ErlIoVec>() == 32);
     assert!(size_of::<IoVec>() == 16);
     assert!(offset_of!(DriverBinary, orig_bytes) == 8);
-    // Offsets above are those of a 64-bit VM, the only kind this library is for.
+    // The offsets above are those of a 64-bit VM, the only kind that is supported.
     assert!(size_of::<Word>() == 8);
 };
 

@@ -1,25 +1,23 @@
-//! Messages gathered by one call, as terms of the calling process.
+//! The messages of one call, as terms of the calling process.
 
-use super::data::Long;
-use crate::process::Buffer;
+use crate::buffer::Buffer;
+use crate::limits::ON_HEAP;
 use rustler::sys::{
     ErlNifTerm, enif_make_list_from_array, enif_make_new_binary, enif_make_sub_binary,
 };
-use rustler::{Encoder, Env, ResourceArc, Term};
+use rustler::{Encoder, Env, Resource, ResourceArc, Term};
 use std::mem::MaybeUninit;
 use tube_link::{BatchSink, Fragment, MessageSink};
 
-/// Most messages of one call: a bound on the time that it holds its scheduler.
+/// Most messages per call: this bounds how long a call holds its scheduler.
 pub const MOST: usize = 1024;
-/// The VM keeps binaries up to this size on the process heap, whole.
-const ON_HEAP: usize = 64;
-/// Messages up to this size share a block, because to allocate a binary costs more than to fill it. Who
-/// keeps one of them keeps its block.
+/// Messages of up to this many bytes share a block, because allocating a binary costs more than
+/// filling it. A process that keeps one of them keeps its block.
 const SHARED: usize = 4096;
-/// Bytes of a block: enough to spread the cost, not too many to be kept by accident.
+/// Bytes of a block: enough to spread the cost, few enough to be kept by accident.
 const BLOCK: usize = 32 << 10;
 
-/// The messages of one call, in their order.
+/// Builds the list of messages of one call.
 pub struct BatchBuilder<'a> {
     env: Env<'a>,
     terms: [MaybeUninit<ErlNifTerm>; MOST],
@@ -33,7 +31,7 @@ pub struct BatchBuilder<'a> {
     last: Option<Place>,
 }
 
-/// A binary of which messages are parts.
+/// A binary that messages are parts of.
 struct Block {
     term: ErlNifTerm,
     bytes: *mut MaybeUninit<u8>,
@@ -41,7 +39,7 @@ struct Block {
     size: usize,
 }
 
-/// Where a message goes, and the term that it becomes.
+/// Where to copy a message, and its term.
 struct Place {
     term: ErlNifTerm,
     bytes: *mut MaybeUninit<u8>,
@@ -62,19 +60,19 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// How many messages to ask for.
+    /// The number of messages to take.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// Bytes of all of them.
+    /// The number of bytes of all messages.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The list of all.
+    /// The list of messages.
     pub fn list(&self) -> Term<'a> {
-        // SAFETY: the first `len` terms were written, and are of this environment.
+        // SAFETY: the first `len` terms are written, and belong to this environment.
         unsafe {
             let terms = self.terms.as_ptr().cast();
             let list = enif_make_list_from_array(self.env.as_c_arg(), terms, self.len as u32);
@@ -83,15 +81,16 @@ impl<'a> BatchBuilder<'a> {
     }
 
     fn push(&mut self, term: ErlNifTerm) {
-        // The link gives no more than were asked for, and this would panic, not write beyond.
+        // The link gives no more messages than it was asked for; more would panic here.
         self.terms[self.len].write(term);
         self.len += 1;
     }
 
-    /// A binary of its own.
-    fn whole(&self, len: usize) -> Place {
+    /// A separate binary.
+    fn separate(&self, len: usize) -> Place {
         let mut term = MaybeUninit::uninit();
-        // SAFETY: the VM gives `len` bytes, which live as long as the term, and initialises the term.
+        // SAFETY: the VM allocates `len` bytes, which live as long as the term, and initialises the
+        // term.
         unsafe {
             let bytes = enif_make_new_binary(self.env.as_c_arg(), len, term.as_mut_ptr());
             Place {
@@ -101,15 +100,15 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// A part of the block, or of a new one.
+    /// A part of the current block, or of a new one.
     fn part(&mut self, len: usize) -> Place {
         let block = match self.block.take() {
             Some(block) if block.size - block.used >= len => block,
             _ => {
-                // No more than may come: a block for one message would be memory for nothing.
+                // No larger than the messages that may still come.
                 let left = self.most - self.len;
                 let size = self.expected.min(len.saturating_mul(left)).min(BLOCK);
-                let Place { term, bytes } = self.whole(size.max(len));
+                let Place { term, bytes } = self.separate(size.max(len));
                 Block {
                     term,
                     bytes,
@@ -138,16 +137,17 @@ impl MessageSink for BatchBuilder<'_> {
     fn room(&mut self, len: usize) -> bool {
         self.bytes += len;
         self.last = Some(match len {
-            0..=ON_HEAP => self.whole(len),
+            0..=ON_HEAP => self.separate(len),
             _ if len <= SHARED => self.part(len),
-            _ => self.whole(len),
+            _ => self.separate(len),
         });
         true
     }
 
     fn take(&mut self, bytes: Fragment<'_>) {
         if let Some(place) = &self.last {
-            // SAFETY: made by the `room` before this, for as many bytes, and nobody else knows of it yet.
+            // SAFETY: made by the last `room`, for as many bytes, and nothing else refers to it
+            // yet.
             let room = unsafe { std::slice::from_raw_parts_mut(place.bytes, bytes.len()) };
             bytes.copy_to(room);
         }
@@ -166,9 +166,15 @@ impl BatchSink<Buffer> for BatchBuilder<'_> {
     }
 
     fn long(&mut self, message: Buffer) {
-        let long = ResourceArc::new(Long(message));
+        let long = ResourceArc::new(LongMessage(message));
         self.bytes += long.0.len();
         let term = long.make_binary(self.env, |long| long.0.filled());
         self.push(term.encode(self.env).as_c_arg());
     }
 }
+
+/// A long message as a resource. Its binary term refers to it, so no byte is copied again.
+pub struct LongMessage(pub Buffer);
+
+#[rustler::resource_impl]
+impl Resource for LongMessage {}
