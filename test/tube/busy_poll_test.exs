@@ -1,11 +1,11 @@
-defmodule Tube.PollTest do
-  # Looks in place of bells. When to look and when to sleep is tested in native/link.
+defmodule Tube.BusyPollTest do
+  # Polling instead of notifications. native/link tests when to poll and when to sleep.
   use Tube.Test.NativeCase, async: false
 
   alias Tube.Connection.BusyPoller
   alias Tube.Options
 
-  # The longest that may be asked for, in microseconds.
+  # The longest time that the option allows, in microseconds.
   @most 10_000
 
   defp polled(context, options \\ []) do
@@ -14,7 +14,7 @@ defmodule Tube.PollTest do
     {tip, nock, %Tube{pid: self(), port: nock.port, id: nock.id}}
   end
 
-  # A poller of an active tube, whose end this process survives.
+  # Starts a poller of an active tube. This process survives its end.
   defp poller(tube) do
     Process.flag(:trap_exit, true)
     :ok = Native.Driver.active(tube.port, -1)
@@ -22,27 +22,27 @@ defmodule Tube.PollTest do
     poller
   end
 
-  defp bells(id) do
+  defp notifications(id) do
     {:ok, info} = Native.info(id)
     info.tx.bells
   end
 
-  test "a passive owner looks before it sleeps, and nobody rings meanwhile", context do
+  test "a passive owner polls before it sleeps, and gets no notification meanwhile", context do
     {tip, nock, _tube} = polled(context)
     assert Native.recv(nock.id) == :poll
-    before = bells(tip.id)
+    before = notifications(tip.id)
     :ok = Native.send(tip.id, "one")
     assert Native.recv(nock.id) == {:ok, "one"}
     assert Native.recv_many(nock.id, 10) == :poll
     :ok = Native.send(tip.id, "two")
     assert Native.recv_many(nock.id, 10) == {:ok, ["two"]}
-    assert bells(tip.id) == before
+    assert notifications(tip.id) == before
     :ok = Native.link_poll(nock.id, 0)
     assert Native.recv(nock.id) == :wait
     assert Native.link_poll(1, 0) == {:error, :closed}
   end
 
-  test "recv keeps its time limit, and takes what comes while it looks or sleeps", context do
+  test "recv keeps its time limit, and receives while it polls or sleeps", context do
     {tip, _nock, tube} = polled(context)
     assert Tube.recv(tube, 0) == {:error, :timeout}
     assert Tube.recv(tube, 1) == {:error, :timeout}
@@ -54,7 +54,7 @@ defmodule Tube.PollTest do
       spawn_link(fn ->
         for n <- 1..300 do
           receive do: (:go -> :ok)
-          # Longer than there is looked, now and then.
+          # From time to time a pause longer than the receiver polls.
           if rem(n, 100) == 0, do: :timer.sleep(20)
           :ok = send_all(tip.id, <<n::32>>)
         end
@@ -73,7 +73,7 @@ defmodule Tube.PollTest do
     refute_received {:"$tube_data", _id}
   end
 
-  test "an active owner is sent what a poller finds", context do
+  test "an active owner gets the messages that a poller finds", context do
     {tip, _nock, tube} = polled(context)
     poller = poller(tube)
 
@@ -87,7 +87,7 @@ defmodule Tube.PollTest do
     :ok = send_all(tip.id, long)
     assert_receive {:tube, ^tube, ^long}, 5_000
 
-    # Passive for a while, and then again.
+    # Passive for a while, then active again.
     :ok = Native.Driver.active(tube.port, 0)
     :ok = send_all(tip.id, "taken")
     assert Tube.recv(tube, 5_000) == {:ok, "taken"}
@@ -116,18 +116,18 @@ defmodule Tube.PollTest do
     end
   end
 
-  test "without its poller a tube is given its bell back", context do
+  test "without its poller a tube uses notifications again", context do
     {tip, _nock, tube} = polled(context)
     poller = poller(tube)
     Process.exit(poller, :kill)
     assert_receive {:EXIT, ^poller, :killed}, 5_000
-    :ok = Native.send(tip.id, "while nobody looks")
+    :ok = Native.send(tip.id, "while nobody polls")
     assert BusyPoller.stop(nil, tube) == nil
-    assert_receive {:tube, ^tube, "while nobody looks"}, 5_000
-    :ok = Native.send(tip.id, "by the bell")
-    assert_receive {:tube, ^tube, "by the bell"}, 5_000
+    assert_receive {:tube, ^tube, "while nobody polls"}, 5_000
+    :ok = Native.send(tip.id, "by notification")
+    assert_receive {:tube, ^tube, "by notification"}, 5_000
 
-    # And so when it is stopped on purpose.
+    # The same when it is stopped on purpose.
     poller = BusyPoller.set(nil, tube, {:adaptive, @most})
     assert BusyPoller.set(poller, tube, {:adaptive, 10}) == poller
     assert BusyPoller.set(poller, tube, :off) == nil
