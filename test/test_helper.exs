@@ -10,11 +10,7 @@ if function_exported?(Mix, :ensure_application!, 1),
 # The VMs that most tests use, and replacements for when a test kills them.
 Tube.Test.VM.Spare.prepare([5, 7, 9, 5, 7])
 
-<<<<<<< HEAD
-# Some tests need a hypervisor, and some the hub in its place. Those tagged :long are for bin/test --long.
-=======
-# Some tests need a hypervisor, others the hub.
->>>>>>> leaf
+# Some tests need a hypervisor, others the hub. Those tagged :long are for bin/test --long.
 elsewhere = if Tube.Test.Lab.here?(), do: :hub, else: :xen
 ExUnit.start(capture_log: true, exclude: [elsewhere, :long])
 ExUnit.after_suite(fn _result -> Tube.Test.RunDir.remove(run_dir) end)
