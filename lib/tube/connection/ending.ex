@@ -210,7 +210,8 @@ defmodule Tube.Connection.Ending do
   defp event(%{suspenders: [_ | _]} = e, :suspend_timeout) do
     e = Enum.reduce(e.suspenders, e, &act(&2, {:reply, &1, {:ok, :cut_short}}))
     failed = e.failed || :suspended
-    release(act(%{e | failed: failed, stopped: e.stopped || failed, suspenders: []}, :tip_done))
+    e = if e.stopped, do: e, else: act(%{e | stopped: failed}, :tip_done)
+    release(%{e | failed: failed, suspenders: []})
   end
 
   defp event(e, :suspend_timeout), do: e
