@@ -1,10 +1,10 @@
 defmodule Tube.Connection.Blocking do
   @moduledoc false
-  # Sending and receiving beyond one native call: going on with what a bounded call left over,
-  # and waiting for space or data. Runs in the caller's process; no other process is involved.
+  # Blocking send and receive on top of native calls that never wait: repeats a call that was cut short
+  # by its bound, and waits for space or data. Runs in the caller's process.
   #
-  # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`.
-  # It may come late, after the caller has given up: every way out of a wait takes it away.
+  # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`. It
+  # may arrive after the caller has given up, so every exit from a wait flushes it.
 
   alias Tube.Connection.Registry
   alias Tube.{Native, Telemetry}
@@ -22,7 +22,7 @@ defmodule Tube.Connection.Blocking do
 
   def send(result, id, data, timeout), do: send_on(result, id, data, limit(id, timeout))
 
-  @doc "Sends messages, all binaries. On failure, those that were not sent."
+  @doc "Sends binaries, each a message. On failure, returns those that were not sent."
   @spec send_many([binary], non_neg_integer, timeout | :default) ::
           :ok | {:error, {reason, [binary]}}
   def send_many(messages, id, timeout) do
@@ -30,7 +30,7 @@ defmodule Tube.Connection.Blocking do
       :ok -> :ok
       {:error, reason, rest} -> {:error, {reason, rest}}
       {:more, rest, 0} -> send_many(rest, id, timeout)
-      # The first that might wait: from here on time counts.
+      # The first call that may wait: the time limit starts here.
       other -> many_on(other, id, limit(id, timeout))
     end
   end
@@ -41,7 +41,7 @@ defmodule Tube.Connection.Blocking do
   defp many_on({:more, rest, 0}, id, deadline),
     do: many_on(Native.send_many(id, rest), id, deadline)
 
-  # One that takes more than one call, or for which there is no room yet: alone, and then the others.
+  # The first of the rest needs several calls, or has no room yet: send it alone, then the others.
   defp many_on({more_or_wait, [message | others] = rest, cont}, id, deadline) do
     if more_or_wait == :wait, do: Telemetry.full(id, byte_size(message))
 
@@ -58,8 +58,8 @@ defmodule Tube.Connection.Blocking do
   defp send_on(:ok, _id, _data, _deadline), do: :ok
   defp send_on({:error, _} = error, _id, _data, _deadline), do: error
 
-  # There is space, and the native call only kept within its bound. A limit of 0 still lets
-  # through what fits, so time counts only where we wait.
+  # There is space; the call was cut short by its bound. The time limit counts waits only, so a limit
+  # of 0 still sends a message that fits.
   defp send_on({:more, cont}, id, data, deadline),
     do: send_on(Native.send(id, data, cont), id, data, deadline)
 
@@ -86,7 +86,7 @@ defmodule Tube.Connection.Blocking do
   defp recv_on({:error, _} = error, _id, _deadline, _again), do: error
   defp recv_on(:more, id, deadline, again), do: recv_on(again.(), id, deadline, again)
 
-  # A polled tube that has nothing yet. No bell is asked for, and others run between two looks.
+  # A busy-polled tube without data. It asks for no notification; other processes run between two polls.
   defp recv_on(:poll, id, deadline, again) do
     if deadline != :infinity and left(deadline) == 0 do
       give_up(id)
@@ -118,7 +118,7 @@ defmodule Tube.Connection.Blocking do
     end
   end
 
-  # Who will not wait is told that there was no room, not that time passed.
+  # A caller that does not wait gets :busy, not :timeout.
   defp deadline(0), do: :at_once
   defp deadline(:infinity), do: :infinity
   defp deadline(ms), do: System.monotonic_time(:millisecond) + ms

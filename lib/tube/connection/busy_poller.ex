@@ -1,14 +1,14 @@
 defmodule Tube.Connection.BusyPoller do
   @moduledoc false
-  # A process that looks for data on behalf of somebody who is sent it: the owner of an active tube, or the
-  # VM, where the tube carries distribution. A passive owner looks for itself, in `Tube.recv/2`.
+  # A process that polls a link for an active owner, or for the VM where the tube carries distribution. A
+  # passive owner polls by itself, in `Tube.recv/2`.
   #
   # How long to look, and whether it pays, is decided in the link (native/link/src/poll.rs). Here is the
   # loop, in Erlang, so that between two looks everybody else runs: a native loop would hold a scheduler
   # that the receiver of the message may need.
   #
-  # While it looks, the peer rings no bell. So whoever is linked to a poller that dies must end the tube,
-  # or give it its bell back by `stop/2`.
+  # While it polls, the peer sends no notifications. If a poller dies, the process linked to it must end
+  # the tube, or ask for notifications again by `stop/2`.
 
   alias Tube.Native
 

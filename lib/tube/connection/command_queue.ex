@@ -1,16 +1,16 @@
 defmodule Tube.Connection.CommandQueue do
   @moduledoc false
-  # Messages that a tube's process was told to send, as ports are told: `{owner, {:command, iodata}}`.
+  # Messages from commands to a tube, as commands to a port: `{owner, {:command, iodata}}`.
   #
-  # Nobody can be made to wait for a message, so what the ring has no room for waits here, in order, or is
+  # A command cannot block its sender. If the ring has no room, the message waits here, in order, or is
   # dropped and counted, as the option `:on_full` says.
 
   alias Tube.{Native, Telemetry}
 
-  # `asking` are those who want to know when the queue is empty, `dropped` counts if anything may be.
+  # `asking` waits for the queue to be empty; `dropped` is a counter if messages may be dropped.
   defstruct queue: :queue.new(), cont: nil, asking: [], dropped: nil
 
-  # What is counted as room for one message by who asks for room: a page, as in LING, and its header.
+  # Room for one message, as callers count it: a page, as in LING, and a record header.
   @slot 4096 + 8
 
   @type t :: %__MODULE__{}
@@ -22,7 +22,7 @@ defmodule Tube.Connection.CommandQueue do
   @spec empty?(t) :: boolean
   def empty?(commands), do: :queue.is_empty(commands.queue)
 
-  @doc "Adds a message, and sends what can be sent."
+  @doc "Adds a message, and sends what the ring has room for."
   @spec push(t, non_neg_integer, iodata) ::
           {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def push(commands, id, iodata) do
@@ -30,37 +30,37 @@ defmodule Tube.Connection.CommandQueue do
     queued = %{commands | queue: :queue.in(message, commands.queue)}
 
     cond do
-      empty?(commands) -> queued |> resume(id) |> notice(id)
-      # Behind one that is partly in the ring.
+      empty?(commands) -> queued |> resume(id) |> report_full(id)
+      # Part of an earlier message is in the ring.
       commands.dropped -> {:ok, drop(commands, id, message)}
       true -> {:ok, queued}
     end
   end
 
-  @typedoc "Who asks for room: a caller of `GenServer`, or a process that gets `{:can_send, pid, n}`."
+  @typedoc "A caller of `GenServer`, or a process that gets `{:can_send, pid, n}`."
   @type asker :: {:reply, GenServer.from()} | {:send, pid}
 
-  @doc "Tells `asker` for how many messages there is room, once nothing waits here any more."
+  @doc "Tells `asker` how many messages there is room for, once the queue is empty."
   @spec ask(t, non_neg_integer, asker) :: t
   def ask(commands, id, asker) do
     commands = %{commands | asking: [asker | commands.asking]}
-    if empty?(commands), do: answer(commands, id), else: commands
+    if empty?(commands), do: reply(commands, id), else: commands
   end
 
-  @doc "Nothing more will be sent."
+  @doc "Drops the queue: nothing more is sent."
   @spec give_up(t) :: t
   def give_up(commands) do
     for asker <- commands.asking, do: tell(asker, :closed)
     %{commands | queue: :queue.new(), cont: nil, asking: []}
   end
 
-  defp answer(%{asking: []} = commands, _id), do: commands
+  defp reply(%{asking: []} = commands, _id), do: commands
 
-  defp answer(commands, id) do
+  defp reply(commands, id) do
     answer =
       case Native.info(id) do
         {:ok, %{gone: false, tx: %{finished: false} = tx}} ->
-          # What the ring has no room for waits here, so one more can always be taken.
+          # One more can always wait here.
           least = if commands.dropped, do: 0, else: 1
           max(least, div(tx.ring - tx.backlog, @slot))
 
@@ -76,19 +76,19 @@ defmodule Tube.Connection.CommandQueue do
   defp tell({:reply, from}, n), do: GenServer.reply(from, {:ok, n})
   defp tell({:send, pid}, answer), do: send(pid, {:can_send, self(), answer})
 
-  # Those behind it wait too, but only for it.
-  defp notice({:ok, %{queue: queue}} = result, id) do
+  # Reports the first message that waits. Those behind it wait for it.
+  defp report_full({:ok, %{queue: queue}} = result, id) do
     with {:value, message} <- :queue.peek(queue), do: Telemetry.full(id, byte_size(message))
     result
   end
 
-  defp notice(result, _id), do: result
+  defp report_full(result, _id), do: result
 
   @doc "Goes on after `{:\"$tube_space\", id}`."
   @spec resume(t, non_neg_integer) :: {:ok, t} | {:refused, :emsgsize, t} | {:error, atom}
   def resume(commands, id) do
     case :queue.peek(commands.queue) do
-      :empty -> {:ok, answer(commands, id)}
+      :empty -> {:ok, reply(commands, id)}
       {:value, message} -> commands |> sent(id, send_on(id, message, commands.cont))
     end
   end
@@ -101,7 +101,7 @@ defmodule Tube.Connection.CommandQueue do
 
   defp sent(commands, id, {:more, cont}), do: resume(%{commands | cont: cont}, id)
 
-  # Nothing of it is in the ring yet. That the link has ended meanwhile the next call will tell.
+  # No part of it is in the ring yet. If the link has ended meanwhile, the next call says so.
   defp sent(%{dropped: counter} = commands, id, {:wait, 0}) when counter != nil do
     _ok_or_closed = Native.send_cancel(id)
     {{:value, message}, queue} = :queue.out(commands.queue)
@@ -110,7 +110,7 @@ defmodule Tube.Connection.CommandQueue do
 
   defp sent(commands, _id, {:wait, cont}), do: {:ok, %{commands | cont: cont}}
 
-  # This one can never be sent; those behind it can.
+  # This message can never be sent; those behind it can.
   defp sent(commands, id, {:error, :emsgsize}) do
     case resume(%{commands | queue: :queue.drop(commands.queue), cont: nil}, id) do
       {:ok, commands} -> {:refused, :emsgsize, commands}

@@ -28,8 +28,8 @@ defmodule Tube.Connection.Effects do
     end
   end
 
-  # A transaction must be retried as a whole, so it is waited for; it has a limit of its own. Who is
-  # patient with the peer is so with the store.
+  # A transaction is retried as a whole, so this waits for it, with a limit: that of the handshake, if it is
+  # longer.
   def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
     limit = [timeout: max(state.options.timeout, @transaction)]
     {state, [{:store, ref, transaction(state, {:transaction, requests}, limit)} | events]}
@@ -71,7 +71,7 @@ defmodule Tube.Connection.Effects do
 
   def carry_out(op, {state, events}), do: {change(op, state), events}
 
-  @doc "Does the requests of a transaction of the handshake."
+  @doc "Runs a transaction of the handshake."
   @spec transaction(State.t(), Handshake.request(), keyword) :: Handshake.result()
   def transaction(state, {:transaction, requests}, opts) do
     body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
@@ -96,9 +96,9 @@ defmodule Tube.Connection.Effects do
     %{state | timers: timers}
   end
 
-  # The peer takes nothing more: who sends is told so now, not when the rings go.
+  # The peer takes nothing more: senders learn it now, not when the link is freed.
   defp change(:closing, state) do
-    Link.shut(state.tube)
+    Link.shutdown(state.tube)
     state
   end
 
@@ -108,8 +108,8 @@ defmodule Tube.Connection.Effects do
   ## How it ends
 
   @doc """
-  Performs what `Tube.Connection.Ending` says to `event`. What the handshake's machine is to hear joins
-  the events.
+  Passes `event` to `Tube.Connection.Ending` and performs its actions. Events for the handshake's machine
+  join `events`.
   """
   @spec ending(Ending.event(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}
@@ -124,12 +124,12 @@ defmodule Tube.Connection.Effects do
   defp perform(action, {state, events}), do: {do_perform(action, state), events}
 
   defp do_perform(:finish_sending, state) do
-    Link.shut(state.tube)
+    Link.shutdown(state.tube)
     %{state | commands: CommandQueue.give_up(state.commands)}
   end
 
   defp do_perform(:shutdown, state) do
-    Link.shut(state.tube)
+    Link.shutdown(state.tube)
     state
   end
 
@@ -143,7 +143,7 @@ defmodule Tube.Connection.Effects do
     state
   end
 
-  defp do_perform({:copy, reason}, state) do
+  defp do_perform({:cut, reason}, state) do
     Link.cut(state.tube, reason)
     state
   end

@@ -2,46 +2,46 @@ defmodule Tube.Connection.Ending do
   @moduledoc false
   # How a tube ends, as data: events in, actions out. It knows no process, link or clock.
   #
-  # Several parties take part in an end, in any order: the handshake's machine (which gives back what is
-  # shared and cleans up the store), the link (which reports what the peer did and what the owner has
-  # taken), the owner, whoever closes, and whoever suspends the machine. `Tube.Connection.Server` feeds
-  # their events in, and `Tube.Connection.Effects` performs the actions.
+  # Several parties take part in an end, in any order: the handshake's machine frees what is shared and
+  # cleans up the store; the link reports what the peer did and what the owner has taken; the owner
+  # closes, or ends; the machine is suspended. `Tube.Connection.Server` passes their events in, and
+  # `Tube.Connection.Effects` performs the actions.
   #
   #     {ending, actions} = Ending.handle(ending, event)
   #
   # ## What holds for every order of events
   #
-  # - The machine hears of the end from our side once, when everything accepted has been sent, or when
-  #   the `linger` limit is over.
-  # - When the machine releases the link, an owner that has still to learn something keeps it as a
-  #   private copy: the messages that had arrived, and then the reason. Nothing shared outlives the release.
-  # - The process stops once the machine has stopped, whoever opened has the result, and the owner has been
-  #   informed: by the link, by closing, by its own end, or, as the owner of a port, by an exit signal.
-  # - Each caller is answered once. Each link that was made is freed once.
+  # - An end from our side reaches the machine once, when everything accepted has been sent or the
+  #   `linger` limit is over.
+  # - When the machine frees the link, nothing shared remains. An owner that has more to learn is served
+  #   from a private copy: the messages that had arrived, then the reason.
+  # - The process stops once the machine has stopped, the opener has the result, and the owner is
+  #   informed: by the link, by closing, by its own end, or in port mode by an exit signal.
+  # - Each caller gets one reply. Each link is freed once.
 
   @enforce_keys [:mode]
   defstruct [
     :mode,
     owner: :alive,
-    # who gets the result of open/2: nil at the tip, :unclaimed until somebody asks
+    # the caller of open/2: nil at the tip, :unclaimed until it asks for the result
     opener: nil,
-    # :none, :idle (made, no data yet), :flowing, :copied, :freed, or :closed (its port, by somebody else)
+    # :none, :idle (made, no data yet), :flowing, :cut, :freed, or :closed (its port, by another process)
     link: :none,
     # %Tube{} once it is open; opaque here
     tube: nil,
-    # the end that our side has asked for: nil, :suspend, :close or :owner_down
+    # the end requested on our side: nil, :suspend, :close or :owner_down
     request: nil,
-    # the machine has heard of it
+    # the machine knows of it
     finished: false,
     # commands wait for room in the ring
     unsent: false,
     # the owner sends no more than these
     shutdown: false,
-    # why there is no tube, or none any more
+    # why there is no tube, or no longer
     failed: nil,
-    # what the machine stopped with
+    # the reason with which the machine stopped
     stopped: nil,
-    # the owner has taken everything that the peer sent; it knows that there is no more
+    # the owner has taken everything that the peer sent; the owner knows that nothing more comes
     drained: false,
     owner_told: false,
     # the peer broke the protocol of the rings: nothing more can be taken
@@ -54,17 +54,17 @@ defmodule Tube.Connection.Ending do
 
   @type t :: %__MODULE__{}
 
-  @typedoc "Who waits for an answer: a caller, or a process that closed as one closes a port."
+  @typedoc "A caller, or a process that closes as one closes a port."
   @type closer :: GenServer.from() | {:port, pid}
 
   @typedoc """
   What happened:
 
-  - `{:await, from}`: the process that opens asks for the result.
+  - `{:await, from}`: the opener asks for the result.
   - `:link`: the link was made. `:start`: data flows. `{:connected, tube}`: the tube is open.
   - `{:failed, reason}`, `:free`, `{:stop, reason}`: as the handshake's machine says
     (`t:Tube.Handshake.op/0`).
-  - `:drained`, `:owner_told`, `:protocol`: as the link reports. `:link_closed`: somebody closed its port.
+  - `:drained`, `:owner_told`, `:protocol`: as the link reports. `:link_closed`: another process closed its port.
   - `{:close, closer}`, `:owner_down`, `:shutdown`: of the owner. `{:suspend, from}`: of `Tube.suspend/1`.
   - `{:unsent, boolean}`: whether commands wait to be sent.
   - `:linger_timeout`, `:suspend_timeout`.
@@ -92,17 +92,17 @@ defmodule Tube.Connection.Ending do
   @typedoc """
   What to do:
 
-  - `{:machine, event}`: tell the handshake's machine.
-  - `:finish_sending`: no more is sent, and what is still queued is given up. `:shutdown`: no more is sent.
-  - `:start_linger`: send `:linger_timeout` when the option's time is over.
-  - `:suspend_link`: the link's end will be because of a suspension.
-  - `{:copy, reason}`: let go of what is shared; serve the owner from a copy, then with `reason`.
+  - `{:machine, event}`: pass the event to the handshake's machine.
+  - `:shutdown`: end our direction. `:finish_sending`: also drop what is still queued.
+  - `:start_linger`: start the timer of the option `linger`.
+  - `:suspend_link`: a suspension will end the link.
+  - `{:cut, reason}`: free everything shared; the owner is served from a copy, then with `reason`.
   - `{:free, reason}`: free the link.
   - `{:failed, reason}`: the first failure, for telemetry.
-  - `:tip_done`: the store is needed no longer.
+  - `:tip_done`: this tube no longer needs the store.
   - `{:reply, from, answer}`, or `{:closed, pid}` to a process that closed a port.
   - `{:exit_owner, reason}`: an exit signal to the owner of a tube in port mode.
-  - `:unregister`: nobody finds the tube any more, and its number is free. `:stop`: end the process.
+  - `:unregister`: remove the tube's record and free its number. `:stop`: end the process.
   """
   @type action ::
           {:machine, :close | :owner_down | :suspend}
@@ -110,7 +110,7 @@ defmodule Tube.Connection.Ending do
           | :shutdown
           | :start_linger
           | :suspend_link
-          | {:copy, term}
+          | {:cut, term}
           | {:free, term}
           | {:failed, term}
           | :tip_done
@@ -120,11 +120,11 @@ defmodule Tube.Connection.Ending do
           | :unregister
           | :stop
 
-  @doc "A tube that begins: at the nock somebody will ask for the result."
+  @doc "A tube that begins. At the nock, the opener will ask for the result."
   @spec new(:tube | :port | :dist, :nock | :tip) :: t
   def new(mode, role), do: %__MODULE__{mode: mode, opener: if(role == :nock, do: :unclaimed)}
 
-  @doc "What follows from an event. After `:stop` nothing does."
+  @doc "Handles an event. After `:stop` there are no actions."
   @spec handle(t, event) :: {t, [action]}
   def handle(%{done: true} = e, _event), do: {e, []}
 
@@ -135,9 +135,9 @@ defmodule Tube.Connection.Ending do
 
   @doc "Has data flowed, and is the link still there to serve its owner?"
   @spec serves_owner?(t) :: boolean
-  def serves_owner?(e), do: e.link in [:flowing, :copied]
+  def serves_owner?(e), do: e.link in [:flowing, :cut]
 
-  @doc "Why the tube ended, for whoever did not end it."
+  @doc "Why the tube ended, for a process that did not end it."
   @spec reason(t) :: term
   def reason(%{failed: reason}) when reason != nil, do: reason
   def reason(%{request: :owner_down}), do: :owner_down
@@ -167,7 +167,7 @@ defmodule Tube.Connection.Ending do
   defp event(e, :protocol), do: %{e | violated: true}
   defp event(e, :link_closed), do: %{e | link: :closed}
 
-  # After a failure there is nothing more to take, whatever the machine has still to do in the store.
+  # After a failure nothing more can be taken, so the link need not wait for the store.
   defp event(%{failed: nil} = e, :owner_told), do: %{e | owner_told: true}
   defp event(e, :owner_told), do: release(%{e | owner_told: true})
 
@@ -184,7 +184,7 @@ defmodule Tube.Connection.Ending do
 
   defp event(e, :owner_down), do: %{e | owner: :gone}
 
-  # What was accepted is sent before the end is said.
+  # Accepted messages go first.
   defp event(%{unsent: true} = e, :shutdown), do: %{e | shutdown: true}
   defp event(e, :shutdown), do: act(%{e | shutdown: true}, :shutdown)
 
@@ -206,7 +206,7 @@ defmodule Tube.Connection.Ending do
 
   defp event(e, {:suspend, from}), do: suspend(%{e | suspenders: [from | e.suspenders]})
 
-  # What the peer has not taken by now is lost, and what is left in the store is swept up later.
+  # What the peer has not taken by now is lost. A later start sweeps up what is left in the store.
   defp event(%{suspenders: [_ | _]} = e, :suspend_timeout) do
     e = Enum.reduce(e.suspenders, e, &act(&2, {:reply, &1, {:ok, :cut_short}}))
     failed = e.failed || :suspended
@@ -219,7 +219,7 @@ defmodule Tube.Connection.Ending do
   defp suspend(%{stopped: reason} = e) when reason != nil, do: e
   defp suspend(%{tube: nil} = e), do: act(e, {:machine, :suspend})
 
-  # The owner has not asked for it, so it gets what had arrived, and the reason.
+  # The owner did not ask for this end, so it gets what had arrived, and the reason.
   defp suspend(%{request: nil} = e) do
     e = if e.link == :flowing, do: act(e, :suspend_link), else: e
     request(%{e | failed: e.failed || :suspended}, :suspend)
@@ -243,29 +243,29 @@ defmodule Tube.Connection.Ending do
   # A nock that begins again makes another.
   defp release(%{link: :idle} = e), do: act(%{e | link: :freed}, {:free, reason(e)})
 
-  defp release(%{link: link} = e) when link in [:flowing, :copied] do
+  defp release(%{link: link} = e) when link in [:flowing, :cut] do
     cond do
       informed?(e) -> act(%{e | link: :freed}, {:free, reason(e)})
-      link == :flowing -> act(%{e | link: :copied}, {:copy, e.failed})
+      link == :flowing -> act(%{e | link: :cut}, {:cut, e.failed})
       true -> e
     end
   end
 
   defp release(e), do: e
 
-  # Does the owner know all that it can learn through the link?
-  defp informed?(%{link: link}) when link not in [:flowing, :copied], do: true
+  # Whether the owner can learn nothing more through the link.
+  defp informed?(%{link: link}) when link not in [:flowing, :cut], do: true
   defp informed?(%{request: request}) when request in [:close, :owner_down], do: true
-  # An orderly end needs no word beyond the last message: a tube that is gone is closed.
+  # After an orderly end the last message is all: operations on a tube that is gone give :closed.
   defp informed?(%{failed: nil, drained: true}), do: true
 
-  # The owner of a port learns the reason by an exit signal, as soon as there is nothing more to take.
+  # In port mode an exit signal tells the reason, as soon as nothing more can be taken.
   defp informed?(%{mode: :port} = e), do: e.drained or e.violated or e.owner_told
   defp informed?(e), do: e.owner_told
 
   ## Answers
 
-  # Connected counts, even if the peer has gone since: what it had sent is there to be read.
+  # The tube, even if the peer has gone since: the opener can still read what it had sent.
   defp answer_opener(%{opener: {:asked, from}} = e) do
     cond do
       e.tube != nil -> act(%{e | opener: nil}, {:reply, from, {:ok, e.tube}})
@@ -308,7 +308,7 @@ defmodule Tube.Connection.Ending do
     end)
   end
 
-  # A process that never had the tube has the result of open/2, and nothing else.
+  # An opener that never had the tube gets an error, and no signal.
   defp exit_owner(%{mode: :port, owner: :alive, tube: tube} = e) when tube != nil do
     reason = if e.request == :close, do: :closed, else: e.failed || e.stopped
     act(e, {:exit_owner, reason})

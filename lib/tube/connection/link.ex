@@ -1,11 +1,11 @@
 defmodule Tube.Connection.Link do
   @moduledoc false
-  # The native side of one tube, from nothing to nothing: made at the tip or mapped at the nock, given
-  # to a driver port, started, shut, freed.
+  # The native link of a tube and its driver port: shared by the tip or mapped by the nock, started,
+  # shut down, cut, freed.
 
   alias Tube.{Native, Options}
 
-  @doc "The tip's rings: shared with the peer, not yet started; and what is to be said of them."
+  @doc "Makes the tip's link. Returns what the nock and readers of the store need to know of it."
   @spec allocate(term, map, Options.t()) ::
           {:ok, Tube.t(), Tube.Handshake.refs()} | {:error, atom}
   def allocate(platform, spec, options) do
@@ -18,7 +18,7 @@ defmodule Tube.Connection.Link do
       {order_tx, refs} = Map.pop!(refs, :order_tx)
       {order_rx, refs} = Map.pop!(refs, :order_rx)
 
-      # There may have been room for less than was asked for.
+      # The platform may have had room for less than the option asks for.
       shown = %{
         tx_ring_bytes: bytes(order_tx),
         rx_ring_bytes: bytes(order_rx),
@@ -29,7 +29,7 @@ defmodule Tube.Connection.Link do
     end
   end
 
-  @doc "The nock's view of the tip's rings."
+  @doc "Makes the nock's link: maps the tip's rings."
   @spec map(term, map, Options.t()) :: {:ok, Tube.t()} | {:error, atom}
   def map(platform, spec, options) do
     {nonce, ""} = Integer.parse(spec.nonce, 16)
@@ -54,30 +54,31 @@ defmodule Tube.Connection.Link do
   # driver builds the same map for its messages (native/tube/src/driver/term.rs).
   defp handle(port, id), do: %{__struct__: :"Elixir.Tube", pid: self(), port: port, id: id}
 
+  @doc "Starts the flow of data."
   @spec start(Tube.t(), pid, Native.mode()) :: :ok | {:error, atom}
   def start(tube, owner, mode), do: Native.Driver.start(tube.id, tube.port, self(), owner, mode)
 
-  @doc "Says that no more will be sent."
-  @spec shut(Tube.t() | nil) :: :ok
-  def shut(nil), do: :ok
+  @doc "Ends our direction: no more is sent."
+  @spec shutdown(Tube.t() | nil) :: :ok
+  def shutdown(nil), do: :ok
 
-  def shut(tube) do
+  def shutdown(tube) do
     Native.shutdown(tube.id)
     :ok
   end
 
   @doc """
-  Lets go of the rings, while the owner has still to take what had arrived, and to learn `reason`: both are
-  kept in a copy.
+  Frees everything shared. The owner still gets what had arrived, from a private copy, and then `reason`.
   """
   @spec cut(Tube.t(), atom) :: :ok
   def cut(tube, reason) do
     reason = if reason in [:peer_domain_gone, :suspended], do: reason, else: :peer_down
-    # A port that has ended has let go too.
+    # A port that has ended has freed it already.
     _ = Native.Driver.cut(tube.port, reason)
     :ok
   end
 
+  @doc "Closes the port, which frees the link."
   @spec free(Tube.t() | nil) :: :ok
   def free(nil), do: :ok
 
@@ -85,7 +86,7 @@ defmodule Tube.Connection.Link do
     Port.close(tube.port)
     :ok
   rescue
-    # Closed by somebody else, which freed them just as well.
+    # Another process has closed it.
     ArgumentError -> :ok
   end
 
@@ -96,7 +97,7 @@ defmodule Tube.Connection.Link do
   def encode_active(:once), do: -2
   def encode_active(count), do: count
 
-  @doc "The other way round."
+  @doc "The inverse of `encode_active/1`."
   @spec decode_active(integer) :: boolean | :once | pos_integer
   def decode_active(-1), do: true
   def decode_active(0), do: false

@@ -1,7 +1,6 @@
 defmodule Tube.Connection.Owner do
   @moduledoc false
-  # Who owns a tube, and what ties it to the tube's process: a monitor, and for a tube with the
-  # manners of a port also a link.
+  # The owner of a tube, monitored by the tube's process. In port mode it is also linked.
 
   @enforce_keys [:pid, :monitor, :mode]
   defstruct [:pid, :monitor, :mode]
@@ -26,8 +25,8 @@ defmodule Tube.Connection.Owner do
   def is?(owner, pid), do: owner.pid == pid
 
   @doc """
-  Sends on to `new_owner` what a tube has put into the caller's mailbox. The tube must be passive, so
-  that nothing comes in meanwhile.
+  Forwards the tube's messages in the caller's mailbox to `new_owner`. The tube must be passive, so that
+  none arrives meanwhile.
   """
   @spec forward(Tube.t(), pid) :: :ok
   def forward(%{pid: pid} = tube, new_owner) do
@@ -53,8 +52,8 @@ defmodule Tube.Connection.Owner do
   @doc """
   Sends the exit signal that a port sends to its owner when it ends: `:normal` after `:closed`.
 
-  Sent by hand, so that the reason arrives as it is while the process itself ends normally: a peer that
-  went away is no fault of ours for the supervisor to report.
+  The process itself ends normally, whatever the reason: the loss of a peer is not an error for the
+  supervisor to report.
   """
   @spec exit(t, term) :: :ok
   def exit(owner, reason) do

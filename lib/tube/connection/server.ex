@@ -303,7 +303,7 @@ defmodule Tube.Connection.Server do
   # the end of our side of the link.
   @impl true
   def terminate(_reason, %{ending: %{stopped: nil}, store_up: true} = state) do
-    Link.shut(state.tube)
+    Link.shutdown(state.tube)
     Effects.transaction(state, state.module.remove(state.machine), timeout: 1_000)
   end
 

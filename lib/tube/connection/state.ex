@@ -1,6 +1,6 @@
 defmodule Tube.Connection.State do
   @moduledoc false
-  # What the process of one tube knows: how it begins, and what follows from it.
+  # The state of a tube's process.
 
   alias Tube.Connection.{CommandQueue, Ending, Owner, Registry}
   alias Tube.{Domain, Handshake, Native}
@@ -13,7 +13,7 @@ defmodule Tube.Connection.State do
     :peer,
     :tid,
     :options,
-    # %Tube{} from the moment that the rings exist
+    # %Tube{} while there is a link
     :tube,
     # `Tube.Connection.Ending`
     :ending,
@@ -21,9 +21,9 @@ defmodule Tube.Connection.State do
     :listener,
     :dispatcher,
     :owner,
-    # what `Tube.Telemetry` makes of it
+    # of `Tube.Telemetry`
     span: nil,
-    # the process that looks for data, see `Tube.Connection.BusyPoller`
+    # the process of `Tube.Connection.BusyPoller`, if any
     poller: nil,
     commands: CommandQueue.new(:wait),
     timers: %{},
@@ -39,7 +39,7 @@ defmodule Tube.Connection.State do
           | {:tip, Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), listener :: pid,
              dispatcher :: pid, verdict :: term}
 
-  @doc "A new tube, and the first operations of its handshake."
+  @doc "Begins a tube. Returns the first operations of its handshake."
   @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}
   def new({:nock, domain, peer, options, opener}) do
     with {:ok, tid} <- Registry.claim_tid(peer, options.tid) do
@@ -72,7 +72,6 @@ defmodule Tube.Connection.State do
   end
 
   def new({:tip, domain, knock, options, listener, dispatcher, verdict}) do
-    # One at a time for each open request: the dispatcher sees to that.
     params = %{
       me: domain.domid,
       peer: knock.peer,
@@ -104,11 +103,11 @@ defmodule Tube.Connection.State do
 
   defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
 
-  @doc "Names one attempt of a handshake."
+  @doc "A random name for one attempt of a handshake."
   @spec nonce() :: Tube.Paths.nonce()
   def nonce, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
 
-  @doc "What is registered of a tube from its connection to its end."
+  @doc "The record of a connected tube."
   @spec record(t) :: Registry.record()
   def record(state) do
     %{
@@ -125,7 +124,7 @@ defmodule Tube.Connection.State do
     }
   end
 
-  @doc "What events tell of the tube, from the start."
+  @doc "The metadata of telemetry events."
   @spec metadata(t) :: map
   def metadata(state) do
     %{

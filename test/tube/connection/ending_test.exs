@@ -45,7 +45,7 @@ defmodule Tube.Connection.EndingTest do
     shared: false,
     replies: %{},
     frees: 0,
-    copies: 0,
+    cuts: 0,
     tip_done: 0,
     exits: [],
     done: false
@@ -265,9 +265,9 @@ defmodule Tube.Connection.EndingTest do
 
   defp perform(:tip_done, {module, e, w}), do: {module, e, %{w | tip_done: w.tip_done + 1}}
 
-  defp perform({:copy, _reason}, {module, e, w}) do
-    holds(w, w.shared and w.link == :flowing, "copied, but not shared")
-    w = %{w | shared: false, copies: w.copies + 1}
+  defp perform({:cut, _reason}, {module, e, w}) do
+    holds(w, w.shared and w.link == :flowing, "cut, but not shared")
+    w = %{w | shared: false, cuts: w.cuts + 1}
     w = if w.fin or w.gone or w.violated, do: w, else: link_ends(%{w | gone: true}, [:gone])
     {module, e, w}
   end
@@ -323,7 +323,7 @@ defmodule Tube.Connection.EndingTest do
     holds(w, w.waiting == [], "waits for ever")
     holds(w, not w.shared, "still shared")
     holds(w, w.frees == if(w.link == :none, do: 0, else: 1), "not freed once")
-    holds(w, w.copies <= 1, "copied twice")
+    holds(w, w.cuts <= 1, "cut twice")
     holds(w, w.tip_done == 1, "the dispatcher does not learn of it once")
 
     # The owner of a port has one exit signal, if it had the tube; nobody else has one.
