@@ -1,20 +1,25 @@
-//! Wake-up indices: who must ring, and when.
+//! What both ends of a ring share: the pages, the index announced to the peer, and the decision
+//! whether to notify it.
 
-use crate::Violation;
-use crate::layout::RECORD_ALIGN;
+use crate::counters::Counters;
+use crate::layout::{COUNTERS, EVENT_INDEX, INDEX, RECORD_ALIGN, never};
+use crate::sync::Ordering::{Relaxed, Release};
+use crate::sync::announce_then_look;
+use crate::{ControlPage, DataArea, Violation};
 
-/// The outcome of announcing a wish to sleep.
+/// The outcome of preparing to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "`notify` means that the peer sleeps and must be rung; `ready` that one must not sleep"]
+#[must_use = "if `notify`, the peer sleeps and must be notified; if `ready`, do not sleep"]
 pub struct Armed {
-    /// There is something to do already: do not sleep, try again. The mark has been withdrawn.
+    /// There is something to do already: do not sleep, try again. The event index has been
+    /// withdrawn.
     pub ready: bool,
-    /// The peer waits for what this call published: ring the bell.
+    /// The peer waits for what this call published: notify it.
     pub notify: bool,
 }
 
-/// Bytes that are moved at most before the other end, if it is awake, is shown them: big enough for
-/// memcpy speed, small enough that one end copies while the other does.
+/// Most bytes moved before an awake peer can see them: big enough for memcpy speed, small enough
+/// that one end copies while the other does.
 pub(crate) const STRIDE: u32 = 64 << 10;
 
 /// [`STRIDE`], or a quarter of a small ring.
@@ -22,42 +27,193 @@ pub(crate) const fn stride(size: u32) -> u32 {
     if size / 4 < STRIDE { size / 4 } else { STRIDE }
 }
 
-/// A mark that no index reaches within the next 2 GiB: "do not ring".
-///
-/// Not the own index itself: the peer compares with all that it has published since it last
-/// compared, and that may well reach back beyond this index.
-pub(crate) const fn nowhere_near(index: u32) -> u32 {
-    index.wrapping_add(1 << 31) & !(RECORD_ALIGN as u32 - 1)
+/// One end's view of the ring: the producer's `Side<PRODUCER, CONSUMER>`, or the consumer's
+/// `Side<CONSUMER, PRODUCER>`. The parameters are the lines of the control page that this end and
+/// its peer write.
+#[derive(Debug)]
+pub(crate) struct Side<const OWN: usize, const PEER: usize> {
+    pub(crate) control: ControlPage,
+    pub(crate) data: DataArea,
+    pub(crate) size: u32,
+    pub(crate) counters: Counters,
+    /// The own index as the peer sees it.
+    announced: u32,
+    /// Announced and not yet compared with the peer's event index.
+    pending: Pending,
+    violation: Option<Violation>,
 }
 
-/// What was published and not yet compared with the peer's mark.
+impl<const OWN: usize, const PEER: usize> Side<OWN, PEER> {
+    pub(crate) fn new(control: ControlPage, data: DataArea, index: u32) -> Self {
+        Self {
+            size: data.size(),
+            control,
+            data,
+            counters: Counters::default(),
+            announced: index,
+            pending: Pending::default(),
+            violation: None,
+        }
+    }
+
+    /// Fails if the peer has ever written an impossible value: from then on nothing in the page is
+    /// trusted.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        self.violation.map_or(Ok(()), Err)
+    }
+
+    /// Whether there has been a violation.
+    #[inline]
+    pub(crate) fn is_violated(&self) -> bool {
+        self.violation.is_some()
+    }
+
+    /// Records a violation, which is permanent.
+    #[cold]
+    pub(crate) fn fail<T>(&mut self, violation: Violation) -> Result<T, Violation> {
+        self.violation = Some(violation);
+        Err(violation)
+    }
+
+    /// The own index as the peer sees it.
+    #[inline]
+    pub(crate) fn announced(&self) -> u32 {
+        self.announced
+    }
+
+    /// Notes that `index` is about to be stored in the page.
+    #[inline]
+    fn note(&mut self, index: u32) {
+        self.pending.add(index.wrapping_sub(self.announced));
+        self.announced = index;
+    }
+
+    /// Lets an awake peer see `index`. Only a later comparison wakes a sleeping one.
+    #[inline]
+    pub(crate) fn store_index(&mut self, index: u32) {
+        self.note(index);
+        self.control.store(OWN + INDEX, index, Release);
+    }
+
+    /// Announces `index` to the peer. `true`: it sleeps and waits for this, notify it.
+    #[inline]
+    pub(crate) fn announce(&mut self, index: u32) -> Result<bool, Violation> {
+        self.check()?;
+        if index == self.announced && self.pending.is_empty() {
+            return Ok(false);
+        }
+        self.note(index);
+        let control = &self.control;
+        let event_index = announce_then_look(
+            || control.store(OWN + INDEX, index, Release),
+            || control.load(PEER + EVENT_INDEX, Relaxed),
+        );
+        self.compare(event_index)
+    }
+
+    /// Announces `index` and a wait until the peer reaches `event_index`. Returns the peer's event
+    /// index and what `look` loads after it; end with [`armed`](Self::armed).
+    pub(crate) fn arm<T>(
+        &mut self,
+        index: u32,
+        event_index: u32,
+        look: impl FnOnce(&ControlPage) -> T,
+    ) -> (u32, T) {
+        self.note(index);
+        let control = &self.control;
+        announce_then_look(
+            || {
+                control.store(OWN + INDEX, index, Release);
+                control.store(OWN + EVENT_INDEX, event_index, Relaxed);
+            },
+            || (control.load(PEER + EVENT_INDEX, Relaxed), look(control)),
+        )
+    }
+
+    /// The outcome of an [`arm`](Self::arm) that found the peer's `event_index`.
+    pub(crate) fn armed(&mut self, ready: bool, event_index: u32) -> Result<Armed, Violation> {
+        if ready {
+            self.disarm();
+        } else {
+            self.counters.waits += 1;
+        }
+        let notify = self.compare(event_index)?;
+        Ok(Armed { ready, notify })
+    }
+
+    /// Withdraws the own event index.
+    pub(crate) fn disarm(&self) {
+        self.control
+            .store(OWN + EVENT_INDEX, never(self.announced), Relaxed);
+    }
+
+    /// Whether what was announced reaches the peer's event index, so that it must be notified.
+    #[inline]
+    fn compare(&mut self, event_index: u32) -> Result<bool, Violation> {
+        if self.pending.is_empty() {
+            return Ok(false);
+        }
+        let notify = match self.pending.reached(event_index, self.announced) {
+            Ok(notify) => notify,
+            Err(violation) => return self.fail(violation),
+        };
+        self.counters.count_comparison(notify);
+        self.publish_counters();
+        Ok(notify)
+    }
+
+    #[inline]
+    pub(crate) fn publish_counters(&self) {
+        self.counters.publish(&self.control, OWN + COUNTERS);
+    }
+
+    /// The peer's own account: for display only, since it can be anything.
+    pub(crate) fn peer_counters(&self) -> Counters {
+        Counters::read(&self.control, PEER + COUNTERS)
+    }
+
+    /// Replaces the pages.
+    ///
+    /// # Panics
+    /// If the new ring has another size.
+    pub(crate) fn move_to(&mut self, control: ControlPage, data: DataArea) {
+        assert_eq!(data.size(), self.size, "a ring moves to one of its size");
+        self.peer_counters().publish(&control, PEER + COUNTERS);
+        self.control = control;
+        self.data = data;
+    }
+}
+
+/// How far the index moved since it was last compared with the peer's event index.
 #[derive(Debug, Default)]
-pub(crate) struct Pending(u32);
+struct Pending(u32);
 
 impl Pending {
-    /// Notes that the published index moved on by `bytes`.
-    pub(crate) fn add(&mut self, bytes: u32) {
+    /// Notes that the announced index moved on by `bytes`.
+    fn add(&mut self, bytes: u32) {
         self.0 = self.0.saturating_add(bytes);
     }
 
     /// Whether nothing moved since the last comparison.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0 == 0
     }
 
-    /// Whether the steps noted, which ended at `index`, reached the peer's `mark`: then it must be
-    /// rung. Forgets them.
+    /// Whether the moves noted, which ended at `index`, reached the peer's `event_index`: then it
+    /// must be notified. Forgets them.
     ///
-    /// As in Xen's ring.h: the mark lies in (old, new], compared modulo 2^32. A stale mark is
-    /// therefore met again after 4 GiB, and the one bell too many does no harm.
+    /// As in Xen's ring.h: the event index lies in (old, new], compared modulo 2^32. A stale one is
+    /// therefore reached again after 4 GiB, which costs one needless notification.
     #[inline]
-    pub(crate) fn reached(&mut self, mark: u32, index: u32) -> Result<bool, Violation> {
-        if !mark.is_multiple_of(RECORD_ALIGN as u32) {
-            return Err(Violation::Mark(mark));
+    fn reached(&mut self, event_index: u32, index: u32) -> Result<bool, Violation> {
+        if !event_index.is_multiple_of(RECORD_ALIGN as u32) {
+            return Err(Violation::EventIndex(event_index));
         }
         let moved = std::mem::take(&mut self.0);
-        // Saturated means more than a lap since the last comparison: every aligned mark was met.
-        Ok(index.wrapping_sub(mark) < moved)
+        // Saturated means more than a lap since the last comparison: every aligned index was
+        // reached.
+        Ok(index.wrapping_sub(event_index) < moved)
     }
 }
 
@@ -65,14 +221,14 @@ impl Pending {
 mod tests {
     use super::*;
 
-    fn reached(old: u32, new: u32, mark: u32) -> bool {
+    fn reached(old: u32, new: u32, event_index: u32) -> bool {
         let mut pending = Pending::default();
         pending.add(new.wrapping_sub(old));
-        pending.reached(mark, new).unwrap()
+        pending.reached(event_index, new).unwrap()
     }
 
     #[test]
-    fn the_mark_is_met_from_just_above_old_to_new() {
+    fn the_event_index_is_reached_from_just_above_old_to_new() {
         for start in [0u32, 0xffff_ffc0, 0x7fff_fff0, 0xffff_fff8] {
             let at = |offset: u32| start.wrapping_add(offset);
             assert!(!reached(start, at(24), at(0)));
@@ -80,13 +236,13 @@ mod tests {
             assert!(reached(start, at(24), at(24)));
             assert!(!reached(start, at(24), at(32)));
             assert!(!reached(start, at(24), start.wrapping_sub(8)));
-            assert!(!reached(start, at(1 << 20), nowhere_near(start)));
+            assert!(!reached(start, at(1 << 20), never(start)));
             assert!(!reached(start, start, at(8)));
         }
     }
 
     #[test]
-    fn a_lap_without_comparison_rings_in_doubt() {
+    fn a_lap_without_a_comparison_notifies_to_be_safe() {
         let mut pending = Pending::default();
         pending.add(1 << 31);
         pending.add(1 << 31);
@@ -95,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unaligned_mark_cannot_be() {
+    fn an_unaligned_event_index_is_a_violation() {
         let mut pending = Pending::default();
         pending.add(8);
-        assert_eq!(pending.reached(4, 8), Err(Violation::Mark(4)));
+        assert_eq!(pending.reached(4, 8), Err(Violation::EventIndex(4)));
     }
 }

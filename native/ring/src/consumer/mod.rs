@@ -1,19 +1,18 @@
-//! The reading end of a ring: what it knows, giving back, sleeping, the end. Reading is in `pull`.
+//! The reading end of a ring: its state, sleeping, the end of data. Reading is in `pull`.
 
 mod pull;
 
 use crate::counters::Counters;
 use crate::layout::{
-    CONSUMER, CONSUMER_COUNTERS, HEADER, INDEX, LIMIT, MARK, MESSAGE_MAX, PRODUCER,
-    PRODUCER_COUNTERS, RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE,
+    CONSUMER, EVENT_INDEX, HEADER, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN, STATE,
+    STATE_FIN, STATE_GONE, never,
 };
 use crate::record::padded;
+use crate::side::{Armed, Side};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::announce_then_look;
-use crate::wake::{Armed, Pending, nowhere_near, stride};
 use crate::{ControlPage, DataArea, Violation};
 
-pub use pull::Pull;
+pub use pull::{Pull, Sink};
 
 /// The message in progress.
 #[derive(Clone, Copy, Debug)]
@@ -29,37 +28,30 @@ struct Rest {
     last: bool,
 }
 
-/// The reading end. Own indices are private; what lies in the page is only a copy for the peer.
+/// The reading end. Its indices are private; the page has only a copy for the peer.
 #[derive(Debug)]
 pub struct Consumer {
-    control: ControlPage,
-    data: DataArea,
-    size: u32,
-    /// Next byte to read. Aligned between records, not within one.
+    side: Side<CONSUMER, PRODUCER>,
+    /// Next byte to read, aligned only between records. The producer may overwrite what lies before
+    /// the announced index, at most one ring behind this one.
     index: u32,
-    /// What the producer may overwrite ends here; at most one ring behind `index`, aligned.
-    released: u32,
-    /// The producer's index as last seen and checked; read again only when all up to it is read, so
-    /// that its cache line is not fought over.
-    seen: u32,
-    /// Released and not yet compared with the producer's mark.
-    pending: Pending,
+    /// The producer's index as last loaded and checked. Loaded again only when all up to it is read,
+    /// so that the two processors do not compete for its cache line.
+    published: u32,
     open: Option<Open>,
     rest: Option<Rest>,
-    /// The longest message that is taken now, at most what was announced.
+    /// The longest message taken now, at most `announced_limit`.
     limit: u32,
-    announced: u32,
+    announced_limit: u32,
     /// The last index, once the end of data was seen.
     end: Option<u32>,
-    counters: Counters,
-    fault: Option<Violation>,
 }
 
 impl Consumer {
     /// The reading end of the ring of `control` and `data`, which takes messages of up to
-    /// `max_message` bytes (at least 1, at most [`MESSAGE_MAX`]) and tells the producer so. To be
-    /// made after the page was initialised or checked, and before the peer is told that we are
-    /// connected: its sender reads the limit.
+    /// `max_message` bytes (at least 1, at most [`MESSAGE_MAX`]) and announces that limit in the
+    /// page. Make it after the page was initialised or checked, and before the peer learns that we
+    /// are connected: its sender reads the limit.
     pub fn new(control: ControlPage, data: DataArea, max_message: u32) -> Self {
         Self::starting_at(control, data, max_message, 0)
     }
@@ -67,148 +59,96 @@ impl Consumer {
     /// The same with indices that start at `index`, for tests of wrap-around.
     #[doc(hidden)]
     pub fn starting_at(control: ControlPage, data: DataArea, max_message: u32, index: u32) -> Self {
-        let size = data.size();
-        // 0 stands for "not said yet" in the page.
+        // In the page, 0 means "not announced yet".
         let limit = max_message.clamp(1, MESSAGE_MAX);
         control.store(CONSUMER + LIMIT, limit, Relaxed);
         Self {
-            control,
-            data,
-            size,
+            side: Side::new(control, data, index),
             index,
-            released: index,
-            seen: index,
-            pending: Pending::default(),
+            published: index,
             open: None,
             rest: None,
             limit,
-            announced: limit,
+            announced_limit: limit,
             end: None,
-            counters: Counters::default(),
-            fault: None,
         }
     }
 
-    /// Gives everything read back to the producer. `true`: the producer sleeps and waits for this
-    /// room, ring the bell. One call serves any number of pulls.
+    /// Announces a wait for the next record. Also gives back, as [`release`](Self::release) does,
+    /// with the same single fence. The end of data counts as something to do.
     ///
     /// # Errors
-    /// The producer wrote an impossible mark.
-    #[must_use = "`true` means that the producer sleeps and must be rung"]
-    pub fn release(&mut self) -> Result<bool, Violation> {
-        self.sound()?;
-        if self.unreleased() == 0 && self.pending.is_empty() {
-            return Ok(false);
-        }
-        let index = self.note_released();
-        let control = &self.control;
-        let mark = announce_then_look(
-            || control.store(CONSUMER + INDEX, index, Release),
-            || control.load(PRODUCER + MARK, Relaxed),
-        );
-        self.compare(mark)
-    }
-
-    /// [`release`](Self::release) if a quarter of the ring or 64 KiB has gathered, else nothing.
-    /// Called after each pull, or few of them, it is all that a reader owes a waiting producer:
-    /// what is held back is less than what any producer can wait for.
-    ///
-    /// # Errors
-    /// As `release`.
-    #[inline]
-    #[must_use = "`true` means that the producer sleeps and must be rung"]
-    pub fn release_batch(&mut self) -> Result<bool, Violation> {
-        if self.unreleased() < stride(self.size) {
-            return Ok(false);
-        }
-        self.release()
-    }
-
-    /// Announces a wait for the next record. Gives back as [`release`](Self::release) does, at the
-    /// price of the same one fence. The end of data counts as something to do.
-    ///
-    /// # Errors
-    /// The producer wrote an impossible index, mark or flag.
+    /// The producer wrote an impossible index, event index or flag.
     pub fn arm(&mut self) -> Result<Armed, Violation> {
-        self.sound()?;
-        let index = self.note_released();
-        let mark = index.wrapping_add(self.wanted());
-        let control = &self.control;
-        let (theirs, state, seen) = announce_then_look(
-            || {
-                control.store(CONSUMER + INDEX, index, Release);
-                control.store(CONSUMER + MARK, mark, Relaxed);
-            },
-            || {
-                (
-                    control.load(PRODUCER + MARK, Relaxed),
-                    // Before the index: with FIN seen, the index is the last one.
-                    control.load(PRODUCER + STATE, Acquire),
-                    control.load(PRODUCER + INDEX, Acquire),
-                )
-            },
-        );
-        self.see(seen)?;
-        self.see_state(state)?;
-        let ready = self.seen != self.index || self.end.is_some();
-        if ready {
-            self.disarm();
-        } else {
-            self.counters.waits += 1;
-        }
-        let notify = self.compare(theirs)?;
-        Ok(Armed { ready, notify })
+        self.side.check()?;
+        let index = self.aligned_index();
+        let event_index = index.wrapping_add(self.wanted());
+        let (theirs, (state, published)) = self.side.arm(index, event_index, |control| {
+            (
+                // Before the index: with FIN seen, the index is the last one.
+                control.load(PRODUCER + STATE, Acquire),
+                control.load(PRODUCER + INDEX, Acquire),
+            )
+        });
+        self.accept_index(published)?;
+        self.accept_state(state)?;
+        let ready = self.published != self.index || self.end.is_some();
+        self.side.armed(ready, theirs)
     }
 
-    /// How far from the index to sleep, which is where the next record starts.
+    /// How far past the index to sleep. The next record starts at the index.
     fn wanted(&self) -> u32 {
         match self.open {
-            // Reached by any record.
+            // Any record reaches it.
             None => RECORD_ALIGN as u32,
-            // Half a message is of no use to anybody, so the reader stays behind its writer, who copies
-            // meanwhile: by the rest of the message or half the ring. A writer that stops for want of room
-            // has passed that, and one that gives up rings in any case.
-            Some(open) => (HEADER + padded(open.total - open.got)).min(self.size / 2),
+            // Half a message is of no use to the owner, so the reader stays behind the writer, which
+            // goes on copying: by the rest of the message or half the ring. A writer that runs out of
+            // room has passed that, and one that gives up notifies in any case.
+            Some(open) => (HEADER + padded(open.total - open.got)).min(self.side.size / 2),
         }
     }
 
-    /// Withdraws the mark of [`arm`](Self::arm): one bell less if it is still on its way.
+    /// Withdraws the event index of [`arm`](Self::arm), which saves a notification that is not yet
+    /// on its way.
     pub fn disarm(&mut self) {
-        self.control
-            .store(CONSUMER + MARK, nowhere_near(self.released), Relaxed);
+        self.side.disarm();
     }
 
-    /// Declares that nothing more will be read. Ring the bell in any case.
+    /// Declares that nothing more will be read. Notify the producer in any case.
     pub fn leave(&mut self) {
-        self.control.store(CONSUMER + STATE, STATE_GONE, Release);
-        self.counters.publish(&self.control, CONSUMER_COUNTERS);
+        self.side
+            .control
+            .store(CONSUMER + STATE, STATE_GONE, Release);
+        self.side.publish_counters();
     }
 
-    /// Goes on in pages of our own, zeroed and as many, so that the shared ones may go: what is unread
-    /// is copied there, as far as the producer has published it by now. Nothing that it writes later
-    /// is seen. A last word of it that is impossible is met by the next call, as ever.
+    /// Moves to private pages, zeroed and of the same size, so that the shared ones can be released.
+    /// Copies what is unread, as far as the producer has published it by now; what it writes later
+    /// is not seen. If its last words are impossible, the next call returns that violation.
     ///
     /// # Panics
-    /// If the ring is of another size.
+    /// If the new ring has another size.
     pub fn move_to(&mut self, control: ControlPage, mut data: DataArea) {
-        assert_eq!(data.size(), self.size, "a ring moves to one of its size");
-        // Noted in `fault`, if it is one.
+        // The side keeps a violation.
         _ = self.peer_finished();
         let mut unread = Vec::new();
-        if self.fault.is_none() {
-            let length = self.seen.wrapping_sub(self.index);
-            self.data
+        if !self.side.is_violated() {
+            let length = self.published.wrapping_sub(self.index);
+            self.side
+                .data
                 .fragment(self.index, length)
                 .append_to(&mut unread);
             data.write(self.index, &unread);
         }
         let state = if self.end.is_some() { STATE_FIN } else { 0 };
-        control.store(PRODUCER + INDEX, self.seen, Relaxed);
-        control.store(PRODUCER + MARK, nowhere_near(self.released), Relaxed);
+        control.store(PRODUCER + INDEX, self.published, Relaxed);
+        control.store(
+            PRODUCER + EVENT_INDEX,
+            never(self.side.announced()),
+            Relaxed,
+        );
         control.store(PRODUCER + STATE, state, Relaxed);
-        self.peer_counters().publish(&control, PRODUCER_COUNTERS);
-        self.control = control;
-        self.data = data;
+        self.side.move_to(control, data);
     }
 
     /// Whether the producer has declared the end of data; there may be data to pull before it.
@@ -216,117 +156,75 @@ impl Consumer {
     /// # Errors
     /// Unknown close flags, an impossible index.
     pub fn peer_finished(&mut self) -> Result<bool, Violation> {
-        self.sound()?;
+        self.side.check()?;
         if self.end.is_none() {
-            let state = self.control.load(PRODUCER + STATE, Acquire);
-            let seen = self.control.load(PRODUCER + INDEX, Acquire);
-            self.see(seen)?;
-            self.see_state(state)?;
+            let state = self.side.control.load(PRODUCER + STATE, Acquire);
+            let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+            self.accept_index(published)?;
+            self.accept_state(state)?;
         }
         Ok(self.end.is_some())
     }
 
-    /// Takes messages of up to `most` bytes (at least 1) from here on, and never more than was announced.
-    /// For a peer that does not send longer ones before it may, and is not to be trusted with the memory
-    /// for them until then.
+    /// From here on takes only messages of up to `most` bytes (at least 1), and never more than was
+    /// announced. Use it while the peer must not yet send longer ones, so that it cannot make us
+    /// allocate memory for them.
     pub fn restrict(&mut self, most: u32) {
-        self.limit = most.clamp(1, self.announced);
-    }
-
-    /// Largest message taken, in bytes.
-    pub fn limit(&self) -> u32 {
-        self.limit
+        self.limit = most.clamp(1, self.announced_limit);
     }
 
     /// Bytes of the ring.
     pub fn capacity(&self) -> usize {
-        self.size as usize
-    }
-
-    /// Whether a message has begun and is neither complete nor aborted.
-    pub fn in_progress(&self) -> bool {
-        self.open.is_some()
+        self.side.size as usize
     }
 
     /// Bytes known to be in the ring and not read, headers included.
     pub fn backlog(&self) -> usize {
-        self.seen.wrapping_sub(self.index) as usize
+        self.published.wrapping_sub(self.index) as usize
     }
 
-    /// Own counters.
+    /// What this end has counted.
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.side.counters
     }
 
-    /// What the producer says that it has counted: to be shown, not relied on.
+    /// What the producer claims to have counted: for display only.
     pub fn peer_counters(&self) -> Counters {
-        Counters::read(&self.control, PRODUCER_COUNTERS)
+        self.side.peer_counters()
     }
 
-    /// Takes over a producer index that was loaded once.
-    fn see(&mut self, seen: u32) -> Result<(), Violation> {
-        if self.end.is_some_and(|end| seen != end) {
-            return self.fail(Violation::AfterFin(seen));
+    /// Checks and takes a producer index that was loaded once.
+    fn accept_index(&mut self, published: u32) -> Result<(), Violation> {
+        if self.end.is_some_and(|end| published != end) {
+            return self.side.fail(Violation::AfterFin(published));
         }
-        // Not behind what was seen before, not more than a ring ahead of what was given back; both
+        // Not behind the last one, and not more than a ring ahead of what was released; both
         // distances are of at most a ring, so the comparison holds across 2^32.
-        let ahead = seen.wrapping_sub(self.released);
-        if ahead > self.size
-            || ahead < self.seen.wrapping_sub(self.released)
-            || !seen.is_multiple_of(RECORD_ALIGN as u32)
+        let released = self.side.announced();
+        let ahead = published.wrapping_sub(released);
+        if ahead > self.side.size
+            || ahead < self.published.wrapping_sub(released)
+            || !published.is_multiple_of(RECORD_ALIGN as u32)
         {
-            return self.fail(Violation::ProducerIndex(seen));
+            return self.side.fail(Violation::ProducerIndex(published));
         }
-        self.seen = seen;
+        self.published = published;
         Ok(())
     }
 
-    /// Takes over a producer state that was loaded *before* the index seen last.
-    fn see_state(&mut self, state: u32) -> Result<(), Violation> {
+    /// Checks and takes a producer state that was loaded *before* the last index.
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
         if state & !STATE_FIN != 0 {
-            return self.fail(Violation::State(state));
+            return self.side.fail(Violation::State(state));
         }
         if state & STATE_FIN != 0 && self.end.is_none() {
-            self.end = Some(self.seen);
+            self.end = Some(self.published);
         }
         Ok(())
     }
 
-    fn unreleased(&self) -> u32 {
-        (self.index & !(RECORD_ALIGN as u32 - 1)).wrapping_sub(self.released)
-    }
-
-    /// Notes that the index, rounded down to alignment, is about to be stored in the page, and
-    /// returns it.
-    fn note_released(&mut self) -> u32 {
-        let step = self.unreleased();
-        self.pending.add(step);
-        self.released = self.released.wrapping_add(step);
-        self.released
-    }
-
-    /// Decides on the bell for what was given back, given the producer's mark.
-    fn compare(&mut self, mark: u32) -> Result<bool, Violation> {
-        if self.pending.is_empty() {
-            return Ok(false);
-        }
-        let ring = match self.pending.reached(mark, self.released) {
-            Ok(ring) => ring,
-            Err(violation) => return self.fail(violation),
-        };
-        self.counters.bell(ring);
-        self.counters.publish(&self.control, CONSUMER_COUNTERS);
-        Ok(ring)
-    }
-
-    /// A violation is for ever: nothing of the page is believed after it.
-    fn sound(&self) -> Result<(), Violation> {
-        self.fault.map_or(Ok(()), Err)
-    }
-
-    #[cold]
-    fn fail<T>(&mut self, violation: Violation) -> Result<T, Violation> {
-        self.fault = Some(violation);
-        Err(violation)
+    /// The index rounded down to alignment: what can be released.
+    fn aligned_index(&self) -> u32 {
+        self.index & !(RECORD_ALIGN as u32 - 1)
     }
 }

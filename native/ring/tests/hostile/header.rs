@@ -46,7 +46,7 @@ fn a_header_with_one_wrong_word_is_refused() {
 }
 
 #[test]
-fn features_that_may_be_ignored_are() {
+fn optional_features_are_ignored() {
     let pages = Pages::new(0);
     pages.set(HEADER_FEATURES, !FEATURES_REQUIRED);
     assert_eq!(
