@@ -63,8 +63,8 @@ impl LinkPort {
             return Verdict::Stay;
         };
         let flow = match &mut flowing.way {
-            Way::Owner(delivery) => self.entry.link.bell(delivery),
-            Way::Vm(dist) => self.entry.link.bell(dist),
+            Way::Owner(delivery) => self.entry.link.notified(delivery),
+            Way::Vm(dist) => self.entry.link.notified(dist),
         };
         self.follow(flow)
     }
@@ -205,7 +205,7 @@ impl LinkPort {
             Mode::Dist => {
                 self.entry.link.restrict(dist::STRANGER)?;
                 // What others send, and what they are answered, waits for the port.
-                self.entry.link.be_brief()?;
+                self.entry.link.shorten_spin()?;
                 Way::Vm(Dist::new(self.port, parties.connection, sender))
             }
             mode => Way::Owner(Delivery::new(sender, mode)),

@@ -252,7 +252,9 @@ fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let look = handles::with_link(id, |entry| {
         let poller = Pid::caller(env);
-        entry.link.poll(poller, &NifNotifier::new(env, id, entry))
+        entry
+            .link
+            .busy_poll(poller, &NifNotifier::new(env, id, entry))
     });
     Some(match look.unwrap_or(Err(LinkError::Closed)) {
         Ok(Polled::Ready) => atoms::ready().to_term(env),

@@ -121,7 +121,9 @@ fn link_owner<'a>(env: Env<'a>, id: u64, owner: LocalPid) -> Term<'a> {
 #[rustler::nif]
 fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
     let most = Duration::from_micros(microseconds.into());
-    answer(env, id, |entry, voice| entry.link.set_poll(most, voice))
+    answer(env, id, |entry, voice| {
+        entry.link.set_busy_poll(most, voice)
+    })
 }
 
 #[rustler::nif]
