@@ -1,8 +1,9 @@
-//! One end of a tube: two rings, an event channel, and the rules between them. Nothing here depends on
-//! Erlang: a [`Vm`] defines a process and a buffer, and the tests have one of their own.
+//! One end of a tube: two rings, an event channel, and the rules between them. Nothing here depends
+//! on Erlang: a [`Vm`] defines a process and a buffer, and the tests have one of their own.
 //!
-//! A [`Link`] has two halves, each under its own lock, which is held for a bounded amount of work: the
-//! sending half, which any process may use, and the receiving half, which belongs to an owner. Call
+//! A [`Link`] has two halves, each under its own lock, which is held for a bounded amount of work:
+//! the sending half, which any process may use, and the receiving half, which belongs to an owner.
+//! Call
 //!
 //! * [`Link::send`], [`Link::recv`] and [`Link::recv_many`] from processes; all return at once, and
 //!   register the caller if there is nothing to do yet;

@@ -1,5 +1,5 @@
-//! The memory of a link: the shared pages and their event channel, and private memory for a half that
-//! outlives them.
+//! The memory of a link: the shared pages and their event channel, and private memory for a half
+//! that outlives them.
 
 use crate::channel::{Channel, Counted};
 use std::ptr::NonNull;
@@ -13,12 +13,12 @@ pub(crate) struct Ring {
     pub(crate) data: Pages,
 }
 
-/// The pages and the event channel of a link, which both halves share. Dropped when both halves have
-/// left them.
+/// The pages and the event channel of a link, which both halves share. Dropped when both halves
+/// have left them.
 pub(crate) struct SharedPages {
     role: Role,
-    // Fields drop in this order: pages first, since the platform notifies the channel when it unmaps
-    // the page with the live bytes.
+    // Fields drop in this order: pages first, since the platform notifies the channel when it
+    // unmaps the page with the live bytes.
     tx: Ring,
     rx: Ring,
     channel: Arc<Channel>,
@@ -27,8 +27,8 @@ pub(crate) struct SharedPages {
 
 impl SharedPages {
     /// `tx` and `rx` are named from the tip's point of view, whatever `role` is. The control pages
-    /// are mapped writable; the data pages are 2^order, and writable in the direction in which `role`
-    /// writes.
+    /// are mapped writable; the data pages are 2^order, and writable in the direction in which
+    /// `role` writes.
     pub(crate) fn new(role: Role, tx: Ring, rx: Ring, channel: Arc<Channel>) -> SharedPages {
         for ring in [&tx, &rx] {
             // The ring ends rely on this, so do not trust the platform.
@@ -55,8 +55,8 @@ impl SharedPages {
             Role::Tip => (&self.tx, &self.rx),
             Role::Nock => (&self.rx, &self.tx),
         };
-        // SAFETY: both rings are mapped as `new` says, for as long as `self`, which outlives the ends;
-        // each data area is used only by the end made here.
+        // SAFETY: both rings are mapped as `new` says, for as long as `self`, which outlives the
+        // ends; each data area is used only by the end made here.
         unsafe {
             let producer = Producer::new(control(&ours.control), area(&ours.data));
             let consumer = Consumer::new(control(&theirs.control), area(&theirs.data), max_message);
@@ -136,8 +136,8 @@ impl Backing {
     }
 
     /// Calls `move_end` with a private ring of `bytes` for the end that uses this memory, then
-    /// releases the shared pages, which are unmapped when both halves have done so. Does nothing the
-    /// second time.
+    /// releases the shared pages, which are unmapped when both halves have done so. Does nothing
+    /// the second time.
     pub(crate) fn leave(&mut self, bytes: usize, move_end: impl FnOnce(ControlPage, DataArea)) {
         let Backing::Shared(pages) = self else {
             return;
@@ -172,9 +172,9 @@ impl PrivateRing {
     unsafe fn parts(&mut self) -> (ControlPage, DataArea) {
         let bytes = self.words.len() * size_of::<u64>() - PAGE;
         let base = NonNull::from(self.words.as_mut_slice()).cast::<u8>();
-        // SAFETY: a page and then `bytes`, which is a power of two of pages since it is the size of a
-        // ring, aligned to eight. The vector is never touched again, so they stay in place until it is
-        // dropped.
+        // SAFETY: a page and then `bytes`, which is a power of two of pages since it is the size of
+        // a ring, aligned to eight. The vector is never touched again, so they stay in place until
+        // it is dropped.
         unsafe {
             let area = DataArea::from_raw(base.add(PAGE), (bytes / PAGE).ilog2());
             (ControlPage::from_raw(base), area)

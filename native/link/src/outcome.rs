@@ -84,7 +84,7 @@ impl Active {
 /// How a round of deliveries ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivered {
-    /// The owner wants no more for now.
+    /// The owner is not, or no longer, active.
     Passive,
     /// The ring is empty. If the receiver was armed, the next record notifies.
     Empty,
@@ -101,8 +101,8 @@ pub enum Outcome {
     Idle,
     /// Wait: the notification was left pending, so the descriptor is still readable.
     Ready,
-    /// Call [`Link::resume`](crate::Link::resume) soon: there is more to deliver, and no notification
-    /// will come for it.
+    /// Call [`Link::resume`](crate::Link::resume) soon: there is more to deliver, and no
+    /// notification will come for it.
     Later,
 }
 

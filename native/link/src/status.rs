@@ -15,7 +15,8 @@ pub enum Event {
     Gone = 1 << 2,
     /// The peer wrote an impossible value. Nothing is read or written any more.
     Violated = 1 << 3,
-    /// The owner knows that nothing more will come: it got an end message, or its receive call failed.
+    /// The owner knows that nothing more will come: it got an end message, or its receive call
+    /// failed.
     OwnerTold = 1 << 4,
 }
 
@@ -64,8 +65,8 @@ impl Flags {
         self.has(Event::Fin) || self.has(Event::Gone)
     }
 
-    /// What broke the link, if anything did. A peer that leaves after it has finished breaks nothing,
-    /// unless it did so because of our suspension.
+    /// What broke the link, if anything did. A peer that leaves after it has finished breaks
+    /// nothing, unless it did so because of our suspension.
     pub(crate) fn fault(self) -> Option<LinkError> {
         if self.has(Event::Violated) {
             Some(LinkError::Protocol)
@@ -159,7 +160,8 @@ impl Status {
         self.now().unreported() != 0
     }
 
-    /// The events not yet reported, in their order, for the caller to report: each is returned once.
+    /// The events not yet reported, in their order, for the caller to report: each is returned
+    /// once.
     pub(crate) fn take_unreported(&self) -> impl Iterator<Item = Event> {
         let report = |flags: u32| match Flags(flags).unreported() {
             0 => None,

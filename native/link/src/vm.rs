@@ -33,8 +33,8 @@ pub trait MessageSink {
 
 /// Collects the messages of one call.
 pub trait BatchSink<B>: MessageSink {
-    /// At most so many bytes, headers included, are known to be in the ring from the next message on;
-    /// 0 if unknown. A hint for allocation.
+    /// At most so many bytes, headers included, are known to be in the ring from the next message
+    /// on; 0 if unknown. A hint for allocation.
     fn expect(&mut self, bytes: usize);
 
     /// Keeps the message that [`MessageSink`] has.

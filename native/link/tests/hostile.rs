@@ -1,5 +1,6 @@
-//! A peer that writes impossible values: the link ends with `Protocol`, each process involved learns of
-//! it once, and nothing is read or written any more. `tube_ring` tests each impossible value.
+//! A peer that writes impossible values: the link ends with `Protocol`, each process involved
+//! learns of it once, and nothing is read or written any more. `tube_ring` tests each impossible
+//! value.
 
 mod support;
 
@@ -173,7 +174,8 @@ fn short_messages_in_pieces_are_unusual_but_allowed() {
         poke_word(data, at, header as u32);
         poke_word(data, at + 4, (header >> 32) as u32);
     };
-    // The same bytes seen as 96 + 100 of one message of 196: a first record's header is 8 bytes longer.
+    // The same bytes seen as 96 + 100 of one message of 196: a first record's header is 8 bytes
+    // longer.
     write(0, wire::header(wire::Kind::First, 96));
     write(8, 196);
     write(112, wire::header(wire::Kind::Last, 100));

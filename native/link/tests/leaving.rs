@@ -1,5 +1,5 @@
-//! Shared pages that are released before their link: those of a dead peer, and all of them at a cut.
-//! Unread data goes on from a copy.
+//! Shared pages that are released before their link: those of a dead peer, and all of them at a
+//! cut. Unread data goes on from a copy.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Many messages in one call: the same messages in the same order as one at a time, and a bounded number.
+//! Many messages in one call: the same messages in the same order as one at a time, and a bounded
+//! number.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! Many messages in one call, and the fast path for one: everything accepted arrives, and the outcome
-//! accounts for the rest.
+//! Many messages in one call, and the fast path for one: everything accepted arrives, and the
+//! outcome accounts for the rest.
 
 mod support;
 

@@ -19,8 +19,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Publishes the counters in the line at `line`. Each word is exact; the five together are not an
-    /// atomic snapshot.
+    /// Publishes the counters in the line at `line`. Each word is exact; the five together are not
+    /// an atomic snapshot.
     #[inline]
     pub(crate) fn publish(&self, page: &ControlPage, line: usize) {
         let values = [

@@ -2,9 +2,9 @@
 //!
 //! One ring carries messages in one direction, from one [`Producer`] to one [`Consumer`], through
 //! one control page and 2^order data pages that two parties share and **neither trusts**. The byte
-//! layout and the rules are wire version 1, documented in `docs/wire.md`; this crate implements that
-//! document. It makes no system call: the caller maps the pages, sends the notifications (one per
-//! `true` that [`Producer::publish`] and similar calls return) and sleeps.
+//! layout and the rules are wire version 1, documented in `docs/wire.md`; this crate implements
+//! that document. It makes no system call: the caller maps the pages, sends the notifications (one
+//! per `true` that [`Producer::publish`] and similar calls return) and sleeps.
 //!
 //! # What a hostile peer can do
 //! Stop responding, send garbage as message bytes, send or withhold notifications. Nothing else:
@@ -16,8 +16,8 @@
 //! Sender: [`push`](Producer::push) some messages (short ones with [`put`](Producer::put), which is
 //! faster), [`publish`](Producer::publish), notify if `true`. On [`Push::Full`]:
 //! [`arm`](Producer::arm), notify if `notify`, try again if `ready`, else sleep. Receiver:
-//! [`pull`](Consumer::pull) records, [`release_batch`](Consumer::release_batch) now and then, and on
-//! [`Pull::Empty`]: [`arm`](Consumer::arm), notify if `notify`, go on if `ready`, else sleep.
+//! [`pull`](Consumer::pull) records, [`release_batch`](Consumer::release_batch) now and then, and
+//! on [`Pull::Empty`]: [`arm`](Consumer::arm), notify if `notify`, go on if `ready`, else sleep.
 //!
 //! ```
 //! use std::alloc::{Layout, alloc_zeroed, dealloc};

@@ -1,5 +1,6 @@
-//! Random honest ends against a plain queue: messages arrive whole and in order, whatever the sizes,
-//! budgets and interleaving; and a run in which each end sleeps until it is notified always ends.
+//! Random honest ends against a plain queue: messages arrive whole and in order, whatever the
+//! sizes, budgets and interleaving; and a run in which each end sleeps until it is notified always
+//! ends.
 #![cfg(not(loom))]
 
 mod support;

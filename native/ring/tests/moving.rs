@@ -147,7 +147,7 @@ fn a_moved_producer_finds_the_reader_gone() {
     assert_eq!(producer.publish(), Ok(false));
     assert!(producer.arm().unwrap().ready);
     assert_eq!(
-        producer.push(b"anybody?", &mut Progress::default(), usize::MAX),
+        producer.push(b"late", &mut Progress::default(), usize::MAX),
         Ok(Push::Gone)
     );
     producer.finish();

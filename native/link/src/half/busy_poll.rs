@@ -1,13 +1,14 @@
 //! How long to busy-poll before asking for a notification.
 //!
 //! A notification costs a system call at one end and a wake-up at the other, some ten microseconds
-//! together. With a processor to spare, busy-polling the ring detects data within one. Nothing loops in
-//! here: a caller that gets "poll again" yields, and then calls again. Each wait is evaluated when it is
-//! over, so polling that does not pay off stops by itself.
+//! together. With a processor to spare, busy-polling the ring detects data within one. Nothing
+//! loops in here: a caller that gets "poll again" yields, and then calls again. Each wait is
+//! evaluated when it is over, so polling that does not pay off stops by itself.
 
 use std::time::{Duration, Instant};
 
-/// Longest time between two polls, during which others run. Beyond it there is no processor to spare.
+/// Longest time between two polls, during which others run. Beyond it there is no processor to
+/// spare.
 const GAP_MAX: Duration = Duration::from_micros(100);
 /// A shorter budget counts as none.
 const BUDGET_MIN: Duration = Duration::from_micros(1);

@@ -1,5 +1,5 @@
-//! Messages on their way out of the ring: those in one piece go straight to their destination, those in
-//! several into a buffer.
+//! Messages on their way out of the ring: those in one piece go straight to their destination,
+//! those in several into a buffer.
 
 use crate::vm::{Buffer, MessageSink};
 use tube_ring::{Fragment, Sink};

@@ -227,8 +227,8 @@ impl<V: Vm> Receiver<V> {
         Ok(())
     }
 
-    /// Decides what a passive owner of an empty ring does: poll again, or wait, registered, unless data
-    /// arrived meanwhile.
+    /// Decides what a passive owner of an empty ring does: poll again, or wait, registered, unless
+    /// data arrived meanwhile.
     fn wait(&mut self, end: End, deferred: &mut Deferred<V::Process>) -> Result<Polled, Fail> {
         if let Some(why) = end.gone {
             return Err(why.into());
@@ -293,7 +293,7 @@ impl<V: Vm> Receiver<V> {
         Ok(polled)
     }
 
-    /// Delivers messages to an active owner, as many as it wants and one call may. `arm` asks for a
+    /// Delivers messages to an active owner, within the limits of one call. `arm` asks for a
     /// notification when there are no more.
     pub(crate) fn deliver<D: Deliver<V>>(
         &mut self,

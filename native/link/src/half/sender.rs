@@ -72,8 +72,8 @@ impl<P: Copy + PartialEq> Sender<P> {
         put
     }
 
-    /// The fast path: puts a short message into the ring and publishes it, if that is all there is to
-    /// do.
+    /// The fast path: puts a short message into the ring and publishes it, if that is all there is
+    /// to do.
     #[inline]
     pub(crate) fn put_one(&mut self, message: &[u8]) -> Put {
         match self.put(message) {
@@ -87,9 +87,9 @@ impl<P: Copy + PartialEq> Sender<P> {
         }
     }
 
-    /// Puts messages into the ring until there are no more, or one does not fit whole, or the limits of
-    /// one call are reached. Returns how many are whole, and the outcome of the next one, which is
-    /// `Whole` if there is none.
+    /// Puts messages into the ring until there are no more, or one does not fit whole, or the
+    /// limits of one call are reached. Returns how many are whole, and the outcome of the next one,
+    /// which is `Whole` if there is none.
     pub(crate) fn send_many<'m>(
         &mut self,
         sender: P,
@@ -121,8 +121,8 @@ impl<P: Copy + PartialEq> Sender<P> {
         (count, next)
     }
 
-    /// Puts the next part of the message that `parts` make up into the ring, of which `done` bytes are
-    /// there already.
+    /// Puts the next part of the message that `parts` make up into the ring, of which `done` bytes
+    /// are there already.
     pub(crate) fn send<B: AsRef<[u8]>>(
         &mut self,
         sender: P,

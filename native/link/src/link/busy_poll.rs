@@ -31,9 +31,9 @@ impl<V: Vm> Link<V> {
     /// Polls once for an active owner, by one process per link. (A passive owner polls by
     /// [`recv`](Self::recv).)
     ///
-    /// [`Polled::Again`] obliges the process to poll again soon, since no notification is asked for.
-    /// With [`Polled::Wait`] it is registered, and is woken like an owner once a notification has brought
-    /// data, or the link is closed.
+    /// After [`Polled::Again`], poll again soon: no notification was asked for. After
+    /// [`Polled::Wait`], the process is registered: like an owner, it is woken when a notification
+    /// has brought data, or when the link is closed.
     ///
     /// # Errors
     /// [`LinkError::Closed`].
@@ -52,8 +52,8 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    /// Delivers what is there, without a notification: see [`busy_poll`](Self::busy_poll). Asks for a
-    /// notification only if polling is off.
+    /// Delivers what is there, without a notification: see [`busy_poll`](Self::busy_poll). Asks for
+    /// a notification only if polling is off.
     pub fn deliver_now(&self, target: &mut impl Deliver<V>) -> Outcome {
         let delivered = self.deliver(target, |rx| !rx.is_busy_polled());
         self.finish(Deferred::default(), target);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tube_platform::{Access, Domid, Errno, Error, ErrorKind, Gref, Notify, Pages, Platform};
 use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP, Live, ORDER_MAX, Role};
 
-/// What a tip wants to share.
+/// What a tip shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
     /// The domain to share with.
@@ -86,12 +86,12 @@ impl<V: Vm> Link<V> {
         Ok((Link::new(memory, offer.max_message), refs))
     }
 
-    /// Makes the nock's end of what `peer` has shared under `nonce`. `tx_ref` is the ring that the peer
-    /// writes.
+    /// Makes the nock's end of what `peer` has shared under `nonce`. `tx_ref` is the ring that the
+    /// peer writes.
     ///
     /// # Errors
-    /// Those of the platform, or the page's violation, which an honest peer causes only if `nonce` is
-    /// that of another attempt.
+    /// Those of the platform, or the page's violation, which an honest peer causes only if `nonce`
+    /// is that of another attempt.
     pub fn map(
         platform: &dyn Platform,
         peer: Domid,
@@ -123,7 +123,8 @@ impl<V: Vm> Link<V> {
     }
 }
 
-/// Shares the data pages of both rings. On ENOSPC, halves the larger ring, or both if they are equal.
+/// Shares the data pages of both rings. On ENOSPC, halves the larger ring, or both if they are
+/// equal.
 fn share_data(platform: &dyn Platform, offer: Offer) -> Result<(Pages, Pages), Error> {
     let (mut tx, mut rx) = (offer.order_tx, offer.order_rx);
     loop {

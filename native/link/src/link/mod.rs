@@ -44,8 +44,8 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    /// Sets the owner and starts the reporting of events. Call [`resume`](Self::resume) afterwards: the
-    /// peer may have been faster.
+    /// Sets the owner and starts the reporting of events. Call [`resume`](Self::resume) afterwards:
+    /// the peer may have been faster.
     ///
     /// # Errors
     /// [`LinkError::Closed`].
@@ -85,22 +85,22 @@ impl<V: Vm> Link<V> {
         self.with_rx(&mut Deferred::default(), |rx, _| rx.set_active(by, active))
     }
 
-    /// Announces that a suspension is about to close or cut the link: from here on that is the reason
-    /// of its end, even if the peer finishes in response.
+    /// Announces that a suspension is about to close or cut the link: from here on that is the
+    /// reason of its end, even if the peer finishes in response.
     pub fn suspend(&self) {
         self.status.suspend();
     }
 
-    /// Ends the link from this side, for the reason `why`: the peer counts as gone, and everything shared
-    /// is released before this returns. Data that had arrived is still delivered, and then the reason.
-    /// Call [`resume`](Self::resume) afterwards.
+    /// Ends the link from this side, for the reason `why`: the peer counts as gone, and everything
+    /// shared is released before this returns. Data that had arrived is still delivered, and then
+    /// the reason. Call [`resume`](Self::resume) afterwards.
     pub fn cut(&self, why: LinkError) {
         self.status.raise_gone(why);
         self.leave_pages(true);
     }
 
-    /// Takes only messages of up to `most` bytes from here on, if that is below the announced limit. A
-    /// longer one ends the link before any memory is allocated for it.
+    /// Takes only messages of up to `most` bytes from here on, if that is below the announced
+    /// limit. A longer one ends the link before any memory is allocated for it.
     ///
     /// # Errors
     /// [`LinkError::Closed`].
@@ -111,8 +111,8 @@ impl<V: Vm> Link<V> {
         })
     }
 
-    /// From here on, spins for a shorter time before sleeping mid-stream. Use it where other callers
-    /// wait for the link's locks.
+    /// From here on, spins for a shorter time before sleeping mid-stream. Use it where other
+    /// callers wait for the link's locks.
     ///
     /// # Errors
     /// [`LinkError::Closed`].
@@ -139,8 +139,9 @@ impl<V: Vm> Link<V> {
         tx.as_ref().map(|tx| tx.backing().channel().clone())
     }
 
-    /// Releases everything. Messages already in the ring still reach the peer. Wakes waiting processes,
-    /// and delivers the end to an active owner if the link broke and it does not know yet.
+    /// Releases everything. Messages already in the ring still reach the peer. Wakes waiting
+    /// processes, and delivers the end to an active owner if the link broke and it does not know
+    /// yet.
     pub fn close(&self, target: &mut impl Deliver<V>) {
         let mut deferred = Deferred::default();
         // Even if poisoned: this only takes things apart.
@@ -169,8 +170,8 @@ impl<V: Vm> Link<V> {
         self.finish(deferred, target);
     }
 
-    /// Releases the shared pages, of any owner or only the peer's; keeps a copy of unread data. As long as
-    /// a page of a dead domain is mapped, the hypervisor cannot free the domain.
+    /// Releases the shared pages, of any owner or only the peer's; keeps a copy of unread data. As
+    /// long as a page of a dead domain is mapped, the hypervisor cannot free the domain.
     fn leave_pages(&self, all: bool) {
         with_half(&self.rx, |rx| {
             if all || rx.backing().is_foreign() {

@@ -10,8 +10,9 @@ use crate::vm::{Deliver, Notifier, Vm};
 impl<V: Vm> Link<V> {
     /// The event channel's descriptor is readable: delivers, wakes, and detects the end.
     pub fn notified(&self, target: &mut impl Deliver<V>) -> Outcome {
-        // While there is more to deliver than one call may, leave the notification pending: it leads to
-        // another call. Do not arm before it is acknowledged, which would consume the next one too.
+        // While there is more to deliver than one call may, leave the notification pending: it
+        // leads to another call. Do not arm before acknowledging it: that could consume the one
+        // just asked for.
         if self.deliver(target, |_| false) == Delivered::Budget {
             self.settle(target);
             return Outcome::Ready;
@@ -23,7 +24,7 @@ impl<V: Vm> Link<V> {
         self.proceed(target)
     }
 
-    /// Does the same without a notification: call it when the link starts, when the owner wants messages,
+    /// Does the same without a notification. Call it when the link starts, when active mode is set,
     /// and when the last call returned [`Outcome::Later`].
     pub fn resume(&self, target: &mut impl Deliver<V>) -> Outcome {
         self.check_peer(false);
@@ -36,7 +37,7 @@ impl<V: Vm> Link<V> {
         Outcome::after(delivered)
     }
 
-    /// Delivers what an active owner wants. [`settle`](Self::settle) wakes other processes and reports
+    /// Delivers to an active owner. [`settle`](Self::settle) wakes other processes and reports
     /// events.
     pub(super) fn deliver(
         &self,
@@ -84,11 +85,11 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    /// Checks for the end of the peer's data and for a peer that is gone, which `gone` knows already.
+    /// Checks for the end of the peer's data, and for a peer that is gone unless `gone` is set.
     fn check_peer(&self, gone: bool) {
         _ = self.with_rx(&mut Deferred::default(), |rx, _| {
-            // First, since a peer that leaves has declared its end before: in this order, a clean end is
-            // never mistaken for a broken link.
+            // First, since a peer that leaves has declared its end before: in this order, a clean
+            // end is never mistaken for a broken link.
             let gone = gone || rx.backing().peer_gone()?;
             self.note_end(rx);
             if gone {

@@ -23,8 +23,8 @@ impl<V: Vm> Link<V> {
         })
     }
 
-    /// As many messages as are there, for a passive owner: at most `most`, and within the limits of one
-    /// call.
+    /// As many messages as are there, for a passive owner: at most `most`, and within the limits of
+    /// one call.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), and only if there is no message before the error.

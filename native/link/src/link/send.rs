@@ -7,8 +7,8 @@ use crate::outcome::Sent;
 use crate::vm::{Notifier, Vm};
 
 impl<V: Vm> Link<V> {
-    /// The fast path: puts a short message into the ring, if that is all there is to do. `false`: nothing
-    /// was done; [`send`](Self::send) does it or says why not.
+    /// The fast path: puts a short message into the ring, if that is all there is to do. `false`:
+    /// nothing was done; [`send`](Self::send) does it or says why not.
     #[inline]
     pub fn put(&self, message: &[u8]) -> bool {
         if !self.status.now().is_undisturbed() {
@@ -32,8 +32,8 @@ impl<V: Vm> Link<V> {
         }
     }
 
-    /// Puts the next part of `message` into the ring; `done` is what the last call for it returned, at
-    /// first 0.
+    /// Puts the next part of `message` into the ring; `done` is what the last call for it returned,
+    /// at first 0.
     ///
     /// # Errors
     /// Every [`LinkError`] except those of the receiving side.
@@ -67,9 +67,9 @@ impl<V: Vm> Link<V> {
         sent
     }
 
-    /// Puts messages into the ring, within the limits of one call. Returns how many are whole, and the
-    /// outcome of the next one: [`Sent::Whole`] if there is none, and [`Sent::More`] of no bytes if the
-    /// limits were reached.
+    /// Puts messages into the ring, within the limits of one call. Returns how many are whole, and
+    /// the outcome of the next one: [`Sent::Whole`] if there is none, and [`Sent::More`] of no
+    /// bytes if the limits were reached.
     pub fn send_many<'m>(
         &self,
         sender: V::Process,

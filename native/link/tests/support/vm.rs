@@ -32,8 +32,8 @@ impl Buffer for Bytes {
 
     fn room(&mut self) -> &mut [MaybeUninit<u8>] {
         let len = self.0.len();
-        // SAFETY: initialised bytes are valid as `MaybeUninit`, and the link writes only initialised
-        // ones.
+        // SAFETY: initialised bytes are valid as `MaybeUninit`, and the link writes only
+        // initialised ones.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 }

@@ -1,6 +1,6 @@
-//! The ring alone, between two threads that never sleep, compared with upper bounds: memcpy of the same
-//! blocks, and two cores that pass one word. `bin/bench ring` runs it; `bench/README.md` describes
-//! the output.
+//! The ring alone, between two threads that never sleep, compared with upper bounds: memcpy of the
+//! same blocks, and two cores that pass one word. `bin/bench ring` runs it; `bench/README.md`
+//! describes the output.
 
 mod host;
 mod report;
@@ -185,8 +185,8 @@ fn push(producer: &mut Producer, message: &[u8]) -> bool {
         let pushed = producer.push(message, &mut Progress::default(), usize::MAX);
         pushed.expect("the other end keeps the protocol") == Push::Whole
     };
-    // The peer never sleeps, so ignore a notification for an event index of 4 GiB ago. The comparison
-    // is part of the ring's cost all the same.
+    // The peer never sleeps, so ignore a notification for an event index of 4 GiB ago. The
+    // comparison is part of the ring's cost all the same.
     _ = producer
         .publish()
         .expect("the other end keeps the protocol");

@@ -1,16 +1,14 @@
-//! The reading end of a ring: its state, sleeping, the end of data. Reading is in `pull`.
+//! The reading end of a ring: its state and the end of data. Its loop is in `pull`.
 
 mod pull;
 
 use crate::counters::Counters;
 use crate::layout::{
-    CONSUMER, EVENT_INDEX, HEADER, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN, STATE,
-    STATE_FIN, STATE_GONE, never,
+    CONSUMER, EVENT_INDEX, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, STATE, STATE_FIN, STATE_GONE, never,
 };
-use crate::record::padded;
-use crate::side::{Armed, Side};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::{ControlPage, DataArea, Violation};
+use crate::side::Side;
+use crate::sync::Ordering::{Relaxed, Release};
+use crate::{ControlPage, DataArea};
 
 pub use pull::{Pull, Sink};
 
@@ -35,8 +33,8 @@ pub struct Consumer {
     /// Next byte to read, aligned only between records. The producer may overwrite what lies before
     /// the announced index, at most one ring behind this one.
     index: u32,
-    /// The producer's index as last loaded and checked. Loaded again only when all up to it is read,
-    /// so that the two processors do not compete for its cache line.
+    /// The producer's index as last loaded and checked. Loaded again only when all up to it is
+    /// read, so that the two processors do not compete for its cache line.
     published: u32,
     open: Option<Open>,
     rest: Option<Rest>,
@@ -74,46 +72,6 @@ impl Consumer {
         }
     }
 
-    /// Announces a wait for the next record. Also gives back, as [`release`](Self::release) does,
-    /// with the same single fence. The end of data counts as something to do.
-    ///
-    /// # Errors
-    /// The producer wrote an impossible index, event index or flag.
-    pub fn arm(&mut self) -> Result<Armed, Violation> {
-        self.side.check()?;
-        let index = self.aligned_index();
-        let event_index = index.wrapping_add(self.wanted());
-        let (theirs, (state, published)) = self.side.arm(index, event_index, |control| {
-            (
-                // Before the index: with FIN seen, the index is the last one.
-                control.load(PRODUCER + STATE, Acquire),
-                control.load(PRODUCER + INDEX, Acquire),
-            )
-        });
-        self.accept_index(published)?;
-        self.accept_state(state)?;
-        let ready = self.published != self.index || self.end.is_some();
-        self.side.armed(ready, theirs)
-    }
-
-    /// How far past the index to sleep. The next record starts at the index.
-    fn wanted(&self) -> u32 {
-        match self.open {
-            // Any record reaches it.
-            None => RECORD_ALIGN as u32,
-            // Half a message is of no use to the owner, so the reader stays behind the writer, which
-            // goes on copying: by the rest of the message or half the ring. A writer that runs out of
-            // room has passed that, and one that gives up notifies in any case.
-            Some(open) => (HEADER + padded(open.total - open.got)).min(self.side.size / 2),
-        }
-    }
-
-    /// Withdraws the event index of [`arm`](Self::arm), which saves a notification that is not yet
-    /// on its way.
-    pub fn disarm(&mut self) {
-        self.side.disarm();
-    }
-
     /// Declares that nothing more will be read. Notify the producer in any case.
     pub fn leave(&mut self) {
         self.side
@@ -122,9 +80,10 @@ impl Consumer {
         self.side.publish_counters();
     }
 
-    /// Moves to private pages, zeroed and of the same size, so that the shared ones can be released.
-    /// Copies what is unread, as far as the producer has published it by now; what it writes later
-    /// is not seen. If its last words are impossible, the next call returns that violation.
+    /// Moves to private pages, zeroed and of the same size, so that the shared ones can be
+    /// released. Copies what is unread, as far as the producer has published it by now; what it
+    /// writes later is not seen. If its last words are impossible, the next call returns that
+    /// violation.
     ///
     /// # Panics
     /// If the new ring has another size.
@@ -149,21 +108,6 @@ impl Consumer {
         );
         control.store(PRODUCER + STATE, state, Relaxed);
         self.side.move_to(control, data);
-    }
-
-    /// Whether the producer has declared the end of data; there may be data to pull before it.
-    ///
-    /// # Errors
-    /// Unknown close flags, an impossible index.
-    pub fn peer_finished(&mut self) -> Result<bool, Violation> {
-        self.side.check()?;
-        if self.end.is_none() {
-            let state = self.side.control.load(PRODUCER + STATE, Acquire);
-            let published = self.side.control.load(PRODUCER + INDEX, Acquire);
-            self.accept_index(published)?;
-            self.accept_state(state)?;
-        }
-        Ok(self.end.is_some())
     }
 
     /// From here on takes only messages of up to `most` bytes (at least 1), and never more than was
@@ -191,40 +135,5 @@ impl Consumer {
     /// What the producer claims to have counted: for display only.
     pub fn peer_counters(&self) -> Counters {
         self.side.peer_counters()
-    }
-
-    /// Checks and takes a producer index that was loaded once.
-    fn accept_index(&mut self, published: u32) -> Result<(), Violation> {
-        if self.end.is_some_and(|end| published != end) {
-            return self.side.fail(Violation::AfterFin(published));
-        }
-        // Not behind the last one, and not more than a ring ahead of what was released; both
-        // distances are of at most a ring, so the comparison holds across 2^32.
-        let released = self.side.announced();
-        let ahead = published.wrapping_sub(released);
-        if ahead > self.side.size
-            || ahead < self.published.wrapping_sub(released)
-            || !published.is_multiple_of(RECORD_ALIGN as u32)
-        {
-            return self.side.fail(Violation::ProducerIndex(published));
-        }
-        self.published = published;
-        Ok(())
-    }
-
-    /// Checks and takes a producer state that was loaded *before* the last index.
-    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
-        if state & !STATE_FIN != 0 {
-            return self.side.fail(Violation::State(state));
-        }
-        if state & STATE_FIN != 0 && self.end.is_none() {
-            self.end = Some(self.published);
-        }
-        Ok(())
-    }
-
-    /// The index rounded down to alignment: what can be released.
-    fn aligned_index(&self) -> u32 {
-        self.index & !(RECORD_ALIGN as u32 - 1)
     }
 }

@@ -1,9 +1,10 @@
-//! Reading records into messages, and giving their room back.
+//! The loop of the reading end: pull records into messages, release their room, sleep while the
+//! ring is empty.
 
 use super::{Consumer, Open, Rest};
-use crate::layout::{HEADER, HEADER_FIRST, INDEX, PRODUCER, RECORD_ALIGN};
-use crate::record::{Kind, parse};
-use crate::side::stride;
+use crate::layout::{HEADER, HEADER_FIRST, INDEX, PRODUCER, RECORD_ALIGN, STATE, STATE_FIN};
+use crate::record::{Kind, padded, parse};
+use crate::side::{Armed, stride};
 use crate::sync::Ordering::Acquire;
 use crate::{Fragment, Violation};
 
@@ -105,8 +106,8 @@ impl Consumer {
         } else {
             HEADER
         };
-        // A record is published whole, so all of it lies below the producer's index, which is at most
-        // a ring ahead. In u64, because the length may be anything.
+        // A record is published whole, so all of it lies below the producer's index, which is at
+        // most a ring ahead. In u64, because the length may be anything.
         let published = self.published.wrapping_sub(self.index);
         if u64::from(head) + u64::from(length).next_multiple_of(RECORD_ALIGN as u64)
             > u64::from(published)
@@ -285,5 +286,95 @@ impl Consumer {
             return Ok(false);
         }
         self.release()
+    }
+
+    /// Announces a wait for the next record. Also releases, as [`release`](Self::release) does, with
+    /// the same single fence. The end of data counts as something to do.
+    ///
+    /// # Errors
+    /// The producer wrote an impossible index, event index or flag.
+    pub fn arm(&mut self) -> Result<Armed, Violation> {
+        self.side.check()?;
+        let index = self.aligned_index();
+        let event_index = index.wrapping_add(self.wanted());
+        let (theirs, (state, published)) = self.side.arm(index, event_index, |control| {
+            (
+                // Before the index: with FIN seen, the index is the last one.
+                control.load(PRODUCER + STATE, Acquire),
+                control.load(PRODUCER + INDEX, Acquire),
+            )
+        });
+        self.accept_index(published)?;
+        self.accept_state(state)?;
+        let ready = self.published != self.index || self.end.is_some();
+        self.side.armed(ready, theirs)
+    }
+
+    /// How far past the index to sleep. The next record starts at the index.
+    fn wanted(&self) -> u32 {
+        match self.open {
+            // Any record reaches it.
+            None => RECORD_ALIGN as u32,
+            // Half a message is of no use to the owner, so the reader stays behind the writer,
+            // which goes on copying: by the rest of the message or half the ring. A writer that
+            // runs out of room has passed that, and one that gives up notifies in any case.
+            Some(open) => (HEADER + padded(open.total - open.got)).min(self.side.size / 2),
+        }
+    }
+
+    /// Withdraws the event index of [`arm`](Self::arm), which saves a notification unless it is
+    /// already on its way.
+    pub fn disarm(&mut self) {
+        self.side.disarm();
+    }
+
+    /// Whether the producer has declared the end of data; there may be data to pull before it.
+    ///
+    /// # Errors
+    /// Unknown close flags, an impossible index.
+    pub fn peer_finished(&mut self) -> Result<bool, Violation> {
+        self.side.check()?;
+        if self.end.is_none() {
+            let state = self.side.control.load(PRODUCER + STATE, Acquire);
+            let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+            self.accept_index(published)?;
+            self.accept_state(state)?;
+        }
+        Ok(self.end.is_some())
+    }
+
+    /// Checks and takes a producer index that was loaded once.
+    fn accept_index(&mut self, published: u32) -> Result<(), Violation> {
+        if self.end.is_some_and(|end| published != end) {
+            return self.side.fail(Violation::AfterFin(published));
+        }
+        // Not behind the last one, and not more than a ring ahead of what was released; both
+        // distances are of at most a ring, so the comparison holds across 2^32.
+        let released = self.side.announced();
+        let ahead = published.wrapping_sub(released);
+        if ahead > self.side.size
+            || ahead < self.published.wrapping_sub(released)
+            || !published.is_multiple_of(RECORD_ALIGN as u32)
+        {
+            return self.side.fail(Violation::ProducerIndex(published));
+        }
+        self.published = published;
+        Ok(())
+    }
+
+    /// Checks and takes a producer state that was loaded *before* the last index.
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
+        if state & !STATE_FIN != 0 {
+            return self.side.fail(Violation::State(state));
+        }
+        if state & STATE_FIN != 0 && self.end.is_none() {
+            self.end = Some(self.published);
+        }
+        Ok(())
+    }
+
+    /// The index rounded down to alignment: what can be released.
+    fn aligned_index(&self) -> u32 {
+        self.index & !(RECORD_ALIGN as u32 - 1)
     }
 }

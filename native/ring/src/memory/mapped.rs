@@ -291,8 +291,8 @@ unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 unsafe fn copy_string(from: *const u8, to: *mut u8, length: usize) {
     let skip = to.align_offset(LINE);
     let words = (length - skip) / 8;
-    // SAFETY: the first line, the last eight bytes, and the whole words from `skip` on, which is less
-    // than a line: all within `length`, which is more than a line. The direction flag is clear
+    // SAFETY: the first line, the last eight bytes, and the whole words from `skip` on, which is
+    // less than a line: all within `length`, which is more than a line. The direction flag is clear
     // wherever an asm block begins.
     unsafe {
         ptr::copy_nonoverlapping(from, to, LINE);

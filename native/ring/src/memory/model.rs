@@ -1,5 +1,5 @@
-//! Shared memory for the model checker: the same interface, in which every word and every eight data
-//! bytes are an object whose accesses loom orders and checks.
+//! Shared memory for the model checker: the same interface, in which every word and every eight
+//! data bytes are an object whose accesses loom orders and checks.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The writing end of a ring: its state, sleeping, the end of data. Writing is in `push`.
+//! The writing end of a ring: its state and the end of data. Its loop is in `push`.
 
 mod push;
 
@@ -7,8 +7,8 @@ use crate::layout::{
     CONSUMER, EVENT_INDEX, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN, STATE, STATE_FIN,
     STATE_GONE, never,
 };
-use crate::side::{Armed, Side};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::side::Side;
+use crate::sync::Ordering::{Relaxed, Release};
 use crate::{ControlPage, DataArea, Violation};
 
 pub use push::{Progress, Push};
@@ -57,43 +57,6 @@ impl Producer {
             gone: false,
             finished: false,
         }
-    }
-
-    /// Whether a push that met [`Push::Full`] could go on now. Does not ask for a notification.
-    ///
-    /// # Errors
-    /// As [`arm`](Self::arm), except for an impossible event index.
-    pub fn has_room(&mut self) -> Result<bool, Violation> {
-        self.side.check()?;
-        let consumed = self.side.control.load(CONSUMER + INDEX, Acquire);
-        let state = self.side.control.load(CONSUMER + STATE, Acquire);
-        self.accept_index(consumed)?;
-        self.accept_state(state)?;
-        Ok(self.gone || self.free() >= self.wanted)
-    }
-
-    /// Announces a wait for room: for what the last [`Push::Full`] lacked, or half the ring if that
-    /// is more, so that a bulk writer is not woken for each record read. Also publishes, as
-    /// [`publish`](Self::publish) does, with the same single fence.
-    ///
-    /// # Errors
-    /// The consumer wrote an impossible index, event index or flag.
-    pub fn arm(&mut self) -> Result<Armed, Violation> {
-        self.side.check()?;
-        let event_index = self
-            .index
-            .wrapping_add(self.wanted.max(self.side.size / 2))
-            .wrapping_sub(self.side.size);
-        let (theirs, (consumed, state)) = self.side.arm(self.index, event_index, |control| {
-            (
-                control.load(CONSUMER + INDEX, Acquire),
-                control.load(CONSUMER + STATE, Acquire),
-            )
-        });
-        self.accept_index(consumed)?;
-        self.accept_state(state)?;
-        let ready = self.gone || self.free() >= self.wanted;
-        self.side.armed(ready, theirs)
     }
 
     /// Declares the end of data, after ending a message in progress. Notify the consumer in any
@@ -168,13 +131,5 @@ impl Producer {
     /// What the consumer claims to have counted: for display only.
     pub fn peer_counters(&self) -> Counters {
         self.side.peer_counters()
-    }
-
-    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
-        if state & !STATE_GONE != 0 {
-            return self.side.fail(Violation::State(state));
-        }
-        self.gone |= state & STATE_GONE != 0;
-        Ok(())
     }
 }

@@ -1,10 +1,11 @@
-//! Writing messages as records, and publishing them.
+//! The loop of the writing end: push messages as records, publish them, sleep while the ring is
+//! full.
 
 use super::{Open, Producer};
 use crate::Violation;
-use crate::layout::{CONSUMER, HEADER, HEADER_FIRST, INDEX, RECORD_ALIGN};
+use crate::layout::{CONSUMER, HEADER, HEADER_FIRST, INDEX, RECORD_ALIGN, STATE, STATE_GONE};
 use crate::record::{Kind, header, padded};
-use crate::side::{STRIDE, stride};
+use crate::side::{Armed, STRIDE, stride};
 use crate::sync::Ordering::Acquire;
 
 /// How far ahead of the index to prefetch. The cache lines are with the reader's processor since
@@ -27,8 +28,8 @@ impl Progress {
         Self { sent }
     }
 
-    /// Payload bytes in the ring so far. If above zero, the message has begun, and must be completed
-    /// or ended by [`Producer::abort`].
+    /// Payload bytes in the ring so far. If above zero, the message has begun, and must be
+    /// completed or ended by [`Producer::abort`].
     pub fn sent(self) -> u32 {
         self.sent
     }
@@ -63,8 +64,8 @@ impl Producer {
     /// The fast path for a short message: writes it whole, without publishing it. `false`: nothing
     /// was written; [`push`](Self::push) does it or says why not.
     ///
-    /// The outcome of `push` does not fit registers, which for a message of 64 bytes costs more than
-    /// copying it.
+    /// The outcome of `push` does not fit registers, which for a message of 64 bytes costs more
+    /// than copying it.
     #[inline]
     pub fn put(&mut self, message: &[u8]) -> bool {
         let limit = self
@@ -126,8 +127,8 @@ impl Producer {
     /// bytes in this call. `done` is its progress, and is updated.
     ///
     /// A message that fits the budget, half the ring and 64 KiB becomes one record, written wholly
-    /// or not at all; any other is streamed in fragments, which the consumer can take while the rest
-    /// is still being written. An awake consumer may see some of it at once;
+    /// or not at all; any other is streamed in fragments, which the consumer can take while the
+    /// rest is still being written. An awake consumer may see some of it at once;
     /// [`publish`](Self::publish) makes all of it visible.
     ///
     /// # Errors
@@ -204,9 +205,9 @@ impl Producer {
             };
             let left = total - done.sent;
             let want = left.min(budget).min(self.fragment_max());
-            // One header more than the fragment, so that there is always room for an ABORT. A quarter
-            // of the ring is enough to go on: waiting for more would idle, taking less would make
-            // tiny fragments.
+            // One header more than the fragment, so that there is always room for an ABORT. A
+            // quarter of the ring is enough to go on: waiting for more would idle, taking less
+            // would make tiny fragments.
             let least =
                 (head + padded(want)).min((self.side.size / 4).max(HEADER_FIRST + HEADER)) + HEADER;
             let room = self.room(least)?;
@@ -256,8 +257,8 @@ impl Producer {
         (self.side.size / 2 - HEADER).min(STRIDE)
     }
 
-    /// Largest payload of a fragment. Below `whole_max`, so that a FIRST never holds all of a message
-    /// that did not fit a WHOLE.
+    /// Largest payload of a fragment. Below `whole_max`, so that a FIRST never holds all of a
+    /// message that did not fit a WHOLE.
     fn fragment_max(&self) -> u32 {
         stride(self.side.size)
     }
@@ -278,9 +279,9 @@ impl Producer {
     }
 
     /// Checks and takes a consumer index that was loaded once.
-    pub(super) fn accept_index(&mut self, consumed: u32) -> Result<(), Violation> {
-        // It lies between the last one and what was announced; both are checked distances of at most
-        // a ring, so the comparison holds across 2^32.
+    fn accept_index(&mut self, consumed: u32) -> Result<(), Violation> {
+        // It lies between the last one and what was announced; both are checked distances of at
+        // most a ring, so the comparison holds across 2^32.
         let forward = consumed.wrapping_sub(self.consumed);
         if forward > self.side.announced().wrapping_sub(self.consumed)
             || !consumed.is_multiple_of(RECORD_ALIGN as u32)
@@ -294,6 +295,14 @@ impl Producer {
     fn full(&mut self, needed: u32) -> Push {
         self.wanted = needed;
         Push::Full
+    }
+
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
+        if state & !STATE_GONE != 0 {
+            return self.side.fail(Violation::State(state));
+        }
+        self.gone |= state & STATE_GONE != 0;
+        Ok(())
     }
 
     /// Copies `length` bytes of the message, from `offset` on, into the ring at `index`.
@@ -343,5 +352,42 @@ impl Producer {
     #[inline]
     pub fn publish(&mut self) -> Result<bool, Violation> {
         self.side.announce(self.index)
+    }
+
+    /// Whether a push that met [`Push::Full`] could go on now. Does not ask for a notification.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm), except for an impossible event index.
+    pub fn has_room(&mut self) -> Result<bool, Violation> {
+        self.side.check()?;
+        let consumed = self.side.control.load(CONSUMER + INDEX, Acquire);
+        let state = self.side.control.load(CONSUMER + STATE, Acquire);
+        self.accept_index(consumed)?;
+        self.accept_state(state)?;
+        Ok(self.gone || self.free() >= self.wanted)
+    }
+
+    /// Announces a wait for room: for what the last [`Push::Full`] lacked, or half the ring if that
+    /// is more, so that a bulk writer is not woken for each record read. Also publishes, as
+    /// [`publish`](Self::publish) does, with the same single fence.
+    ///
+    /// # Errors
+    /// The consumer wrote an impossible index, event index or flag.
+    pub fn arm(&mut self) -> Result<Armed, Violation> {
+        self.side.check()?;
+        let event_index = self
+            .index
+            .wrapping_add(self.wanted.max(self.side.size / 2))
+            .wrapping_sub(self.side.size);
+        let (theirs, (consumed, state)) = self.side.arm(self.index, event_index, |control| {
+            (
+                control.load(CONSUMER + INDEX, Acquire),
+                control.load(CONSUMER + STATE, Acquire),
+            )
+        });
+        self.accept_index(consumed)?;
+        self.accept_state(state)?;
+        let ready = self.gone || self.free() >= self.wanted;
+        self.side.armed(ready, theirs)
     }
 }

@@ -10,7 +10,7 @@ use crate::{LIMIT_BYTES, START, at, drain};
 
 #[test]
 fn impossible_consumer_indices() {
-    let lies = [
+    let indices = [
         at(1),
         at(4),
         at(24),
@@ -19,17 +19,17 @@ fn impossible_consumer_indices() {
         at(1 << 31),
         at(0u32.wrapping_sub(8)),
     ];
-    for lie in lies {
+    for index in indices {
         let pages = Pages::new(0);
         let ends = || {
             let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
             push(&mut producer, b"sixteen bytes.");
             let _ = producer.publish().unwrap();
-            pages.set(CONSUMER + INDEX, lie);
+            pages.set(CONSUMER + INDEX, index);
             producer
         };
-        let violation = Violation::ConsumerIndex(lie);
-        if lie == at(24) {
+        let violation = Violation::ConsumerIndex(index);
+        if index == at(24) {
             // This one is possible.
             assert_eq!(
                 ends().arm(),
@@ -50,7 +50,7 @@ fn impossible_consumer_indices() {
         assert_eq!(producer.has_room(), Err(violation));
         assert_eq!(producer.limit(), Err(violation));
         // A push loads the index only when room runs out, and by then 32 bytes have been published.
-        if lie == at(32) {
+        if index == at(32) {
             continue;
         }
         let mut producer = ends();

@@ -1,5 +1,5 @@
-//! Every impossible value that a peer can write is a violation, detected before it is used: no panic,
-//! no access outside the ring, no endless loop.
+//! Every impossible value that a peer can write is a violation, detected before it is used: no
+//! panic, no access outside the ring, no endless loop.
 #![cfg(not(loom))]
 
 mod consumer;

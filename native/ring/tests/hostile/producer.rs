@@ -6,11 +6,11 @@ use tube_ring::{Armed, Fragment, MESSAGE_MAX, Pull, Sink, Violation};
 use crate::support::Pages;
 use crate::{LIMIT_BYTES, START, at, drain};
 
-/// Expects `violation` from a pull after the peer ran `lie`, and from every later call.
-fn expect_violation(name: &str, violation: Violation, lie: impl FnOnce(&Pages)) {
+/// Expects `violation` from a pull after the peer has done `write`, and from every later call.
+fn expect_violation(name: &str, violation: Violation, write: impl FnOnce(&Pages)) {
     let pages = Pages::new(0);
     let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
-    lie(&pages);
+    write(&pages);
     assert_eq!(drain(&mut consumer), Err(violation), "{name}");
     // Even if what the peer writes now is correct.
     let (_, _fresh) = pages.ends(START, LIMIT_BYTES);
@@ -46,16 +46,16 @@ fn impossible_producer_indices() {
 #[test]
 fn an_index_that_goes_back_or_overtakes_what_was_released() {
     let pages = Pages::new(0);
-    for lie in [at(8), at(4096 + 8)] {
+    for index in [at(8), at(4096 + 8)] {
         let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
         pages.put(at(0), Kind::Whole, 0);
         pages.put(at(8), Kind::Whole, 0);
         pages.publish(at(16));
         assert_eq!(consumer.pull(&mut Vec::new(), 1), Ok(Pull::Message(0)));
-        pages.publish(lie);
+        pages.publish(index);
         // The index was at 16; 8 bytes were read, but nothing was released before `arm`.
-        let expected = if lie == at(8) {
-            Err(Violation::ProducerIndex(lie))
+        let expected = if index == at(8) {
+            Err(Violation::ProducerIndex(index))
         } else {
             Ok(Armed {
                 ready: true,
