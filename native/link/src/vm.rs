@@ -37,7 +37,7 @@ pub trait BatchSink<B>: MessageSink {
     /// on; 0 if unknown. A hint for allocation.
     fn expect(&mut self, bytes: usize);
 
-    /// Keeps the message that [`MessageSink`] has.
+    /// Keeps the message just taken as a [`MessageSink`].
     fn small(&mut self);
 
     /// Keeps a message that came in pieces.
@@ -59,7 +59,7 @@ pub trait Notifier<P> {
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
 pub trait Deliver<V: Vm>: MessageSink + Notifier<V::Process> {
-    /// Delivers the message that [`MessageSink`] has. `false` if the owner has exited.
+    /// Delivers the message just taken as a [`MessageSink`]. `false` if the owner has exited.
     fn small(&mut self, owner: V::Process) -> bool;
 
     /// Delivers a message that came in pieces. `false` if the owner has exited.

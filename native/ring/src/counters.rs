@@ -1,4 +1,4 @@
-//! Counters: one line per end in the control page, so that each end can show both.
+//! Counters: one line per end in the control page.
 
 use crate::ControlPage;
 
@@ -32,20 +32,6 @@ impl Counters {
         ];
         for (i, value) in values.into_iter().enumerate() {
             page.store_count(line + 8 * i, value);
-        }
-    }
-
-    /// Reads the counters of the line at `line`. The peer may have written anything there: display
-    /// them, never compute with them.
-    pub(crate) fn read(page: &ControlPage, line: usize) -> Self {
-        let [messages, bytes, waits, notifications, notifications_saved] =
-            [0, 1, 2, 3, 4].map(|i| page.load_count(line + 8 * i));
-        Self {
-            messages,
-            bytes,
-            waits,
-            notifications,
-            notifications_saved,
         }
     }
 

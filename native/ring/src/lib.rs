@@ -63,7 +63,7 @@ mod violation;
 pub use consumer::{Consumer, Pull, Sink};
 pub use control::{Direction, Geometry, Live, Role};
 pub use counters::Counters;
-pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, RECORD_ALIGN, VERSION};
+pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, VERSION};
 pub use memory::{ControlPage, DataArea, Fragment};
 pub use producer::{Producer, Progress, Push};
 pub use side::Armed;

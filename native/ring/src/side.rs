@@ -168,18 +168,12 @@ impl<const OWN: usize, const PEER: usize> Side<OWN, PEER> {
         self.counters.publish(&self.control, OWN + COUNTERS);
     }
 
-    /// The peer's own account: for display only, since it can be anything.
-    pub(crate) fn peer_counters(&self) -> Counters {
-        Counters::read(&self.control, PEER + COUNTERS)
-    }
-
     /// Replaces the pages.
     ///
     /// # Panics
     /// If the new ring has another size.
     pub(crate) fn move_to(&mut self, control: ControlPage, data: DataArea) {
         assert_eq!(data.size(), self.size, "a ring moves to one of its size");
-        self.peer_counters().publish(&control, PEER + COUNTERS);
         self.control = control;
         self.data = data;
     }

@@ -131,9 +131,4 @@ impl Consumer {
     pub fn counters(&self) -> Counters {
         self.side.counters
     }
-
-    /// What the producer claims to have counted: for display only.
-    pub fn peer_counters(&self) -> Counters {
-        self.side.peer_counters()
-    }
 }

@@ -67,7 +67,7 @@ impl Consumer {
     ///
     /// One call handles one record at most, whatever the producer does meanwhile, so a loop that
     /// counts its calls and the bytes is bounded. Call [`release_batch`](Self::release_batch) or
-    /// [`release`](Self::release) to give the room back.
+    /// [`release`](Self::release) to give its room back.
     ///
     /// # Errors
     /// The producer wrote an impossible index, record, sequence of records or flag.
@@ -262,8 +262,8 @@ impl Consumer {
         Ok(false)
     }
 
-    /// Gives everything read back to the producer. `true`: the producer sleeps and waits for this
-    /// room, notify it. One call serves any number of pulls.
+    /// Releases the room of everything read. `true`: the producer sleeps and waits for it, notify
+    /// it. One call serves any number of pulls.
     ///
     /// # Errors
     /// The producer wrote an impossible event index.
@@ -288,8 +288,8 @@ impl Consumer {
         self.release()
     }
 
-    /// Announces a wait for the next record. Also releases, as [`release`](Self::release) does, with
-    /// the same single fence. The end of data counts as something to do.
+    /// Announces a wait for the next record. Also releases, as [`release`](Self::release) does,
+    /// with the same single fence. The end of data counts as something to do.
     ///
     /// # Errors
     /// The producer wrote an impossible index, event index or flag.

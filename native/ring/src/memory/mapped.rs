@@ -75,11 +75,6 @@ impl ControlPage {
     }
 
     #[inline]
-    pub(crate) fn load_count(&self, offset: usize) -> u64 {
-        u64::from_le(self.count(offset).load(Ordering::Relaxed))
-    }
-
-    #[inline]
     pub(crate) fn store_count(&self, offset: usize, value: u64) {
         self.count(offset).store(value.to_le(), Ordering::Relaxed);
     }

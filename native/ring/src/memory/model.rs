@@ -53,10 +53,6 @@ impl ControlPage {
     }
 
     // Counters control nothing, and would only multiply the interleavings.
-    pub(crate) fn load_count(&self, _offset: usize) -> u64 {
-        0
-    }
-
     pub(crate) fn store_count(&self, _offset: usize, _value: u64) {}
 
     pub(crate) fn load_live(&self, _offset: usize) -> u8 {

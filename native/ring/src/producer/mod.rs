@@ -127,9 +127,4 @@ impl Producer {
     pub fn counters(&self) -> Counters {
         self.side.counters
     }
-
-    /// What the consumer claims to have counted: for display only.
-    pub fn peer_counters(&self) -> Counters {
-        self.side.peer_counters()
-    }
 }

@@ -1,4 +1,4 @@
-//! What a consumer can do to a producer.
+//! A hostile consumer against a producer.
 
 use std::sync::atomic::Ordering;
 

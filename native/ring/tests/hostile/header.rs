@@ -1,4 +1,4 @@
-//! What a tip can do to a nock before the ring is in use, and a peer to the live bytes.
+//! A hostile tip against a nock before the ring is in use, and impossible live bytes.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! What a producer can do to a consumer.
+//! A hostile producer against a consumer.
 
 use tube_ring::wire::{EVENT_INDEX, Kind, PRODUCER, STATE};
 use tube_ring::{Armed, Fragment, MESSAGE_MAX, Pull, Sink, Violation};
