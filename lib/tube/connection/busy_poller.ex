@@ -3,9 +3,9 @@ defmodule Tube.Connection.BusyPoller do
   # A process that polls a link for an active owner, or for the VM where the tube carries distribution. A
   # passive owner polls by itself, in `Tube.recv/2`.
   #
-  # How long to look, and whether it pays, is decided in the link (native/link/src/poll.rs). Here is the
-  # loop, in Erlang, so that between two looks everybody else runs: a native loop would hold a scheduler
-  # that the receiver of the message may need.
+  # The link decides how long to poll, and whether it pays (native/link/src/half/busy_poll.rs). The loop is
+  # in Erlang, so that other processes run between two polls: a native loop would hold a scheduler that the
+  # receiver of the message may need.
   #
   # While it polls, the peer sends no notifications. If a poller dies, the process linked to it must end
   # the tube, or ask for notifications again by `stop/2`.
@@ -15,13 +15,13 @@ defmodule Tube.Connection.BusyPoller do
   @type option :: :off | {:adaptive, pos_integer}
 
   @doc """
-  Starts a poller of `tube`, linked to the caller. It does what the link's setting (`Native.link_poll/2`)
-  says, and ends with the tube. Needs nothing of the library but its native part.
+  Starts a poller of `tube`, linked to the caller. It polls as `Native.link_poll/2` has set, and ends with the
+  tube. It needs only the native part of the library.
   """
   @spec start_link(Tube.t()) :: {:ok, pid}
   def start_link(%{id: id, port: port}), do: {:ok, spawn_link(fn -> loop(id, port) end)}
 
-  @doc "Does as the option `:poll` says, from a process that has the poller `pid` or none; which it has then."
+  @doc "Applies the option `:poll`. `pid` is the caller's poller, if any; returns the poller that it has then."
   @spec set(pid | nil, Tube.t(), option) :: pid | nil
   def set(nil, _tube, :off), do: nil
   def set(pid, tube, :off), do: stop(pid, tube)
@@ -35,7 +35,7 @@ defmodule Tube.Connection.BusyPoller do
     end
   end
 
-  @doc "Ends polling, and the poller `pid` if there is one: from here on there is a bell again."
+  @doc "Ends busy polling, and the poller `pid` if there is one: notifications are asked for again."
   @spec stop(pid | nil, Tube.t()) :: nil
   def stop(pid, tube) do
     if pid do

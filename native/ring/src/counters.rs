@@ -1,60 +1,46 @@
-//! Counters: one line per end in the control page, so that either end can show both views.
+//! Counters: one line per end in the control page.
 
 use crate::ControlPage;
 
-/// What one end has counted since the ring began. In the page: u64 each, in this order.
+/// What one end has counted since it was made. In the page: u64 each, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages written or read, whole ones only.
+    /// Complete messages written or read.
     pub messages: u64,
     /// Payload bytes of those messages.
     pub bytes: u64,
-    /// Times that this end announced a sleep and found nothing to do: full ring for the producer,
-    /// empty ring for the consumer.
+    /// How often this end prepared to sleep and found nothing to do: a full ring for the producer,
+    /// an empty one for the consumer.
     pub waits: u64,
-    /// Bells that this end was told to ring.
-    pub rung: u64,
-    /// Bells that were spared because the peer was awake.
-    pub spared: u64,
+    /// Notifications that this end had to send.
+    pub notifications: u64,
+    /// Notifications saved because the peer was awake.
+    pub notifications_saved: u64,
 }
 
 impl Counters {
-    /// Publishes the counters in the line at `line`. Each word is right by itself; the five are not
-    /// a snapshot of one moment.
+    /// Publishes the counters in the line at `line`. Each word is exact; the five together are not
+    /// an atomic snapshot.
     #[inline]
     pub(crate) fn publish(&self, page: &ControlPage, line: usize) {
         let values = [
             self.messages,
             self.bytes,
             self.waits,
-            self.rung,
-            self.spared,
+            self.notifications,
+            self.notifications_saved,
         ];
         for (i, value) in values.into_iter().enumerate() {
             page.store_count(line + 8 * i, value);
         }
     }
 
-    /// Reads the counters of the line at `line`. The peer may have written anything there: show
-    /// them, never reckon with them.
-    pub(crate) fn read(page: &ControlPage, line: usize) -> Self {
-        let [messages, bytes, waits, rung, spared] =
-            [0, 1, 2, 3, 4].map(|i| page.load_count(line + 8 * i));
-        Self {
-            messages,
-            bytes,
-            waits,
-            rung,
-            spared,
-        }
-    }
-
-    /// Notes the outcome of one comparison with the peer's mark.
-    pub(crate) fn bell(&mut self, ring: bool) {
-        if ring {
-            self.rung += 1;
+    /// Counts one comparison with the peer's event index.
+    pub(crate) fn count_comparison(&mut self, notify: bool) {
+        if notify {
+            self.notifications += 1;
         } else {
-            self.spared += 1;
+            self.notifications_saved += 1;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Wire version 1 in numbers: where each word of the control page lies and which bits it may have.
 //!
-//! `docs/wire.md` is the text of this file; a change here is a new wire version.
+//! `docs/wire.md` describes this file; a change here is a new wire version.
 
 /// Bytes of a page, on the wire and in grants, whatever the machine's own page size.
 pub const PAGE: usize = 4096;
@@ -15,7 +15,7 @@ pub const MESSAGE_MAX: u32 = i32::MAX as u32;
 
 /// First word of a control page: the bytes `Tube`.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"Tube");
-/// Feature bits that a reader must know or else refuse the ring. Version 1 defines none.
+/// Feature bits that a reader must know, or refuse the ring. Version 1 defines none.
 pub const FEATURES_REQUIRED: u32 = 0x0000_ffff;
 /// Feature bits that this implementation offers.
 pub const FEATURES: u32 = 0;
@@ -46,8 +46,8 @@ pub const PRODUCER: usize = LINE;
 pub const CONSUMER: usize = 2 * LINE;
 /// In both lines: the writer's index, bytes since the start, wrapping at 2^32.
 pub const INDEX: usize = 0x00;
-/// In both lines: the writer's wake-up index.
-pub const MARK: usize = 0x04;
+/// In both lines: the writer's event index, as in Xen's ring.h: the index at which to notify it.
+pub const EVENT_INDEX: usize = 0x04;
 /// In both lines: close flags.
 pub const STATE: usize = 0x08;
 /// In the consumer's line: the largest message that it takes, in bytes.
@@ -63,22 +63,29 @@ pub const LIVE_TIP: usize = 3 * LINE;
 /// Offset of the nock's live byte, in the tx control page only. Unmap-notify zeroes it.
 pub const LIVE_NOCK: usize = 4 * LINE;
 
-/// Line of the producer's counters.
-pub const PRODUCER_COUNTERS: usize = 5 * LINE;
-/// Line of the consumer's counters.
-pub const CONSUMER_COUNTERS: usize = 6 * LINE;
+/// Distance from an end's line to the line of its counters, which only it writes either.
+pub const COUNTERS: usize = 4 * LINE;
 
 /// Offset of the list of grant references of the data pages.
 pub const GREFS: usize = 0x400;
 
 /// Bytes of a record header.
 pub const HEADER: u32 = 8;
-/// Bytes of the header of a FIRST record, which states the total as well.
+/// Bytes of the header of a FIRST record, which also has the total.
 pub const HEADER_FIRST: u32 = 16;
+
+/// An event index that no index reaches within the next 2 GiB: "do not notify".
+///
+/// Not the own index itself: the peer compares with all that it has announced since its last
+/// comparison, which can reach back beyond this index.
+pub(crate) const fn never(index: u32) -> u32 {
+    index.wrapping_add(1 << 31) & !(RECORD_ALIGN as u32 - 1)
+}
 
 const _: () = {
     assert!(HEADER_NONCE + 8 <= LINE && HEADER_NONCE.is_multiple_of(8));
-    assert!(CONSUMER_COUNTERS + LINE <= GREFS);
+    assert!(PRODUCER + COUNTERS >= LIVE_NOCK + LINE);
+    assert!(CONSUMER + COUNTERS + LINE <= GREFS);
     assert!(GREFS + 4 * (1 << ORDER_MAX) <= PAGE);
     // Distances are compared modulo 2^32: a ring must stay far below half of that.
     assert!(PAGE << ORDER_MAX < 1 << 31);

@@ -1,9 +1,9 @@
-//! Records: the header word and the kinds.
+//! Records: the header word and its kinds.
 
 use crate::Violation;
 use crate::layout::RECORD_ALIGN;
 
-/// What a record is. Exactly one flag is set; all other bits are reserved and zero.
+/// The kind of a record. Exactly one flag is set; all other bits are reserved and zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
@@ -15,7 +15,7 @@ pub enum Kind {
     More = 4,
     /// The last part.
     Last = 8,
-    /// The message begun will not be completed: forget it.
+    /// The sender gave up the message in progress: drop it.
     Abort = 16,
 }
 
@@ -38,7 +38,7 @@ pub const fn header(kind: Kind, length: u32) -> u64 {
     (kind as u64) << 32 | length as u64
 }
 
-/// Takes a header word apart; the length is not checked yet.
+/// Splits a header word; does not check the length.
 pub(crate) fn parse(word: u64) -> Result<(Kind, u32), Violation> {
     Ok((Kind::from_flags((word >> 32) as u32)?, word as u32))
 }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_survives_and_every_other_flag_word_is_refused() {
+    fn every_kind_is_parsed_and_any_other_flag_word_is_refused() {
         for kind in [
             Kind::Whole,
             Kind::First,

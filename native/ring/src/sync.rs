@@ -10,14 +10,14 @@ pub(crate) use loom::sync::atomic::Ordering;
 #[cfg(loom)]
 use loom::sync::atomic::fence;
 
-/// Stores something that the peer looks at, then looks at what the peer stores: the order on which
-/// every wake-up rests.
+/// Stores something that the peer loads, then loads something that the peer stores. Every wake-up
+/// depends on this order.
 ///
-/// A sleeper announces its mark and looks at the peer's index; a writer announces its index and
-/// looks at the peer's mark. Store then load of *different* words is the one order that neither
-/// x86 nor Arm keeps by itself: without the full fence both may look before either has announced,
-/// the sleeper sleeps, the writer stays silent, for ever. With it, at least one of them sees the
-/// other. `tests/loom.rs` shows both this and what happens without it.
+/// A sleeper announces its event index and looks at the peer's index; a writer announces its index
+/// and looks at the peer's event index. A store followed by a load of *another* word is the one
+/// order that neither x86 nor Arm guarantees: without the full fence both ends may look before
+/// either has announced, and the sleeper is never woken. With it, at least one of them sees the
+/// other. `tests/loom.rs` proves both.
 #[cfg(not(loom))]
 #[inline]
 pub(crate) fn announce_then_look<T>(announce: impl FnOnce(), look: impl FnOnce() -> T) -> T {
@@ -26,7 +26,7 @@ pub(crate) fn announce_then_look<T>(announce: impl FnOnce(), look: impl FnOnce()
     look()
 }
 
-/// The same for the model checker, which can also be told to break it.
+/// The same for the model checker, which can also break it on purpose.
 #[cfg(loom)]
 pub(crate) fn announce_then_look<T>(announce: impl FnOnce(), look: impl FnOnce() -> T) -> T {
     match WEAKNESS.get() {
@@ -56,14 +56,14 @@ pub enum Weakness {
     None,
     /// The fence is missing.
     NoFence,
-    /// The look comes before the announcement: there is no re-check after it.
+    /// The look comes before the announcement, with no re-check after it.
     LookFirst,
 }
 
 #[cfg(loom)]
 std::thread_local! {
     /// A std thread-local on purpose: loom runs all threads of a model on the thread of the test,
-    /// so this is a knob per test.
+    /// so this is a setting per test.
     static WEAKNESS: std::cell::Cell<Weakness> = const { std::cell::Cell::new(Weakness::None) };
 }
 

@@ -1,12 +1,50 @@
-//! Reading records into messages.
+//! The loop of the reading end: pull records into messages, release their room, sleep while the
+//! ring is empty.
 
 use super::{Consumer, Open, Rest};
-use crate::layout::{HEADER, HEADER_FIRST, INDEX, PRODUCER, RECORD_ALIGN};
-use crate::record::{Kind, parse};
+use crate::layout::{HEADER, HEADER_FIRST, INDEX, PRODUCER, RECORD_ALIGN, STATE, STATE_FIN};
+use crate::record::{Kind, padded, parse};
+use crate::side::{Armed, stride};
 use crate::sync::Ordering::Acquire;
-use crate::{Sink, Violation};
+use crate::{Fragment, Violation};
 
-/// What became of a [`Consumer::pull`].
+/// Receives one message at a time, in order, from [`Consumer::pull`].
+///
+/// The sink owns the memory, so bytes go from the ring straight to their destination. A message may
+/// take several pulls; the sink keeps the beginning meanwhile.
+pub trait Sink {
+    /// A message of `total` bytes begins: make room for all of it. `false` refuses it (no memory):
+    /// the message stays in the ring and the pull returns [`Pull::Refused`].
+    ///
+    /// `total` is at most the consumer's limit, but it is the peer's claim: the bytes may never
+    /// follow.
+    fn begin(&mut self, total: usize) -> bool;
+
+    /// The bytes of the message from `offset` on. Offsets are contiguous and start at 0; a message
+    /// of no bytes comes without a `put`.
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>);
+
+    /// The sender gave up the message: drop its beginning.
+    fn discard(&mut self);
+}
+
+/// The simplest sink: holds the last message, or its beginning.
+impl Sink for Vec<u8> {
+    fn begin(&mut self, total: usize) -> bool {
+        self.clear();
+        self.try_reserve_exact(total).is_ok()
+    }
+
+    fn put(&mut self, _offset: usize, bytes: Fragment<'_>) {
+        bytes.append_to(self);
+    }
+
+    fn discard(&mut self) {
+        self.clear();
+    }
+}
+
+/// The outcome of a [`Consumer::pull`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Pull {
@@ -14,13 +52,13 @@ pub enum Pull {
     Message(usize),
     /// So many bytes of a message, and more to come: call again.
     Partial(usize),
-    /// The sender gave up a message begun; the sink was told.
+    /// The sender gave up the message in progress; the sink has discarded it.
     Aborted,
     /// The sink refused the next message, which stays in the ring.
     Refused,
-    /// Nothing there; [`Consumer::arm`], then call again.
+    /// The ring is empty; [`Consumer::arm`], then call again.
     Empty,
-    /// Nothing there, and nothing will come.
+    /// The ring is empty, and nothing more will come.
     Finished,
 }
 
@@ -28,18 +66,18 @@ impl Consumer {
     /// Takes the next record, or at most `budget` payload bytes of it, into `sink`.
     ///
     /// One call handles one record at most, whatever the producer does meanwhile, so a loop that
-    /// counts its calls and the bytes is bounded. Room is not given back before
-    /// [`release`](Self::release) or [`release_batch`](Self::release_batch).
+    /// counts its calls and the bytes is bounded. Call [`release_batch`](Self::release_batch) or
+    /// [`release`](Self::release) to give its room back.
     ///
     /// # Errors
     /// The producer wrote an impossible index, record, sequence of records or flag.
     #[inline]
     pub fn pull<S: Sink>(&mut self, sink: &mut S, budget: usize) -> Result<Pull, Violation> {
-        self.sound()?;
+        self.side.check()?;
         let rest = match self.rest {
             Some(rest) => rest,
             None => {
-                if self.seen == self.index && !self.look()? {
+                if self.published == self.index && !self.refresh()? {
                     return Ok(if self.end.is_some() {
                         Pull::Finished
                     } else {
@@ -48,7 +86,7 @@ impl Consumer {
                 }
                 match self.enter(sink)? {
                     Ok(rest) => rest,
-                    Err(answer) => return Ok(answer),
+                    Err(outcome) => return Ok(outcome),
                 }
             }
         };
@@ -56,30 +94,30 @@ impl Consumer {
     }
 
     /// Reads and checks the header at the index and makes its payload the record in progress, or
-    /// says what the pull ends with.
+    /// returns the outcome of the pull.
     #[inline]
     fn enter<S: Sink>(&mut self, sink: &mut S) -> Result<Result<Rest, Pull>, Violation> {
-        let (kind, length) = match parse(self.data.load_header(self.index)) {
+        let (kind, length) = match parse(self.side.data.load_header(self.index)) {
             Ok(parsed) => parsed,
-            Err(violation) => return self.fail(violation),
+            Err(violation) => return self.side.fail(violation),
         };
         let head = if kind == Kind::First {
             HEADER_FIRST
         } else {
             HEADER
         };
-        // A record is published whole, so all of it lies below the index seen, which is at most a
-        // ring ahead. In u64, because the length may be anything.
-        let published = self.seen.wrapping_sub(self.index);
+        // A record is published whole, so all of it lies below the producer's index, which is at
+        // most a ring ahead. In u64, because the length may be anything.
+        let published = self.published.wrapping_sub(self.index);
         if u64::from(head) + u64::from(length).next_multiple_of(RECORD_ALIGN as u64)
             > u64::from(published)
         {
-            return self.fail(Violation::Length(length));
+            return self.side.fail(Violation::Length(length));
         }
         match (kind, self.open) {
             (Kind::Whole, None) => {
                 if length > self.limit {
-                    return self.fail(Violation::TooLong(length));
+                    return self.side.fail(Violation::TooLong(length));
                 }
                 if !sink.begin(length as usize) {
                     return Ok(Err(Pull::Refused));
@@ -90,19 +128,19 @@ impl Consumer {
                 });
             }
             (Kind::First, None) => {
-                let word = self.data.load_header(self.index.wrapping_add(HEADER));
+                let word = self.side.data.load_header(self.index.wrapping_add(HEADER));
                 let total = match u32::try_from(word) {
                     Ok(total) => total,
-                    Err(_) => return self.fail(Violation::Total(word)),
+                    Err(_) => return self.side.fail(Violation::Total(word)),
                 };
                 if length == 0 {
-                    return self.fail(Violation::EmptyFragment);
+                    return self.side.fail(Violation::EmptyFragment);
                 }
                 if length >= total {
-                    return self.fail(Violation::Total(word));
+                    return self.side.fail(Violation::Total(word));
                 }
                 if total > self.limit {
-                    return self.fail(Violation::TooLong(total));
+                    return self.side.fail(Violation::TooLong(total));
                 }
                 if !sink.begin(total as usize) {
                     return Ok(Err(Pull::Refused));
@@ -111,7 +149,7 @@ impl Consumer {
             }
             (Kind::More | Kind::Last, Some(open)) => {
                 if length == 0 {
-                    return self.fail(Violation::EmptyFragment);
+                    return self.side.fail(Violation::EmptyFragment);
                 }
                 let sum = u64::from(open.got) + u64::from(length);
                 let fits = match kind {
@@ -119,21 +157,21 @@ impl Consumer {
                     _ => sum < u64::from(open.total),
                 };
                 if !fits {
-                    return self.fail(Violation::Sum(sum));
+                    return self.side.fail(Violation::Sum(sum));
                 }
             }
             (Kind::Abort, Some(_)) => {
                 if length != 0 {
-                    return self.fail(Violation::Length(length));
+                    return self.side.fail(Violation::Length(length));
                 }
                 self.index = self.index.wrapping_add(HEADER);
                 self.open = None;
                 sink.discard();
                 return Ok(Err(Pull::Aborted));
             }
-            (Kind::Whole | Kind::First, Some(_)) => return self.fail(Violation::NotEnded),
+            (Kind::Whole | Kind::First, Some(_)) => return self.side.fail(Violation::NotEnded),
             (Kind::More | Kind::Last | Kind::Abort, None) => {
-                return self.fail(Violation::NotBegun);
+                return self.side.fail(Violation::NotBegun);
             }
         }
         self.index = self.index.wrapping_add(head);
@@ -158,7 +196,10 @@ impl Consumer {
         };
         let length = rest.left.min(u32::try_from(budget).unwrap_or(u32::MAX));
         if length > 0 {
-            sink.put(open.got as usize, self.data.fragment(self.index, length));
+            sink.put(
+                open.got as usize,
+                self.side.data.fragment(self.index, length),
+            );
         }
         let left = rest.left - length;
         if left > 0 {
@@ -183,8 +224,8 @@ impl Consumer {
         self.rest = None;
         if rest.last {
             self.open = None;
-            self.counters.messages += 1;
-            self.counters.bytes += u64::from(open.total);
+            self.side.counters.messages += 1;
+            self.side.counters.bytes += u64::from(open.total);
             return Ok(Pull::Message(open.total as usize));
         }
         self.open = Some(Open {
@@ -194,30 +235,146 @@ impl Consumer {
         Ok(Pull::Partial(length as usize))
     }
 
-    /// Whether a pull would find anything, be it the end of data. Asks for no bell.
+    /// Whether a pull would find anything, even the end of data. Does not ask for a notification.
     ///
     /// # Errors
     /// As [`pull`](Self::pull), as far as the page's words show it.
     #[inline]
     pub fn is_ready(&mut self) -> Result<bool, Violation> {
-        self.sound()?;
-        Ok(self.seen != self.index || self.look()? || self.end.is_some())
+        self.side.check()?;
+        Ok(self.published != self.index || self.refresh()? || self.end.is_some())
     }
 
-    /// Looks for news of the producer; whether there is a record. Notes the end of data.
-    fn look(&mut self) -> Result<bool, Violation> {
-        let seen = self.control.load(PRODUCER + INDEX, Acquire);
-        self.see(seen)?;
-        if self.seen != self.index {
+    /// Loads the producer's index, and notes the end of data. Returns whether there is a record.
+    fn refresh(&mut self) -> Result<bool, Violation> {
+        let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+        self.accept_index(published)?;
+        if self.published != self.index {
             return Ok(true);
         }
         self.peer_finished()?;
-        if self.seen != self.index {
+        if self.published != self.index {
             return Ok(true);
         }
         if self.end.is_some() && self.open.is_some() {
-            return self.fail(Violation::FinInMessage);
+            return self.side.fail(Violation::FinInMessage);
         }
         Ok(false)
+    }
+
+    /// Releases the room of everything read. `true`: the producer sleeps and waits for it, notify
+    /// it. One call serves any number of pulls.
+    ///
+    /// # Errors
+    /// The producer wrote an impossible event index.
+    #[must_use = "`true` means that the producer sleeps and must be notified"]
+    pub fn release(&mut self) -> Result<bool, Violation> {
+        self.side.announce(self.aligned_index())
+    }
+
+    /// [`release`](Self::release) if a quarter of the ring or 64 KiB has accumulated, else nothing.
+    /// Calling it after each pull, or every few of them, is enough: a producer never waits for as
+    /// little as this holds back.
+    ///
+    /// # Errors
+    /// As `release`.
+    #[inline]
+    #[must_use = "`true` means that the producer sleeps and must be notified"]
+    pub fn release_batch(&mut self) -> Result<bool, Violation> {
+        let unreleased = self.aligned_index().wrapping_sub(self.side.announced());
+        if unreleased < stride(self.side.size) {
+            return Ok(false);
+        }
+        self.release()
+    }
+
+    /// Announces a wait for the next record. Also releases, as [`release`](Self::release) does,
+    /// with the same single fence. The end of data counts as something to do.
+    ///
+    /// # Errors
+    /// The producer wrote an impossible index, event index or flag.
+    pub fn arm(&mut self) -> Result<Armed, Violation> {
+        self.side.check()?;
+        let index = self.aligned_index();
+        let event_index = index.wrapping_add(self.wanted());
+        let (theirs, (state, published)) = self.side.arm(index, event_index, |control| {
+            (
+                // Before the index: with FIN seen, the index is the last one.
+                control.load(PRODUCER + STATE, Acquire),
+                control.load(PRODUCER + INDEX, Acquire),
+            )
+        });
+        self.accept_index(published)?;
+        self.accept_state(state)?;
+        let ready = self.published != self.index || self.end.is_some();
+        self.side.armed(ready, theirs)
+    }
+
+    /// How far past the index to sleep. The next record starts at the index.
+    fn wanted(&self) -> u32 {
+        match self.open {
+            // Any record reaches it.
+            None => RECORD_ALIGN as u32,
+            // Half a message is of no use to the owner, so the reader stays behind the writer,
+            // which goes on copying: by the rest of the message or half the ring. A writer that
+            // runs out of room has passed that, and one that gives up notifies in any case.
+            Some(open) => (HEADER + padded(open.total - open.got)).min(self.side.size / 2),
+        }
+    }
+
+    /// Withdraws the event index of [`arm`](Self::arm), which saves a notification unless it is
+    /// already on its way.
+    pub fn disarm(&mut self) {
+        self.side.disarm();
+    }
+
+    /// Whether the producer has declared the end of data; there may be data to pull before it.
+    ///
+    /// # Errors
+    /// Unknown close flags, an impossible index.
+    pub fn peer_finished(&mut self) -> Result<bool, Violation> {
+        self.side.check()?;
+        if self.end.is_none() {
+            let state = self.side.control.load(PRODUCER + STATE, Acquire);
+            let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+            self.accept_index(published)?;
+            self.accept_state(state)?;
+        }
+        Ok(self.end.is_some())
+    }
+
+    /// Checks and takes a producer index that was loaded once.
+    fn accept_index(&mut self, published: u32) -> Result<(), Violation> {
+        if self.end.is_some_and(|end| published != end) {
+            return self.side.fail(Violation::AfterFin(published));
+        }
+        // Not behind the last one, and not more than a ring ahead of what was released; both
+        // distances are of at most a ring, so the comparison holds across 2^32.
+        let released = self.side.announced();
+        let ahead = published.wrapping_sub(released);
+        if ahead > self.side.size
+            || ahead < self.published.wrapping_sub(released)
+            || !published.is_multiple_of(RECORD_ALIGN as u32)
+        {
+            return self.side.fail(Violation::ProducerIndex(published));
+        }
+        self.published = published;
+        Ok(())
+    }
+
+    /// Checks and takes a producer state that was loaded *before* the last index.
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
+        if state & !STATE_FIN != 0 {
+            return self.side.fail(Violation::State(state));
+        }
+        if state & STATE_FIN != 0 && self.end.is_none() {
+            self.end = Some(self.published);
+        }
+        Ok(())
+    }
+
+    /// The index rounded down to alignment: what can be released.
+    fn aligned_index(&self) -> u32 {
+        self.index & !(RECORD_ALIGN as u32 - 1)
     }
 }

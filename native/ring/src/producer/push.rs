@@ -1,13 +1,20 @@
-//! Writing messages as records.
+//! The loop of the writing end: push messages as records, publish them, sleep while the ring is
+//! full.
 
 use super::{Open, Producer};
 use crate::Violation;
-use crate::layout::{CONSUMER, HEADER, HEADER_FIRST, INDEX, PRODUCER};
+use crate::layout::{CONSUMER, HEADER, HEADER_FIRST, INDEX, RECORD_ALIGN, STATE, STATE_GONE};
 use crate::record::{Kind, header, padded};
-use crate::sync::Ordering::{Acquire, Release};
-use crate::wake::{STRIDE, stride};
+use crate::side::{Armed, STRIDE, stride};
+use crate::sync::Ordering::Acquire;
 
-/// How far a message has got into the ring; kept by its sender between calls of
+/// How far ahead of the index to prefetch. The cache lines are with the reader's processor since
+/// the last lap; fetching them takes as long as writing a few short messages.
+const PREFETCH: u32 = 512;
+/// Longest record to prefetch for. The stores of longer ones hide the latency themselves.
+const PREFETCH_MAX: u32 = 4096;
+
+/// How much of a message is in the ring; its sender keeps it between calls of
 /// [`Producer::push`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -16,19 +23,19 @@ pub struct Progress {
 
 impl Progress {
     /// The progress of a message of which `sent` bytes are in the ring, as
-    /// [`sent`](Self::sent) said earlier.
+    /// [`sent`](Self::sent) returned earlier.
     pub fn at(sent: u32) -> Self {
         Self { sent }
     }
 
-    /// Payload bytes in the ring so far. Above zero exactly if the message has begun: then it must
-    /// be completed, or ended by [`Producer::abort`].
+    /// Payload bytes in the ring so far. If above zero, the message has begun, and must be
+    /// completed or ended by [`Producer::abort`].
     pub fn sent(self) -> u32 {
         self.sent
     }
 }
 
-/// What became of a [`Producer::push`].
+/// The outcome of a [`Producer::push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Push {
@@ -40,20 +47,68 @@ pub enum Push {
     Full,
     /// Another message is in progress; wait until it is complete.
     Busy,
-    /// The message that `done` speaks of was ended by [`Producer::abort`].
+    /// The message was ended by [`Producer::abort`].
     Aborted,
-    /// Longer than the receiver takes, which is `limit` bytes. Nothing was written.
+    /// The message exceeds the consumer's limit. Nothing was written.
     TooLong {
-        /// Bytes that the receiver takes.
+        /// The limit in bytes.
         limit: u32,
     },
-    /// The reader has left: nobody will take it.
+    /// The consumer has left.
     Gone,
     /// [`Producer::finish`] was called before.
     Finished,
 }
 
 impl Producer {
+    /// The fast path for a short message: writes it whole, without publishing it. `false`: nothing
+    /// was written; [`push`](Self::push) does it or says why not.
+    ///
+    /// The outcome of `push` does not fit registers, which for a message of 64 bytes costs more
+    /// than copying it.
+    #[inline]
+    pub fn put(&mut self, message: &[u8]) -> bool {
+        let limit = self
+            .limit
+            .unwrap_or(0)
+            .min(STRIDE)
+            .min(self.side.size / 2 - HEADER);
+        if message.len() > limit as usize
+            || self.open.is_some()
+            || self.finished
+            || self.gone
+            || self.side.is_violated()
+        {
+            return false;
+        }
+        let length = message.len() as u32;
+        let record = HEADER + padded(length);
+        if self.free() < record && !matches!(self.room(record), Ok(room) if room >= record) {
+            return false;
+        }
+        self.side
+            .data
+            .store_header(self.index, header(Kind::Whole, length));
+        self.side
+            .data
+            .write(self.index.wrapping_add(HEADER), message);
+        self.advance(record);
+        self.complete(length);
+        self.prefetch(record);
+        true
+    }
+
+    /// Prefetches the place of the next message of this size, unless the consumer may still read
+    /// there.
+    #[inline]
+    fn prefetch(&self, record: u32) {
+        if record <= PREFETCH_MAX && self.free() >= PREFETCH + record {
+            self.side
+                .data
+                .prefetch(self.index.wrapping_add(PREFETCH), record);
+        }
+    }
+
     /// Writes `message`, or the next part of it: [`push_parts`](Self::push_parts) of one part.
     ///
     /// # Errors
@@ -68,13 +123,13 @@ impl Producer {
         self.push_parts(&[message], done, budget)
     }
 
-    /// Writes the message that `parts` make up, or the next part of it, at most `budget` payload
-    /// bytes of it in this call. `done` says where it stands and is moved on.
+    /// Writes the message that `parts` make up, or the next part of it: at most `budget` payload
+    /// bytes in this call. `done` is its progress, and is updated.
     ///
-    /// A message that fits both the budget and half the ring (and 64 KiB) becomes one record and is
-    /// written wholly or not at all; any other is streamed in fragments, which a receiver can take
-    /// while the rest is still being written. What is written becomes visible now and then, and for
-    /// certain by [`publish`](Self::publish).
+    /// A message that fits the budget, half the ring and 64 KiB becomes one record, written wholly
+    /// or not at all; any other is streamed in fragments, which the consumer can take while the
+    /// rest is still being written. An awake consumer may see some of it at once;
+    /// [`publish`](Self::publish) makes all of it visible.
     ///
     /// # Errors
     /// The consumer wrote an impossible index, flag or limit.
@@ -84,7 +139,7 @@ impl Producer {
         done: &mut Progress,
         budget: usize,
     ) -> Result<Push, Violation> {
-        self.sound()?;
+        self.side.check()?;
         if self.finished {
             return Ok(Push::Finished);
         }
@@ -92,7 +147,7 @@ impl Producer {
             return Ok(Push::Gone);
         }
         let length: u64 = parts.iter().map(|part| part.as_ref().len() as u64).sum();
-        // Saturated only where it is too long anyway, since no limit is above MESSAGE_MAX.
+        // Saturates only where it is too long anyway, since no limit is above MESSAGE_MAX.
         let total = u32::try_from(length).unwrap_or(u32::MAX);
         let budget = u32::try_from(budget).unwrap_or(u32::MAX);
         match self.open {
@@ -122,7 +177,8 @@ impl Producer {
         if self.room(record)? < record {
             return Ok(self.full(record));
         }
-        self.data
+        self.side
+            .data
             .store_header(self.index, header(Kind::Whole, total));
         self.copy(self.index.wrapping_add(HEADER), parts, 0, total);
         self.advance(record);
@@ -149,19 +205,23 @@ impl Producer {
             };
             let left = total - done.sent;
             let want = left.min(budget).min(self.fragment_max());
-            // One header more than the fragment, so that an ABORT always finds room. A quarter of
-            // the ring is enough to go on: waiting for more would idle, taking less would dribble.
+            // One header more than the fragment, so that there is always room for an ABORT. A
+            // quarter of the ring is enough to go on: waiting for more would idle, taking less
+            // would make tiny fragments.
             let least =
-                (head + padded(want)).min((self.size / 4).max(HEADER_FIRST + HEADER)) + HEADER;
+                (head + padded(want)).min((self.side.size / 4).max(HEADER_FIRST + HEADER)) + HEADER;
             let room = self.room(least)?;
             if room < least {
                 return Ok(self.full(least));
             }
             let length = want.min(room - head - HEADER);
             let kind = if length == left { Kind::Last } else { kind };
-            self.data.store_header(self.index, header(kind, length));
+            self.side
+                .data
+                .store_header(self.index, header(kind, length));
             if kind == Kind::First {
-                self.data
+                self.side
+                    .data
                     .store_header(self.index.wrapping_add(HEADER), u64::from(total));
             }
             self.copy(self.index.wrapping_add(head), parts, done.sent, length);
@@ -180,35 +240,56 @@ impl Producer {
         }
     }
 
-    /// Ends the message in progress, if there is one, by an ABORT record: its sender gave up. There
-    /// is always room for that. To be published like any record; but ring the bell in any case, for a
-    /// reader in the midst of the message has asked for more of it.
+    /// Ends the message in progress, if there is one, with an ABORT record: its sender gave up.
+    /// There is always room for that. Publish it like any record, but notify the consumer in any
+    /// case: in the middle of a message its event index lies further ahead.
     pub fn abort(&mut self) {
         if self.open.take().is_some() {
-            self.data.store_header(self.index, header(Kind::Abort, 0));
+            self.side
+                .data
+                .store_header(self.index, header(Kind::Abort, 0));
             self.advance(HEADER);
         }
     }
 
-    /// Largest payload of a WHOLE record: within half a ring it never has to wait for an empty one.
+    /// Largest payload of a WHOLE record. Within half the ring, it never waits for an empty one.
     fn whole_max(&self) -> u32 {
-        (self.size / 2 - HEADER).min(STRIDE)
+        (self.side.size / 2 - HEADER).min(STRIDE)
     }
 
-    /// Largest payload of a fragment. Below `whole_max`, so a FIRST never holds all of a message
-    /// that did not fit a WHOLE.
+    /// Largest payload of a fragment. Below `whole_max`, so that a FIRST never holds all of a
+    /// message that did not fit a WHOLE.
     fn fragment_max(&self) -> u32 {
-        stride(self.size)
+        stride(self.side.size)
     }
 
-    /// Free bytes; asks the consumer only if they are known to be fewer than `needed`.
+    /// Free bytes. Loads the consumer's index only if fewer than `needed` are known to be free.
     #[inline]
-    pub(super) fn room(&mut self, needed: u32) -> Result<u32, Violation> {
+    fn room(&mut self, needed: u32) -> Result<u32, Violation> {
         if self.free() < needed {
-            let consumed = self.control.load(CONSUMER + INDEX, Acquire);
-            self.see(consumed)?;
+            let consumed = self.side.control.load(CONSUMER + INDEX, Acquire);
+            self.accept_index(consumed)?;
         }
         Ok(self.free())
+    }
+
+    #[inline]
+    pub(super) fn free(&self) -> u32 {
+        self.side.size - self.index.wrapping_sub(self.consumed)
+    }
+
+    /// Checks and takes a consumer index that was loaded once.
+    fn accept_index(&mut self, consumed: u32) -> Result<(), Violation> {
+        // It lies between the last one and what was announced; both are checked distances of at
+        // most a ring, so the comparison holds across 2^32.
+        let forward = consumed.wrapping_sub(self.consumed);
+        if forward > self.side.announced().wrapping_sub(self.consumed)
+            || !consumed.is_multiple_of(RECORD_ALIGN as u32)
+        {
+            return self.side.fail(Violation::ConsumerIndex(consumed));
+        }
+        self.consumed = consumed;
+        Ok(())
     }
 
     fn full(&mut self, needed: u32) -> Push {
@@ -216,7 +297,15 @@ impl Producer {
         Push::Full
     }
 
-    /// Copies `length` bytes of the message from `offset` on to the ring at `index`.
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
+        if state & !STATE_GONE != 0 {
+            return self.side.fail(Violation::State(state));
+        }
+        self.gone |= state & STATE_GONE != 0;
+        Ok(())
+    }
+
+    /// Copies `length` bytes of the message, from `offset` on, into the ring at `index`.
     #[inline]
     fn copy<P: AsRef<[u8]>>(&mut self, index: u32, parts: &[P], offset: u32, length: u32) {
         let (mut index, mut skip, mut left) = (index, offset as usize, length as usize);
@@ -231,27 +320,74 @@ impl Producer {
             }
             let piece = &part[skip..];
             let piece = &piece[..piece.len().min(left)];
-            self.data.write(index, piece);
+            self.side.data.write(index, piece);
             index = index.wrapping_add(piece.len() as u32);
             left -= piece.len();
             skip = 0;
         }
     }
 
-    /// Moves the index past a record just written, and lets a reader that is awake see it when
-    /// enough has gathered. A sleeping one is only woken by `publish`.
+    /// Moves the index past a record just written. Once enough has accumulated, an awake consumer
+    /// sees it; only `publish` wakes a sleeping one.
     #[inline]
-    pub(super) fn advance(&mut self, record: u32) {
+    fn advance(&mut self, record: u32) {
         self.index = self.index.wrapping_add(record);
-        if self.index.wrapping_sub(self.published) >= self.fragment_max() {
-            let index = self.note_published();
-            self.control.store(PRODUCER + INDEX, index, Release);
+        if self.index.wrapping_sub(self.side.announced()) >= self.fragment_max() {
+            self.side.store_index(self.index);
         }
     }
 
     #[inline]
-    pub(super) fn complete(&mut self, total: u32) {
-        self.counters.messages += 1;
-        self.counters.bytes += u64::from(total);
+    fn complete(&mut self, total: u32) {
+        self.side.counters.messages += 1;
+        self.side.counters.bytes += u64::from(total);
+    }
+
+    /// Makes everything written visible. `true`: the consumer sleeps and waits for this, notify it.
+    /// One call serves any number of pushes.
+    ///
+    /// # Errors
+    /// The consumer wrote an impossible event index.
+    #[must_use = "`true` means that the consumer sleeps and must be notified"]
+    #[inline]
+    pub fn publish(&mut self) -> Result<bool, Violation> {
+        self.side.announce(self.index)
+    }
+
+    /// Whether a push that met [`Push::Full`] could go on now. Does not ask for a notification.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm), except for an impossible event index.
+    pub fn has_room(&mut self) -> Result<bool, Violation> {
+        self.side.check()?;
+        let consumed = self.side.control.load(CONSUMER + INDEX, Acquire);
+        let state = self.side.control.load(CONSUMER + STATE, Acquire);
+        self.accept_index(consumed)?;
+        self.accept_state(state)?;
+        Ok(self.gone || self.free() >= self.wanted)
+    }
+
+    /// Announces a wait for room: for what the last [`Push::Full`] lacked, or half the ring if that
+    /// is more, so that a bulk writer is not woken for each record read. Also publishes, as
+    /// [`publish`](Self::publish) does, with the same single fence.
+    ///
+    /// # Errors
+    /// The consumer wrote an impossible index, event index or flag.
+    pub fn arm(&mut self) -> Result<Armed, Violation> {
+        self.side.check()?;
+        let event_index = self
+            .index
+            .wrapping_add(self.wanted.max(self.side.size / 2))
+            .wrapping_sub(self.side.size);
+        let (theirs, (consumed, state)) = self.side.arm(self.index, event_index, |control| {
+            (
+                control.load(CONSUMER + INDEX, Acquire),
+                control.load(CONSUMER + STATE, Acquire),
+            )
+        });
+        self.accept_index(consumed)?;
+        self.accept_state(state)?;
+        let ready = self.gone || self.free() >= self.wanted;
+        self.side.armed(ready, theirs)
     }
 }

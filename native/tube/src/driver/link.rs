@@ -59,8 +59,8 @@ impl LinkPort {
             return PortAction::Continue;
         };
         let outcome = match &mut started.destination {
-            Destination::Owner(delivery) => self.slot.link.bell(delivery),
-            Destination::Vm(dist) => self.slot.link.bell(dist),
+            Destination::Owner(delivery) => self.slot.link.notified(delivery),
+            Destination::Vm(dist) => self.slot.link.notified(dist),
         };
         self.follow_up(outcome)
     }
@@ -155,7 +155,7 @@ impl LinkPort {
                 self.slot.link.restrict(dist::MAX_UNAUTHENTICATED)?;
                 // All processes that send to the other node share this port, so it must not spin
                 // for long.
-                self.slot.link.be_brief()?;
+                self.slot.link.shorten_spin()?;
                 Destination::Vm(Dist::new(self.port, binding.connection, sender))
             }
             mode => Destination::Owner(Delivery::new(sender, mode)),

@@ -250,7 +250,8 @@ fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let polled = handles::with_link(id, |slot| {
         let poller = Pid::caller(env);
-        slot.link.poll(poller, &NifNotifier::new(env, id, slot))
+        slot.link
+            .busy_poll(poller, &NifNotifier::new(env, id, slot))
     });
     Some(match polled.unwrap_or(Err(LinkError::Closed)) {
         Ok(Polled::Ready) => atoms::ready().to_term(env),

@@ -104,8 +104,8 @@ fn direction(
         bytes: counted.bytes,
         largest,
         waits: counted.waits,
-        bells: counted.rung,
-        bells_spared: counted.spared,
+        bells: counted.notifications,
+        bells_spared: counted.notifications_saved,
         finished,
     }
 }

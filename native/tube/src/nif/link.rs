@@ -122,7 +122,9 @@ fn link_owner<'a>(env: Env<'a>, id: u64, owner: LocalPid) -> Term<'a> {
 #[rustler::nif]
 fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
     let most = Duration::from_micros(microseconds.into());
-    call(env, id, |slot, notifier| slot.link.set_poll(most, notifier))
+    call(env, id, |slot, notifier| {
+        slot.link.set_busy_poll(most, notifier)
+    })
 }
 
 #[rustler::nif]

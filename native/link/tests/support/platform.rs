@@ -13,136 +13,136 @@ use tube_platform::{
     Access, Ack, Domid, Errno, Error, EventChannel, Gref, Notify, PAGE, Pages, Platform,
 };
 
-/// What both domains know.
+/// What the two domains share.
 #[derive(Default)]
-pub struct World {
-    grants: Mutex<HashMap<Gref, (Arc<PrivateRing>, usize)>>,
+pub struct Host {
+    grants: Mutex<HashMap<Gref, (Arc<Allocation>, usize)>>,
     ports: Mutex<HashMap<u32, UnixStream>>,
-    rung: AtomicUsize,
+    notifications: AtomicUsize,
     next: AtomicUsize,
-    /// Pages that may still be shared, plus one; 0 is no limit.
+    /// Most pages that one call can share, plus one; 0 is no limit.
     pub room: AtomicUsize,
 }
 
-struct PrivateRing {
+struct Allocation {
     base: NonNull<u8>,
     layout: Layout,
 }
 
-// SAFETY: plain memory, accessed by whoever maps it under the rules of shared pages.
-unsafe impl Send for PrivateRing {}
+// SAFETY: plain memory, accessed by its mappers under the rules of shared pages.
+unsafe impl Send for Allocation {}
 // SAFETY: as above.
-unsafe impl Sync for PrivateRing {}
+unsafe impl Sync for Allocation {}
 
-impl Drop for PrivateRing {
+impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout, and the last owner is gone.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
 
-/// Keeps a mapping, and does at its end what unmap-notify does.
-struct Keeper {
-    block: Arc<PrivateRing>,
+/// Keeps a mapping, and acts as unmap-notify when it is dropped.
+struct Mapping {
+    memory: Arc<Allocation>,
     notify: Option<(usize, Arc<Mutex<UnixStream>>)>,
 }
 
-impl Drop for Keeper {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        if let Some((offset, bell)) = &self.notify {
-            // SAFETY: within page 0 of the block; live bytes are atomics to everybody.
+        if let Some((offset, channel)) = &self.notify {
+            // SAFETY: within page 0 of the memory; all accesses to live bytes are atomic.
             let byte = unsafe {
-                self.block
+                self.memory
                     .base
                     .add(*offset)
                     .cast::<std::sync::atomic::AtomicU8>()
                     .as_ref()
             };
             byte.store(0, Ordering::Release);
-            _ = bell.lock().unwrap().write(&[1]);
+            _ = channel.lock().unwrap().write(&[1]);
         }
     }
 }
 
 /// One domain.
-pub struct Toy {
-    pub world: Arc<World>,
+pub struct TestPlatform {
+    pub host: Arc<Host>,
     domid: Domid,
     channels: Mutex<HashMap<u32, Arc<Mutex<UnixStream>>>>,
 }
 
-impl Toy {
-    /// Two domains of one world, 1 and 2.
-    pub fn pair() -> (Toy, Toy) {
-        let world = Arc::new(World::default());
-        (Toy::of(&world, 1), Toy::of(&world, 2))
+impl TestPlatform {
+    /// Two domains of one host: 1 and 2.
+    pub fn pair() -> (TestPlatform, TestPlatform) {
+        let host = Arc::new(Host::default());
+        (TestPlatform::of(&host, 1), TestPlatform::of(&host, 2))
     }
 
-    fn of(world: &Arc<World>, domid: Domid) -> Toy {
-        Toy {
-            world: world.clone(),
+    fn of(host: &Arc<Host>, domid: Domid) -> TestPlatform {
+        TestPlatform {
+            host: host.clone(),
             domid,
             channels: Mutex::default(),
         }
     }
 
-    pub fn world(&self) -> &World {
-        &self.world
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
-    fn keeper(&self, block: &Arc<PrivateRing>, notify: Option<Notify>) -> Box<Keeper> {
+    fn mapping(&self, memory: &Arc<Allocation>, notify: Option<Notify>) -> Box<Mapping> {
         let channels = self.channels.lock().unwrap();
-        Box::new(Keeper {
-            block: block.clone(),
+        Box::new(Mapping {
+            memory: memory.clone(),
             notify: notify.map(|notify| (notify.offset, channels[&notify.port].clone())),
         })
     }
 
     fn channel(&self, port: u32, end: UnixStream) -> Box<dyn EventChannel> {
         end.set_nonblocking(true).unwrap();
-        let bell = Arc::new(Mutex::new(end.try_clone().unwrap()));
-        self.channels.lock().unwrap().insert(port, bell);
-        Box::new(ToyChannel {
+        let notifier = Arc::new(Mutex::new(end.try_clone().unwrap()));
+        self.channels.lock().unwrap().insert(port, notifier);
+        Box::new(TestChannel {
             port,
             end,
-            world: self.world.clone(),
+            host: self.host.clone(),
         })
     }
 }
 
-impl World {
+impl Host {
     fn number(&self) -> u32 {
         1 + self.next.fetch_add(1, Ordering::Relaxed) as u32
     }
 
-    /// Bells rung so far, by anybody.
-    pub fn rung(&self) -> usize {
-        self.rung.load(Ordering::Relaxed)
+    /// Notifications sent so far, by both domains.
+    pub fn notifications(&self) -> usize {
+        self.notifications.load(Ordering::Relaxed)
     }
 
-    /// How many have the page behind `gref` mapped.
+    /// The number of mappings of the page of `gref`.
     pub fn mapped(&self, gref: Gref) -> usize {
         let grants = self.grants.lock().unwrap();
-        let (block, _) = &grants[&gref];
+        let (memory, _) = &grants[&gref];
         let granted = grants
             .values()
-            .filter(|(other, _)| Arc::ptr_eq(block, other));
-        Arc::strong_count(block) - granted.count()
+            .filter(|(other, _)| Arc::ptr_eq(memory, other));
+        Arc::strong_count(memory) - granted.count()
     }
 
-    /// The first byte behind `gref`, to play the hostile peer.
+    /// The page of `gref`, to act as a hostile peer.
     pub fn page(&self, gref: Gref) -> NonNull<u8> {
         let grants = self.grants.lock().unwrap();
-        let (block, page) = &grants[&gref];
-        // SAFETY: within the block.
-        unsafe { block.base.add(page * PAGE) }
+        let (memory, page) = &grants[&gref];
+        // SAFETY: within the memory.
+        unsafe { memory.base.add(page * PAGE) }
     }
 }
 
-impl World {
+impl Host {
     /// The first data page of the ring whose control page is `gref`.
     pub fn data(&self, gref: Gref) -> *mut u8 {
-        // SAFETY: the test has a link whose page this is.
+        // SAFETY: the test has a link with this page.
         let control = unsafe { tube_ring::ControlPage::from_raw(self.page(gref)) };
         let direction = tube_ring::Direction::Tx;
         self.page(control.check(direction, NONCE).unwrap().grefs[0])
@@ -150,9 +150,9 @@ impl World {
     }
 }
 
-impl Platform for Toy {
+impl Platform for TestPlatform {
     fn name(&self) -> &'static str {
-        "toy"
+        "test"
     }
 
     fn domid(&self) -> Domid {
@@ -166,21 +166,21 @@ impl Platform for Toy {
         _access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        let room = self.world.room.load(Ordering::Relaxed);
+        let room = self.host.room.load(Ordering::Relaxed);
         if room > 0 && room <= pages {
             return Err(Error::posix(Errno::NOSPC, "share"));
         }
         let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap();
-        let block = Arc::new(PrivateRing { base, layout });
-        let refs: Vec<Gref> = (0..pages).map(|_| self.world.number()).collect();
-        let mut grants = self.world.grants.lock().unwrap();
+        let memory = Arc::new(Allocation { base, layout });
+        let refs: Vec<Gref> = (0..pages).map(|_| self.host.number()).collect();
+        let mut grants = self.host.grants.lock().unwrap();
         for (page, gref) in refs.iter().enumerate() {
-            grants.insert(*gref, (block.clone(), page));
+            grants.insert(*gref, (memory.clone(), page));
         }
-        // SAFETY: the block holds so many pages, and the keeper holds the block.
-        Ok(unsafe { Pages::from_raw(base, refs, self.keeper(&block, notify)) })
+        // SAFETY: the memory holds so many pages, and the mapping holds it.
+        Ok(unsafe { Pages::from_raw(base, refs, self.mapping(&memory, notify)) })
     }
 
     fn map(
@@ -190,27 +190,27 @@ impl Platform for Toy {
         _access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        let grants = self.world.grants.lock().unwrap();
-        let (block, first) = grants
+        let grants = self.host.grants.lock().unwrap();
+        let (memory, first) = grants
             .get(&refs[0])
             .ok_or_else(|| Error::posix(Errno::NOENT, "map"))?;
-        // SAFETY: within the block.
-        let base = unsafe { block.base.add(first * PAGE) };
+        // SAFETY: within the memory.
+        let base = unsafe { memory.base.add(first * PAGE) };
         // SAFETY: as for `share`; the tests map whole shares, in order.
-        Ok(unsafe { Pages::from_raw(base, refs.to_vec(), self.keeper(block, notify)) })
+        Ok(unsafe { Pages::from_raw(base, refs.to_vec(), self.mapping(memory, notify)) })
     }
 
     fn evtchn_unbound(&self, _peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let port = self.world.number();
-        self.world.ports.lock().unwrap().insert(port, theirs);
+        let port = self.host.number();
+        self.host.ports.lock().unwrap().insert(port, theirs);
         Ok(self.channel(port, ours))
     }
 
     fn evtchn_bind(&self, _peer: Domid, port: u32) -> Result<Box<dyn EventChannel>, Error> {
-        let end = self.world.ports.lock().unwrap().remove(&port);
+        let end = self.host.ports.lock().unwrap().remove(&port);
         let end = end.ok_or_else(|| Error::posix(Errno::NOENT, "bind"))?;
-        Ok(self.channel(self.world.number(), end))
+        Ok(self.channel(self.host.number(), end))
     }
 
     fn xenbus(&self) -> Result<OwnedFd, Error> {
@@ -222,13 +222,13 @@ impl Platform for Toy {
     }
 }
 
-struct ToyChannel {
+struct TestChannel {
     port: u32,
     end: UnixStream,
-    world: Arc<World>,
+    host: Arc<Host>,
 }
 
-impl EventChannel for ToyChannel {
+impl EventChannel for TestChannel {
     fn port(&self) -> u32 {
         self.port
     }
@@ -238,7 +238,7 @@ impl EventChannel for ToyChannel {
     }
 
     fn notify(&self) -> Result<(), Error> {
-        self.world.rung.fetch_add(1, Ordering::Relaxed);
+        self.host.notifications.fetch_add(1, Ordering::Relaxed);
         match (&self.end).write(&[1]) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == Io::WouldBlock => Ok(()),

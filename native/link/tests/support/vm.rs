@@ -1,25 +1,25 @@
-//! A VM whose processes are numbers, and that remembers whatever anybody was told.
+//! A VM whose processes are numbers and which records all calls.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use tube_link::{Buffer, Deliver, Event, Fragment, LinkError, MessageSink, Notifier, Vm};
 
-/// The toy VM.
-pub struct Machine;
+/// A VM for tests.
+pub struct TestVm;
 
 pub type Process = u32;
 
-impl Vm for Machine {
+impl Vm for TestVm {
     type Process = Process;
     type Buffer = Bytes;
 }
 
-/// A buffer, until the allowance of its thread is used up.
+/// A buffer. Allocation fails on demand: see [`NO_MEMORY`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 
 thread_local! {
-    /// Set to make every allocation fail.
+    /// Set this to make every allocation of the thread fail.
     pub static NO_MEMORY: RefCell<bool> = const { RefCell::new(false) };
 }
 
@@ -32,14 +32,15 @@ impl Buffer for Bytes {
 
     fn room(&mut self) -> &mut [MaybeUninit<u8>] {
         let len = self.0.len();
-        // SAFETY: initialised bytes may be seen as maybe initialised, and what is written stays so.
+        // SAFETY: initialised bytes are valid as `MaybeUninit`, and the link writes only
+        // initialised ones.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 }
 
-/// What was told to whom.
+/// A call of a `Notifier` or `Deliver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Call {
     Space(Process),
     Data(Process),
     Event(Event),
@@ -48,19 +49,19 @@ pub enum Told {
     End(Process, Option<LinkError>),
 }
 
-/// Hears everything.
+/// Records all calls.
 #[derive(Default)]
-pub struct Ear {
-    told: RefCell<Vec<Told>>,
+pub struct Recorder {
+    calls: RefCell<Vec<Call>>,
     message: Vec<u8>,
     /// Deliveries to this process fail.
     pub dead: Option<Process>,
 }
 
-impl Ear {
-    /// What was told since the last time.
-    pub fn take(&self) -> Vec<Told> {
-        self.told.take()
+impl Recorder {
+    /// The calls since the last `take`.
+    pub fn take(&self) -> Vec<Call> {
+        self.calls.take()
     }
 
     /// The message taken last.
@@ -68,20 +69,20 @@ impl Ear {
         &self.message
     }
 
-    fn hear(&self, told: Told) {
-        self.told.borrow_mut().push(told);
+    fn record(&self, call: Call) {
+        self.calls.borrow_mut().push(call);
     }
 
     fn deliver(&mut self, owner: Process, message: Vec<u8>) -> bool {
         if self.dead == Some(owner) {
             return false;
         }
-        self.hear(Told::Message(owner, message));
+        self.record(Call::Message(owner, message));
         true
     }
 }
 
-impl MessageSink for Ear {
+impl MessageSink for Recorder {
     fn room(&mut self, len: usize) -> bool {
         self.message = Vec::with_capacity(len);
         NO_MEMORY.with(|none| !*none.borrow())
@@ -92,21 +93,21 @@ impl MessageSink for Ear {
     }
 }
 
-impl Notifier<Process> for Ear {
+impl Notifier<Process> for Recorder {
     fn space(&self, to: Process) {
-        self.hear(Told::Space(to));
+        self.record(Call::Space(to));
     }
 
     fn data(&self, to: Process) {
-        self.hear(Told::Data(to));
+        self.record(Call::Data(to));
     }
 
     fn event(&self, event: Event) {
-        self.hear(Told::Event(event));
+        self.record(Call::Event(event));
     }
 }
 
-impl Deliver<Machine> for Ear {
+impl Deliver<TestVm> for Recorder {
     fn small(&mut self, owner: Process) -> bool {
         let message = std::mem::take(&mut self.message);
         self.deliver(owner, message)
@@ -117,10 +118,10 @@ impl Deliver<Machine> for Ear {
     }
 
     fn passive(&mut self, owner: Process) {
-        self.hear(Told::Passive(owner));
+        self.record(Call::Passive(owner));
     }
 
     fn end(&mut self, owner: Process, reason: Option<LinkError>) {
-        self.hear(Told::End(owner, reason));
+        self.record(Call::End(owner, reason));
     }
 }

@@ -1,29 +1,30 @@
-//! How the two ends of a link come to be: the tip shares, the nock maps.
+//! Making a link: the tip shares pages, the nock maps them.
 
+use super::Link;
 use crate::channel::Channel;
+use crate::error::ConnectError;
 use crate::memory::{Ring, SharedPages, control};
-use crate::{Link, Vm};
-use std::fmt;
+use crate::vm::Vm;
 use std::sync::Arc;
 use tube_platform::{Access, Domid, Errno, Error, ErrorKind, Gref, Notify, Pages, Platform};
-use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP, ORDER_MAX, Role, Violation};
+use tube_ring::{Direction, LIVE_NOCK, LIVE_TIP, Live, ORDER_MAX, Role};
 
-/// What a tip means to share.
+/// What a tip shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
-    /// With whom.
+    /// The domain to share with.
     pub peer: Domid,
     /// Data pages of the ring that the tip writes: 2^order, at most [`ORDER_MAX`].
     pub order_tx: u32,
     /// Data pages of the ring that the tip reads.
     pub order_rx: u32,
-    /// Names this attempt.
+    /// Identifies this attempt.
     pub nonce: u64,
-    /// Longest message that we take, in bytes.
+    /// Longest message that this end takes, in bytes.
     pub max_message: u32,
 }
 
-/// What the nock must be told of it.
+/// What the nock needs to map it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refs {
     /// Control page of the ring that the tip writes.
@@ -32,59 +33,17 @@ pub struct Refs {
     pub rx_ring_ref: Gref,
     /// The tip's port.
     pub event_channel: u32,
-    /// What there was room for, at most what was offered.
+    /// The order of the ring that the tip writes, at most the one offered.
     pub order_tx: u32,
     /// The same for the other ring.
     pub order_rx: u32,
 }
 
-/// Why there is no link.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// The platform could not.
-    Platform(Error),
-    /// The pages are not what a tip of this attempt shares.
-    Page(Violation),
-}
-
-impl ConnectError {
-    /// One lower-case word, fit to become an atom.
-    pub fn atom(&self) -> &'static str {
-        match self {
-            ConnectError::Platform(error) => error.atom(),
-            ConnectError::Page(_) => "protocol",
-        }
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConnectError::Platform(error) => error.fmt(f),
-            ConnectError::Page(violation) => violation.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {}
-
-impl From<Error> for ConnectError {
-    fn from(error: Error) -> ConnectError {
-        ConnectError::Platform(error)
-    }
-}
-
-impl From<Violation> for ConnectError {
-    fn from(violation: Violation) -> ConnectError {
-        ConnectError::Page(violation)
-    }
-}
-
 impl<V: Vm> Link<V> {
-    /// The tip's end. Where grants are short it makes do with smaller rings, down to one page each.
+    /// Makes the tip's end. If grants are scarce, the rings are smaller, down to one page each.
     ///
     /// # Errors
-    /// As the platform says; `EINVAL` for an order above [`ORDER_MAX`].
+    /// Those of the platform; `EINVAL` for an order above [`ORDER_MAX`].
     pub fn share(platform: &dyn Platform, offer: Offer) -> Result<(Link<V>, Refs), ConnectError> {
         if offer.order_tx.max(offer.order_rx) > ORDER_MAX {
             return Err(Error::posix(Errno::INVAL, "ring order").into());
@@ -127,11 +86,12 @@ impl<V: Vm> Link<V> {
         Ok((Link::new(memory, offer.max_message), refs))
     }
 
-    /// The nock's end of what `peer` has shared under `nonce`; `tx` is what the peer writes.
+    /// Makes the nock's end of what `peer` has shared under `nonce`. `tx_ref` is the ring that the
+    /// peer writes.
     ///
     /// # Errors
-    /// As the platform says, or the page's violation, which a peer of good will has only when `nonce` is
-    /// of another attempt.
+    /// Those of the platform, or the page's violation, which an honest peer causes only if `nonce`
+    /// is that of another attempt.
     pub fn map(
         platform: &dyn Platform,
         peer: Domid,
@@ -157,17 +117,18 @@ impl<V: Vm> Link<V> {
         let tx = ring(tx_ref, Direction::Tx, Access::ReadOnly, Some(notify))?;
         let rx = ring(rx_ref, Direction::Rx, Access::ReadWrite, None)?;
         // SAFETY: as above.
-        unsafe { control(&tx.control) }.set_live(Role::Nock, tube_ring::Live::Here);
+        unsafe { control(&tx.control) }.set_live(Role::Nock, Live::Here);
         let memory = SharedPages::new(Role::Nock, tx, rx, channel);
         Ok(Link::new(memory, max_message))
     }
 }
 
-/// The data pages of both rings. On ENOSPC the larger ring is halved, both if they are alike.
+/// Shares the data pages of both rings. On ENOSPC, halves the larger ring, or both if they are
+/// equal.
 fn share_data(platform: &dyn Platform, offer: Offer) -> Result<(Pages, Pages), Error> {
     let (mut tx, mut rx) = (offer.order_tx, offer.order_rx);
     loop {
-        // Only what we write is kept from the peer's pen.
+        // The peer may only read the ring that this end writes.
         let tried = platform
             .share(offer.peer, 1 << tx, Access::ReadOnly, None)
             .and_then(|ours| {

@@ -1,5 +1,5 @@
-//! A peer that writes anything anywhere in the shared pages: the ends answer with data or a
-//! violation, in bounded work, and touch nothing else.
+//! A peer that writes anything anywhere in the shared pages: each call returns data or a violation,
+//! in bounded work, and touches nothing else.
 #![cfg(not(loom))]
 
 mod support;
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use support::Pages;
-use tube_ring::wire::{CONSUMER, INDEX, Kind, LIMIT, MARK, PRODUCER, STATE, header};
+use tube_ring::wire::{CONSUMER, EVENT_INDEX, INDEX, Kind, LIMIT, PRODUCER, STATE, header};
 use tube_ring::{Consumer, Direction, Fragment, PAGE, Producer, Progress, Pull, Push, Role, Sink};
 
 const LIMIT_BYTES: u32 = 20_000;
 
-/// Checks all that a sink may rely on.
+/// Checks everything that a sink can rely on.
 #[derive(Default)]
 struct Strict {
     total: Option<usize>,
@@ -24,9 +24,9 @@ struct Strict {
 impl Sink for Strict {
     fn begin(&mut self, total: usize) -> bool {
         assert!(total <= LIMIT_BYTES as usize);
-        assert!(self.total.is_none(), "begun twice");
+        assert!(self.total.is_none(), "two messages in progress");
         self.total = Some(total);
-        // Now and then there is no memory.
+        // Sometimes there is no memory.
         if total % 7 == 6 {
             self.total = None;
             return false;
@@ -38,7 +38,7 @@ impl Sink for Strict {
         assert_eq!(offset, self.got.len());
         assert!(!bytes.is_empty());
         bytes.append_to(&mut self.got);
-        assert!(self.got.len() <= self.total.expect("a message begun"));
+        assert!(self.got.len() <= self.total.expect("a message in progress"));
     }
 
     fn discard(&mut self) {
@@ -63,14 +63,14 @@ impl Strict {
 }
 
 #[derive(Clone, Debug)]
-enum Act {
+enum Action {
     /// Any word of the page.
     Word(usize, u32),
-    /// A word of an end's line moved a little, or replaced.
+    /// A word of an end's line, moved a little or replaced.
     Near(usize, u32),
     /// Any eight bytes of data.
     Data(u32, u64),
-    /// A plausible header at the producer's index, and the index moved on.
+    /// A plausible header at the producer's index, and the index moved past it.
     Record(Kind, u32, u32),
     Push {
         length: usize,
@@ -86,16 +86,16 @@ enum Act {
     Release,
     Leave,
     ArmReader,
-    Ask,
+    Query,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn action() -> impl Strategy<Value = Action> {
     let line_word = prop::sample::select(vec![
         PRODUCER + INDEX,
-        PRODUCER + MARK,
+        PRODUCER + EVENT_INDEX,
         PRODUCER + STATE,
         CONSUMER + INDEX,
-        CONSUMER + MARK,
+        CONSUMER + EVENT_INDEX,
         CONSUMER + STATE,
         CONSUMER + LIMIT,
     ]);
@@ -114,20 +114,20 @@ fn act() -> impl Strategy<Value = Act> {
     ];
     let budget = prop_oneof![0..64usize, 0..10_000usize, Just(usize::MAX)];
     prop_oneof![
-        1 => ((0..PAGE / 4), any::<u32>()).prop_map(|(word, value)| Act::Word(4 * word, value)),
-        2 => (line_word, near).prop_map(|(word, by)| Act::Near(word, by)),
-        2 => ((0u32..1024), any::<u64>()).prop_map(|(at, value)| Act::Data(8 * at, value)),
-        6 => (kind, 0u32..200, 0u32..64).prop_map(|(kind, length, total)| Act::Record(kind, length, total)),
-        8 => (0..6000usize, budget.clone()).prop_map(|(length, budget)| Act::Push { length, budget }),
-        1 => Just(Act::Abort),
-        4 => Just(Act::Publish),
-        1 => Just(Act::Finish),
-        2 => Just(Act::ArmWriter),
-        12 => budget.prop_map(|budget| Act::Pull { budget }),
-        4 => Just(Act::Release),
-        1 => Just(Act::Leave),
-        2 => Just(Act::ArmReader),
-        1 => Just(Act::Ask),
+        1 => ((0..PAGE / 4), any::<u32>()).prop_map(|(word, value)| Action::Word(4 * word, value)),
+        2 => (line_word, near).prop_map(|(word, by)| Action::Near(word, by)),
+        2 => ((0u32..1024), any::<u64>()).prop_map(|(at, value)| Action::Data(8 * at, value)),
+        6 => (kind, 0u32..200, 0u32..64).prop_map(|(kind, length, total)| Action::Record(kind, length, total)),
+        8 => (0..6000usize, budget.clone()).prop_map(|(length, budget)| Action::Push { length, budget }),
+        1 => Just(Action::Abort),
+        4 => Just(Action::Publish),
+        1 => Just(Action::Finish),
+        2 => Just(Action::ArmWriter),
+        12 => budget.prop_map(|budget| Action::Pull { budget }),
+        4 => Just(Action::Release),
+        1 => Just(Action::Leave),
+        2 => Just(Action::ArmReader),
+        1 => Just(Action::Query),
     ]
 }
 
@@ -135,8 +135,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: support::cases(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn scribbled_pages_harm_nobody(
-        acts in prop::collection::vec(act(), 1..150),
+    fn corrupted_pages_do_no_harm(
+        actions in prop::collection::vec(action(), 1..150),
         order in 0u32..=1,
         start in prop_oneof![Just(0u32), Just(0u32.wrapping_sub(4096))],
     ) {
@@ -145,19 +145,19 @@ proptest! {
         let (mut sink, mut done) = (Strict::default(), Progress::default());
         let zeroes = vec![0; 6000];
         let mut length = 0;
-        for act in acts {
-            match act {
-                Act::Word(offset, value) => pages.set(offset, value),
-                Act::Near(offset, by) => pages.set(offset, pages.get(offset).wrapping_add(by)),
-                Act::Data(index, value) => pages.put_raw(index, value),
-                Act::Record(kind, bytes, total) => {
+        for action in actions {
+            match action {
+                Action::Word(offset, value) => pages.set(offset, value),
+                Action::Near(offset, by) => pages.set(offset, pages.get(offset).wrapping_add(by)),
+                Action::Data(index, value) => pages.put_raw(index, value),
+                Action::Record(kind, bytes, total) => {
                     let index = pages.get(PRODUCER + INDEX) & !7;
                     pages.put(index, kind, bytes);
                     pages.put_raw(index.wrapping_add(8), (bytes + total).into());
                     let head = if kind == Kind::First { 16 } else { 8 };
                     pages.publish(index.wrapping_add(head + bytes.next_multiple_of(8)));
                 }
-                Act::Push { length: next, budget } => {
+                Action::Push { length: next, budget } => {
                     if done.sent() == 0 {
                         length = next;
                     }
@@ -167,44 +167,43 @@ proptest! {
                         done = Progress::default();
                     }
                 }
-                Act::Abort => producer.abort(),
-                Act::Publish => {
- let _ = producer.publish();
- }
-                Act::Finish => producer.finish(),
-                Act::ArmWriter => {
- let _ = producer.arm();
- }
-                Act::Pull { budget } => {
- let _ = sink.pull(&mut consumer, budget);
- }
-                Act::Release => {
- let _ = consumer.release();
- }
-                Act::Leave => consumer.leave(),
-                Act::ArmReader => {
- let _ = consumer.arm();
- }
-                Act::Ask => {
-                    let _ = (producer.peer_gone(), consumer.peer_finished(), producer.limit());
+                Action::Abort => producer.abort(),
+                Action::Publish => {
+                    let _ = producer.publish();
+                }
+                Action::Finish => producer.finish(),
+                Action::ArmWriter => {
+                    let _ = producer.arm();
+                }
+                Action::Pull { budget } => {
+                    let _ = sink.pull(&mut consumer, budget);
+                }
+                Action::Release => {
+                    let _ = consumer.release();
+                }
+                Action::Leave => consumer.leave(),
+                Action::ArmReader => {
+                    let _ = consumer.arm();
+                }
+                Action::Query => {
+                    let _ = (producer.has_room(), consumer.peer_finished(), producer.limit());
                     let _ = pages.control().check(Direction::Tx, support::NONCE);
                     let _ = pages.control().live(Role::Nock);
-                    let _ = (producer.peer_counters(), consumer.peer_counters());
                 }
             }
             prop_assert!(producer.backlog() <= producer.capacity());
             prop_assert!(consumer.backlog() <= consumer.capacity());
         }
-        prop_assert!(pages.canaries_sing());
+        prop_assert!(pages.canaries_intact());
     }
 }
 
-/// The same with the scribbler at work *during* the calls. It writes words of the lines and headers
-/// only, by atomics: payload bytes are copied and decide nothing.
+/// The same while another thread corrupts the pages *during* the calls. It writes only words of the
+/// lines and headers, with atomics: payload bytes are copied and control nothing.
 #[test]
-fn a_scribbler_on_another_thread_harms_nobody() {
+fn corruption_by_another_thread_does_no_harm() {
     let rounds = u64::from(support::cases(150));
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIME_LIMIT: Duration = Duration::from_secs(60);
     let pages = Pages::new(0);
     let stop = AtomicBool::new(false);
     let mut random = 1u64;
@@ -219,9 +218,9 @@ fn a_scribbler_on_another_thread_harms_nobody() {
         scope.spawn(|| {
             let words = [
                 PRODUCER + INDEX,
-                PRODUCER + MARK,
+                PRODUCER + EVENT_INDEX,
                 CONSUMER + INDEX,
-                CONSUMER + MARK,
+                CONSUMER + EVENT_INDEX,
             ];
             while !stop.load(Ordering::Relaxed) {
                 let dice = next();
@@ -244,11 +243,11 @@ fn a_scribbler_on_another_thread_harms_nobody() {
                 }
             }
         });
-        let begun = Instant::now();
-        // On a busy machine the scribbler may get its first turn late.
+        let started = Instant::now();
+        // On a busy machine the other thread may start late.
         for round in 0.. {
             let both = violations > 0 && messages > 0;
-            if round >= rounds && (both || begun.elapsed() > PATIENCE) {
+            if round >= rounds && (both || started.elapsed() > TIME_LIMIT) {
                 break;
             }
             let (mut producer, mut consumer) = pages.ends(0u32.wrapping_sub(1024), LIMIT_BYTES);
@@ -260,13 +259,13 @@ fn a_scribbler_on_another_thread_harms_nobody() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    assert!(pages.canaries_sing());
-    assert!(violations > 0, "the scribbler was never caught");
+    assert!(pages.canaries_intact());
+    assert!(violations > 0, "no corruption was detected");
     assert!(messages > 0, "no call ever succeeded");
 }
 
 fn one_of_each(producer: &mut Producer, consumer: &mut Consumer, sink: &mut Strict) -> bool {
-    // No payload: payload bytes would race with the scribbler's headers in this process.
+    // No payload: its bytes would race with the headers that the other thread writes.
     let pushed = producer.push(b"", &mut Progress::default(), 0);
     let _ = producer.publish();
     let _ = producer.arm();
