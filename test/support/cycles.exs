@@ -5,8 +5,6 @@
    "the API calls its server, which returns the API's struct"},
   {"lib", ~w(lib/tube/handshake/machine.ex lib/tube/handshake/nock.ex lib/tube/handshake/open.ex
       lib/tube/handshake/tip.ex), "the machines' shared steps ask which role they are in"},
-  {"native/link/src", ~w(after assembly flow linger rx status vm),
-   "Delivered and Refusal are defined above their users"},
   {"native/tube/src", ~w(handles nif),
    "the down callback of a NIF resource needs the table of handles, which holds that resource"}
 ]
