@@ -85,7 +85,7 @@ defmodule Tube do
   @type listener :: GenServer.server()
 
   @typedoc "A domain's number, of Xen or of the local platform."
-  @type domid :: 0..0x7FEF
+  @type domid :: 0..unquote(Tube.Paths.max_domid())
 
   @type reason :: Tube.Error.reason()
 

@@ -14,6 +14,8 @@ defmodule Tube.Dist do
   alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Xenstore}
   alias Tube.Connection.BusyPoller
 
+  require Paths
+
   @type text :: charlist
 
   # Between attempts to listen again, after the library's processes have ended.
@@ -280,7 +282,7 @@ defmodule Tube.Dist do
       end
 
     # As written by us: one name for each domain.
-    with {domid, ""} when domid in 0..0x7FEF <- Integer.parse(digits),
+    with {domid, ""} when Paths.is_domid(domid) <- Integer.parse(digits),
          ^digits <- Integer.to_string(domid) do
       {:ok, domid, machine}
     else

@@ -31,7 +31,7 @@ defmodule Tube.Domain do
   @type t :: %__MODULE__{
           platform: Native.platform(),
           name: :local | :xen,
-          domid: 0..0x7FEF,
+          domid: Tube.Paths.domid(),
           run_dir: Path.t() | nil,
           store: pid()
         }
@@ -68,7 +68,7 @@ defmodule Tube.Domain do
   def attach(server, opts) when is_list(opts), do: call(server, {:attach, opts})
 
   @doc "The domid of this VM. Attaches."
-  @spec domid(GenServer.server()) :: {:ok, 0..0x7FEF} | error()
+  @spec domid(GenServer.server()) :: {:ok, Tube.Paths.domid()} | error()
   def domid(server \\ __MODULE__), do: field(server, :domid)
 
   @doc "The platform resource, for `Tube.Native`. Attaches."
@@ -102,7 +102,7 @@ defmodule Tube.Domain do
   """
   @spec info(GenServer.server()) :: %{
           platform: :local | :xen | nil,
-          domid: 0..0x7FEF | nil,
+          domid: Tube.Paths.domid() | nil,
           run_dir: Path.t() | nil,
           hub: :up | :down | :attaching | :unknown,
           error: {atom(), String.t()} | nil

@@ -238,8 +238,8 @@ defmodule Tube.Handshake do
      home(me) ++
        [
          {:guard, Paths.service(me, service), [nil, instance | dead]},
-         {:ensure, Paths.door(me), r: me},
-         {:write, Paths.door_version(me), Integer.to_string(@version)},
+         {:ensure, Paths.service_directory(me), r: me},
+         {:write, Paths.service_directory_version(me), Integer.to_string(@version)},
          {:write, Paths.service(me, service), instance}
        ]}
   end
@@ -251,7 +251,7 @@ defmodule Tube.Handshake do
      [
        {:guard, Paths.service(me, service), [instance]},
        {:rm, Paths.service(me, service)},
-       {:prune, Paths.door(me), ["version", "watch"]},
+       {:prune, Paths.service_directory(me), ["version", "watch"]},
        {:prune, Paths.tip_root(me)}
      ]}
   end
@@ -262,7 +262,12 @@ defmodule Tube.Handshake do
   """
   @spec sweep(Paths.domid()) :: [request]
   def sweep(me) do
-    for path <- [Paths.nock_root(me), Paths.tip_root(me), Paths.door(me), Paths.stats(me)],
+    for path <- [
+          Paths.nock_root(me),
+          Paths.tip_root(me),
+          Paths.service_directory(me),
+          Paths.stats(me)
+        ],
         do: {:rm, path}
   end
 

@@ -3,7 +3,7 @@ defmodule Tube.Options do
   # Every option of the public door, in one table: its type, default and meaning. Validation,
   # error texts and the option lists in the documentation all come from it.
 
-  @max_domid 0x7FEF
+  @max_domid Tube.Paths.max_domid()
   @max_message 0x7FFF_FFFF
   @max_ms 86_400_000
   @max_poll 10_000
@@ -91,12 +91,12 @@ defmodule Tube.Options do
   def max_message, do: @max_message
 
   @doc "A domid that a peer may have, or ArgumentError."
-  @spec domid!(term) :: 0..0x7FEF
+  @spec domid!(term) :: Tube.Paths.domid()
   def domid!(domid) when is_integer(domid) and domid in 0..@max_domid, do: domid
 
   def domid!(other) do
     raise ArgumentError,
-          "invalid peer #{inspect(other)}: a domid is an integer from 0 to #{@max_domid} (0x7FEF)"
+          "invalid peer #{inspect(other)}: a domid is an integer from 0 to #{@max_domid} (0x#{Integer.to_string(@max_domid, 16)})"
   end
 
   @doc "A time limit in milliseconds, or `:infinity`, or ArgumentError."

@@ -68,7 +68,7 @@ defmodule Tube.Xenstore do
   def set_perms(store, path, perms, opts \\ []), do: run(store, {:set_perms, path, perms}, opts)
 
   @doc "The directory of a domain."
-  @spec domain_path(store(), 0..0x7FEF, limit()) :: {:ok, path()} | {:error, reason()}
+  @spec domain_path(store(), Tube.Paths.domid(), limit()) :: {:ok, path()} | {:error, reason()}
   def domain_path(store, domid, opts \\ []), do: run(store, {:domain_path, domid}, opts)
 
   @doc "Does one operation that is given as data."

@@ -9,7 +9,7 @@ defmodule Tube.Domain.AttachTask do
 
   @typedoc "`store` is a stream for which a port has to be opened."
   @type result ::
-          {:attached, Native.platform(), domid :: 0..0x7FEF, store :: Native.id()}
+          {:attached, Native.platform(), domid :: Tube.Paths.domid(), store :: Native.id()}
           | {:reopened, store :: Native.id()}
           | {:error, {atom(), String.t()}}
 

@@ -18,7 +18,7 @@ defmodule Tube.Domain.Settings do
 
   alias Tube.Domain.RawFile
 
-  @domid_max 0x7FEF
+  @max_domid Tube.Paths.max_domid()
 
   # A unix socket address takes 107 bytes; the longest name below the run directory has 25.
   @run_dir_bytes 82
@@ -32,7 +32,7 @@ defmodule Tube.Domain.Settings do
   @type t :: %__MODULE__{
           platform: :local | :xen,
           run_dir: Path.t() | nil,
-          domid: 0..0x7FEF | nil
+          domid: Tube.Paths.domid() | nil
         }
   @type error :: {:error, {:bad_run_dir | :einval, String.t()}}
 
@@ -73,11 +73,11 @@ defmodule Tube.Domain.Settings do
   end
 
   defp domid(nil), do: {:ok, nil}
-  defp domid({domid, _where}) when domid in 0..@domid_max, do: {:ok, domid}
+  defp domid({domid, _where}) when domid in 0..@max_domid, do: {:ok, domid}
 
   defp domid({text, where}) when is_binary(text) do
     case Integer.parse(text) do
-      {domid, ""} when domid in 0..@domid_max -> {:ok, domid}
+      {domid, ""} when domid in 0..@max_domid -> {:ok, domid}
       _other -> bad_domid(text, where)
     end
   end
@@ -87,7 +87,7 @@ defmodule Tube.Domain.Settings do
   defp bad_domid(value, where),
     do:
       {:error,
-       {:einval, "#{where} is #{inspect(value)}: a domid is a number from 0 to #{@domid_max}"}}
+       {:einval, "#{where} is #{inspect(value)}: a domid is a number from 0 to #{@max_domid}"}}
 
   defp run_dir(nil) do
     case variable("XDG_RUNTIME_DIR") do

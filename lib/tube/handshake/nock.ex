@@ -31,7 +31,7 @@ defmodule Tube.Handshake.Nock do
 
   # Both before the first read: nothing that happens later can be missed.
   defp watches(m) do
-    door = Paths.door(m.peer)
+    door = Paths.service_directory(m.peer)
     m |> Machine.watch(:door, door, door) |> watch_peer()
   end
 
@@ -48,7 +48,7 @@ defmodule Tube.Handshake.Nock do
   @impl true
   def look(m, :door) do
     ask(m, :door, [
-      {:read, Paths.door_version(m.peer)},
+      {:read, Paths.service_directory_version(m.peer)},
       {:read, Paths.service(m.peer, m.service)}
     ])
   end
@@ -178,7 +178,7 @@ defmodule Tube.Handshake.Nock do
   defp knock(m, state, first) do
     dir = ours(m)
     values = [tip: theirs(m), service: Paths.escape(m.service), version: @version, nonce: m.nonce]
-    parents = [{Paths.nock_root(m.me), n: m.me}, {Paths.knocks(m.me, m.peer), readable(m)}]
+    parents = [{Paths.nock_root(m.me), n: m.me}, {Paths.outbox(m.me, m.peer), readable(m)}]
 
     {:transaction,
      first ++
@@ -204,16 +204,16 @@ defmodule Tube.Handshake.Nock do
      [
        {:try, {:rm, ours(m)}},
        {:try, {:rm, theirs(m)}},
-       {:prune, Paths.knocks(m.me, m.peer)},
+       {:prune, Paths.outbox(m.me, m.peer)},
        {:prune, Paths.inbox(m.peer, m.me)},
        {:prune, Paths.nock_root(m.me)}
      ] ++ if(m.me in [0, m.peer], do: [{:prune, Paths.tip_root(m.peer)}], else: [])}
   end
 
   @impl true
-  def theirs(m), do: Paths.entry(m.peer, m.me, m.tid)
+  def theirs(m), do: Paths.tip_node(m.peer, m.me, m.tid)
 
-  defp ours(m), do: Paths.knock(m.me, m.peer, m.tid)
+  defp ours(m), do: Paths.nock_node(m.me, m.peer, m.tid)
 
   @impl true
   def give_up(m), do: clean(m)

@@ -20,15 +20,15 @@ defmodule Tube.Handshake.OpenRequest do
   @doc """
   What a changed path means for domain `me`: `:ignore`; or `{:look, peer, tid}`: there may be a
   knock, so send `requests/3`; or `{:list, peer}`: there may be several, so read the directory
-  `Tube.Paths.knocks(peer, me)` and take its names to `tids/1`.
+  `Tube.Paths.outbox(peer, me)` and take its names to `tids/1`.
   """
   @spec changed(Paths.t(), me :: Paths.domid()) ::
           {:look, Paths.domid(), Paths.tid()} | {:list, Paths.domid()} | :ignore
   def changed(path, me) do
     case Paths.parse(path) do
       # A knock is complete when its state is there; the other keys would only make us read again.
-      {:knock, peer, ^me, tid, key} when key in [nil, "state"] -> {:look, peer, tid}
-      {:knocks, peer, ^me} -> {:list, peer}
+      {:nock_node, peer, ^me, tid, key} when key in [nil, "state"] -> {:look, peer, tid}
+      {:outbox, peer, ^me} -> {:list, peer}
       # Merged: so much has changed in that domain that it is told as one path.
       {:domain, peer} -> {:list, peer}
       _other -> :ignore
@@ -45,7 +45,7 @@ defmodule Tube.Handshake.OpenRequest do
   # `state` first: if it is not 2 when it is read, the rest does not matter.
   @spec requests(peer :: Paths.domid(), me :: Paths.domid(), Paths.tid()) :: [Handshake.request()]
   def requests(peer, me, tid) do
-    for key <- @keys, do: {:read, Paths.knock(peer, me, tid) <> "/" <> key}
+    for key <- @keys, do: {:read, Paths.nock_node(peer, me, tid) <> "/" <> key}
   end
 
   @doc """
@@ -62,9 +62,14 @@ defmodule Tube.Handshake.OpenRequest do
       knock = %{peer: peer, tid: tid, service: nil, version: version, nonce: nonce}
 
       case Paths.unescape(name) do
-        _any when version != @version -> {:refuse, knock, :version}
-        {:ok, service} -> at_ours(%{knock | service: service}, tip == Paths.entry(me, peer, tid))
-        :error -> {:refuse, knock, :protocol}
+        _any when version != @version ->
+          {:refuse, knock, :version}
+
+        {:ok, service} ->
+          at_ours(%{knock | service: service}, tip == Paths.tip_node(me, peer, tid))
+
+        :error ->
+          {:refuse, knock, :protocol}
       end
     else
       # Without a nonce there is nothing to answer to.

@@ -40,7 +40,7 @@ defmodule Tube.Handshake.Tip do
 
   @impl true
   def watch_peer(m),
-    do: Machine.watch(m, :peer, Paths.knocks(m.peer, m.me), theirs(m) <> "/state")
+    do: Machine.watch(m, :peer, Paths.outbox(m.peer, m.me), theirs(m) <> "/state")
 
   @impl true
   # Its peer's knock is watched from the entry on; before, some domain's end is a reason to look at it.
@@ -180,8 +180,8 @@ defmodule Tube.Handshake.Tip do
   end
 
   @impl true
-  def theirs(m), do: Paths.knock(m.peer, m.me, m.tid)
+  def theirs(m), do: Paths.nock_node(m.peer, m.me, m.tid)
 
-  defp ours(m), do: Paths.entry(m.me, m.peer, m.tid)
+  defp ours(m), do: Paths.tip_node(m.me, m.peer, m.tid)
   defp nock(m), do: ours(m) <> "/nock"
 end

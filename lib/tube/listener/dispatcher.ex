@@ -227,7 +227,7 @@ defmodule Tube.Listener.Dispatcher do
   end
 
   defp watches(_me, :any), do: [Paths.domains()]
-  defp watches(me, peers), do: for(peer <- peers, do: Paths.knocks(peer, me))
+  defp watches(me, peers), do: for(peer <- peers, do: Paths.outbox(peer, me))
 
   ## Knocks
 
@@ -242,7 +242,7 @@ defmodule Tube.Listener.Dispatcher do
   end
 
   defp look_at_all(state, peer) do
-    case Xenstore.directory(state.domain.store, Paths.knocks(peer, state.domain.domid), @limit) do
+    case Xenstore.directory(state.domain.store, Paths.outbox(peer, state.domain.domid), @limit) do
       {:ok, names} -> Enum.reduce(OpenRequest.tids(names), state, &knock(&2, peer, &1))
       {:error, _not_ours_to_read} -> state
     end

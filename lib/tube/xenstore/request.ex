@@ -3,7 +3,10 @@ defmodule Tube.Xenstore.Request do
   # One request and its one reply: the arguments of each operation on the wire, and what the
   # payload of a reply means. Strings end in a NUL; only the value of WRITE does not.
 
+  alias Tube.Paths
   alias Tube.Xenstore.{Codec, Path, Perms}
+
+  require Paths
 
   @type path :: String.t()
 
@@ -17,7 +20,7 @@ defmodule Tube.Xenstore.Request do
           | {:directory_part, path(), offset :: non_neg_integer()}
           | {:get_perms, path()}
           | {:set_perms, path(), Perms.t()}
-          | {:domain_path, domid :: 0..0x7FEF}
+          | {:domain_path, Paths.domid()}
           | {:watch, path(), token :: String.t()}
           | {:unwatch, path(), token :: String.t()}
           | :transaction_start
@@ -42,7 +45,7 @@ defmodule Tube.Xenstore.Request do
     with {:ok, list} <- Perms.format(perms), do: with_path(:set_perms, path, list)
   end
 
-  def encode({:domain_path, domid}) when domid in 0..0x7FEF,
+  def encode({:domain_path, domid}) when Paths.is_domid(domid),
     do: {:ok, :get_domain_path, [Integer.to_string(domid), 0]}
 
   def encode({type, path, token}) when type in [:watch, :unwatch],

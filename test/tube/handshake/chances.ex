@@ -105,15 +105,15 @@ defmodule Tube.Handshake.Chances do
   end
 
   defp universe do
-    knock = Paths.knock(@nock, @tip, @tid)
-    entry = Paths.entry(@tip, @nock, @tid)
+    knock = Paths.nock_node(@nock, @tip, @tid)
+    entry = Paths.tip_node(@tip, @nock, @tid)
 
     [
-      Paths.door(@tip),
+      Paths.service_directory(@tip),
       Paths.service(@tip, @service),
       Paths.inbox(@tip, @nock),
       Paths.inbox(@tip, @stranger),
-      Paths.knocks(@nock, @tip),
+      Paths.outbox(@nock, @tip),
       knock,
       entry
     ] ++
@@ -129,7 +129,7 @@ defmodule Tube.Handshake.Chances do
 
   defp siblings(w) do
     for {domid, path, root} <- [
-          {@nock, Paths.knocks(@nock, @tip), Paths.nock_root(@nock)},
+          {@nock, Paths.outbox(@nock, @tip), Paths.nock_root(@nock)},
           {@tip, Paths.inbox(@tip, @nock), Paths.tip_root(@tip)}
         ],
         w.parties[:nock] != nil or domid == @tip,

@@ -72,8 +72,8 @@ defmodule Tube.Handshake.Verdict do
   end
 
   defp shown(nonce, refs) do
-    knock = Paths.knock(@nock, @tip, @tid)
-    entry = Paths.entry(@tip, @nock, @tid)
+    knock = Paths.nock_node(@nock, @tip, @tid)
+    entry = Paths.tip_node(@tip, @nock, @tid)
 
     for(
       {key, value} <- [tip: entry, service: @service, version: "1", nonce: nonce, state: "4"],
