@@ -105,7 +105,7 @@ defmodule Tube.Demo.Handshake do
   defp describe({:watch, _token, _path, interest}), do: ["watches #{short(interest)}"]
   defp describe({:allocate, _spec}), do: ["allocates two rings and an event channel"]
   defp describe({:map, _spec}), do: ["maps the rings and binds the channel"]
-  defp describe(:listen), do: ["listens to the channel"]
+  defp describe(:start), do: ["listens to the channel"]
   defp describe(:free), do: ["unmaps the rings and closes the channel"]
   defp describe(_other), do: []
 

@@ -13,7 +13,7 @@ defmodule Tube.DomainTest do
   # One more domain in this VM.
   defp domain(id \\ :one) do
     name = :"#{__MODULE__}.#{inspect(id)}"
-    start_supervised!({Domain, name: name}, id: id)
+    start_supervised!({Domain.Server, name: name}, id: id)
     name
   end
 
@@ -90,7 +90,7 @@ defmodule Tube.DomainTest do
       {name, domain} = attached(run_dir)
       assert Domain.attach(name, run_dir: run_dir, domid: 1) == {:ok, domain}
       assert {:error, {:einval, text}} = Domain.attach(name, domid: 2)
-      assert text =~ "domain 1 of #{run_dir} already"
+      assert text =~ "already domain 1 of #{run_dir}"
       assert {:error, {:einval, _}} = Domain.attach(name, run_dir: Path.join(run_dir, "other"))
     end
 
@@ -207,7 +207,7 @@ defmodule Tube.DomainTest do
       for {bad, why} <- [
             {below.("file"), "not a directory"},
             {below.("file/run"), "not a directory"},
-            {below.("none/run"), "cannot be made"},
+            {below.("none/run"), "cannot be created"},
             {below.("group"), "mode 770"},
             {below.("world"), "mode 707"},
             {"relative/run", "absolute"},

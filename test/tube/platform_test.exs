@@ -102,7 +102,7 @@ defmodule Tube.PlatformTest do
 
   test "who insists on Xen where it is not is told everything that is missing" do
     with {false, [{word, _} | _] = lacks} <- Tube.available?(:xen) do
-      domain = start_supervised!({Domain, name: :"#{__MODULE__}.domain"})
+      domain = start_supervised!({Domain.Server, name: :"#{__MODULE__}.domain"})
       assert {:error, {^word, text}} = Domain.attach(domain, platform: :xen)
       for {_word, lack} <- lacks, do: assert(text =~ lack)
     end

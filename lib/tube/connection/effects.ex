@@ -8,6 +8,7 @@ defmodule Tube.Connection.Effects do
   alias Tube.Connection.{BusyPoller, Link, Registry, Server, State}
   alias Tube.Stats.Publisher
   alias Tube.{Handshake, Native, Telemetry, Xenstore}
+  alias Tube.Xenstore.Batch
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -50,11 +51,9 @@ defmodule Tube.Connection.Effects do
   def carry_out(op, {state, events}), do: {change(op, state), events}
 
   @doc "Does the requests of a transaction of the handshake."
-  @spec transaction(State.t(), Handshake.request(), keyword) :: Handshake.result()
-  def transaction(state, {:transaction, requests}, opts) do
-    body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
-    Xenstore.transaction(state.domain.store, body, opts)
-  end
+  @spec transaction(State.t(), Batch.request(), keyword) :: Batch.result()
+  def transaction(state, {:transaction, steps}, opts),
+    do: Xenstore.batch(state.domain.store, steps, opts)
 
   defp change({:unwatch, token}, state) do
     Xenstore.unwatch(state.domain.store, token)
@@ -74,7 +73,7 @@ defmodule Tube.Connection.Effects do
     %{state | timers: timers}
   end
 
-  defp change(:listen, state) do
+  defp change(:start, state) do
     :ok = Link.start(state.tube, state.owner.pid, state.owner.mode)
     %{state | listening: true}
   end

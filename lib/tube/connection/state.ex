@@ -52,11 +52,10 @@ defmodule Tube.Connection.State do
 
   @type t :: %__MODULE__{}
 
-  @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
+  @typedoc "What a tube begins with: at the nock who asks, at the tip the open request and its listener."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
-          | {:tip, Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), listener :: pid,
-             term}
+          | {:tip, Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), listener :: pid, term}
 
   @doc "A new tube, and the first operations of its handshake."
   @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}
@@ -90,13 +89,13 @@ defmodule Tube.Connection.State do
     end
   end
 
-  def new({:tip, domain, knock, options, listener, dispatcher, verdict}) do
+  def new({:tip, domain, request, options, listener, dispatcher, verdict}) do
     # One at a time for each open request: the dispatcher sees to that.
     params = %{
       me: domain.domid,
-      peer: knock.peer,
-      tid: knock.tid,
-      nonce: knock.nonce,
+      peer: request.peer,
+      tid: request.tid,
+      nonce: request.nonce,
       verdict: verdict,
       limits: limits(options)
     }
@@ -108,8 +107,8 @@ defmodule Tube.Connection.State do
       module: Handshake.Tip,
       machine: machine,
       domain: domain,
-      peer: knock.peer,
-      tid: knock.tid,
+      peer: request.peer,
+      tid: request.tid,
       options: options,
       commands: CommandQueue.new(options.on_full),
       listener: listener,

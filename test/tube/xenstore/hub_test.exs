@@ -13,7 +13,7 @@ defmodule Tube.Xenstore.HubTest do
   setup %{run_dir: run_dir} do
     for domid <- [0, 1, 2], into: %{} do
       name = :"#{__MODULE__}.#{domid}.#{System.unique_integer([:positive])}"
-      start_supervised!({Domain, name: name}, id: domid)
+      start_supervised!({Domain.Server, name: name}, id: domid)
       {:ok, domain} = Domain.attach(name, run_dir: run_dir, domid: domid)
       {[:dom0, :one, :two] |> Enum.at(domid), domain.store}
     end
