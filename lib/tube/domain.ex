@@ -56,10 +56,6 @@ defmodule Tube.Domain do
   @spec domid(GenServer.server()) :: {:ok, Paths.domid()} | error()
   def domid(server \\ __MODULE__), do: field(server, :domid)
 
-  @doc "The platform resource, for `Tube.Native`. Attaches."
-  @spec platform(GenServer.server()) :: {:ok, Native.platform()} | error()
-  def platform(server \\ __MODULE__), do: field(server, :platform)
-
   @doc "The connection to the store, for `Tube.Xenstore`. Attaches."
   @spec store(GenServer.server()) :: {:ok, pid()} | error()
   def store(server \\ __MODULE__), do: field(server, :store)
@@ -81,19 +77,6 @@ defmodule Tube.Domain do
     end
   end
 
-  @doc """
-  The domain's status. Does not attach. `:hub` is `:up`, `:down` (and attempts go on), `:attaching`,
-  or `:unknown` before the first attempt; `:error` is the reason why the last attempt failed.
-  """
-  @spec info(GenServer.server()) :: %{
-          platform: :local | :xen | nil,
-          domid: Paths.domid() | nil,
-          run_dir: Path.t() | nil,
-          hub: :up | :down | :attaching | :unknown,
-          error: {atom(), String.t()} | nil
-        }
-  def info(server \\ __MODULE__), do: GenServer.call(server, :info)
-
   @doc "Subscribes the calling process to loss and return. While it lives, the domain comes back."
   @spec subscribe(GenServer.server()) :: :ok
   def subscribe(server \\ __MODULE__), do: GenServer.call(server, :subscribe)
@@ -101,10 +84,6 @@ defmodule Tube.Domain do
   @doc "Ends the subscription. So does the end of the process."
   @spec unsubscribe(GenServer.server()) :: :ok
   def unsubscribe(server \\ __MODULE__), do: GenServer.call(server, :unsubscribe)
-
-  @doc "Ends the domain in good order. Subscribers get `:lost`; the next call attaches again."
-  @spec detach(GenServer.server()) :: :ok
-  def detach(server \\ __MODULE__), do: GenServer.call(server, :detach, @call_ms)
 
   @doc "Makes calls fail with `:suspended`. Processes that have the domain keep it."
   @spec hold(GenServer.server()) :: :ok

@@ -26,11 +26,10 @@ defmodule Tube.Xenstore do
   # After unwatch/2 has returned, one last event may still be in the mailbox: choose a new token for
   # the next watch.
 
-  alias Tube.Xenstore.{Batch, Client, Operation, Perms, Transaction}
+  alias Tube.Xenstore.{Batch, Client, Operation, Transaction}
 
   @type store :: pid() | Transaction.t()
   @type path :: String.t()
-  @type perms :: Perms.t()
   @type reason :: Client.reason()
   @type op :: Operation.op()
   @type limit :: [timeout: non_neg_integer()]
@@ -46,10 +45,6 @@ defmodule Tube.Xenstore do
   @spec write(store(), path(), iodata(), limit()) :: :ok | {:error, reason()}
   def write(store, path, value, opts \\ []), do: run(store, {:write, path, value}, opts)
 
-  @doc "Creates an empty node and its parents. An existing node stays as it is."
-  @spec mkdir(store(), path(), limit()) :: :ok | {:error, reason()}
-  def mkdir(store, path, opts \\ []), do: run(store, {:mkdir, path}, opts)
-
   @doc "Removes a node and everything below it. No error if only the node itself does not exist."
   @spec rm(store(), path(), limit()) :: :ok | {:error, reason()}
   def rm(store, path, opts \\ []), do: run(store, {:rm, path}, opts)
@@ -57,18 +52,6 @@ defmodule Tube.Xenstore do
   @doc "The names of the children of a node, however many there are."
   @spec directory(store(), path(), limit()) :: {:ok, [String.t()]} | {:error, reason()}
   def directory(store, path, opts \\ []), do: run(store, {:directory, path}, opts)
-
-  @doc "The permissions of a node, its owner first."
-  @spec get_perms(store(), path(), limit()) :: {:ok, perms()} | {:error, reason()}
-  def get_perms(store, path, opts \\ []), do: run(store, {:get_perms, path}, opts)
-
-  @doc "Sets the permissions of a node."
-  @spec set_perms(store(), path(), perms(), limit()) :: :ok | {:error, reason()}
-  def set_perms(store, path, perms, opts \\ []), do: run(store, {:set_perms, path, perms}, opts)
-
-  @doc "The directory of a domain."
-  @spec domain_path(store(), Tube.Paths.domid(), limit()) :: {:ok, path()} | {:error, reason()}
-  def domain_path(store, domid, opts \\ []), do: run(store, {:domain_path, domid}, opts)
 
   @doc "Does one operation, given as data."
   @spec perform(store(), op(), limit()) :: :ok | {:ok, term()} | {:error, reason()}

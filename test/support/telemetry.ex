@@ -1,7 +1,7 @@
 defmodule :telemetry do
   @moduledoc """
-  As much of the library of this name as tests of `Tube.Telemetry` need. Like the original it runs
-  handlers in the process that executes the event, and is loaded by whoever attaches the first.
+  The part of the library of this name that tests of `Tube.Telemetry` need. Like the original it runs
+  handlers in the process that executes the event, and the first attachment loads it.
   """
 
   @handlers {__MODULE__, :handlers}

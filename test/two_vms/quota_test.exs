@@ -29,7 +29,7 @@ defmodule Tube.TwoVMs.QuotaTest do
       c.nock,
       fn ->
         {:ok, store} = Tube.Domain.store()
-        :ok = Xenstore.mkdir(store, @filling)
+        :ok = Xenstore.perform(store, {:mkdir, @filling})
         # Few to a parent: the list of its children is limited too.
         make = &Xenstore.write(store, "#{@filling}/#{div(&1, 100)}/#{&1}", "")
         assert {:error, :enospc} = fill(make)

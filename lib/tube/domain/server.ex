@@ -58,29 +58,12 @@ defmodule Tube.Domain.Server do
     error in ArgumentError -> {:reply, {:raise, error}, state}
   end
 
-  def handle_call(:info, _from, state) do
-    info = %{
-      platform: if(state.phase == :attached, do: state.domain.name),
-      domid: state.wanted && state.wanted.domid,
-      run_dir: state.wanted && state.wanted.run_dir,
-      hub: hub(state),
-      error: state.error
-    }
-
-    {:reply, info, state}
-  end
-
   def handle_call(:subscribe, {pid, _tag}, state) do
     subscribers = Map.put_new_lazy(state.subscribers, pid, fn -> Process.monitor(pid) end)
     {:reply, :ok, %{state | subscribers: subscribers}}
   end
 
   def handle_call(:unsubscribe, {pid, _tag}, state), do: {:reply, :ok, forget(pid, state)}
-
-  def handle_call(:detach, _from, state) do
-    if state.phase == :attached, do: notify(state, {:tube_domain, :lost})
-    {:reply, :ok, leave(state, {:no_hub, "the domain was detached meanwhile"})}
-  end
 
   def handle_call(:hold, _from, %{held: true} = state), do: {:reply, :ok, state}
 
@@ -382,9 +365,4 @@ defmodule Tube.Domain.Server do
 
   defp notify(state, message),
     do: for({pid, _monitor} <- state.subscribers, do: send(pid, message))
-
-  defp hub(%{phase: :attached}), do: :up
-  defp hub(%{phase: :idle}), do: :unknown
-  defp hub(%{lost: true}), do: :down
-  defp hub(_first_attempt), do: :attaching
 end

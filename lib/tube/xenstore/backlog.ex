@@ -10,6 +10,7 @@ defmodule Tube.Xenstore.Backlog do
   # path, its directory. One domain's storm then delays another domain's event by one turn, and no
   # domain's event is lost.
 
+  # How many paths of one domain may wait before they become one.
   @limit 64
 
   @opaque t :: {queue :: :queue.queue(String.t()), groups :: %{String.t() => :all | MapSet.t()}}
@@ -17,10 +18,6 @@ defmodule Tube.Xenstore.Backlog do
   @doc "An empty backlog."
   @spec new() :: t()
   def new, do: {:queue.new(), %{}}
-
-  @doc "How many paths of one domain may wait before they become one."
-  @spec limit() :: pos_integer()
-  def limit, do: @limit
 
   @doc "Adds a changed path."
   @spec push(t(), String.t()) :: t()
@@ -41,15 +38,6 @@ defmodule Tube.Xenstore.Backlog do
       {:empty, _turns} -> :empty
       {{:value, group}, turns} -> take(group, Map.fetch!(groups, group), turns, groups)
     end
-  end
-
-  @doc "How many paths wait."
-  @spec size(t()) :: non_neg_integer()
-  def size({_turns, groups}) do
-    Enum.reduce(groups, 0, fn
-      {_group, :all}, sum -> sum + 1
-      {_group, paths}, sum -> sum + MapSet.size(paths)
-    end)
   end
 
   defp take(group, :all, turns, groups), do: {group, {turns, Map.delete(groups, group)}}

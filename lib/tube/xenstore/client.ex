@@ -82,10 +82,6 @@ defmodule Tube.Xenstore.Client do
     :ok
   end
 
-  @doc "Counters of this connection, for tests and debugging."
-  @spec info(pid()) :: map()
-  def info(client), do: GenServer.call(client, :info)
-
   defp call(client, message, timeout) do
     GenServer.call(client, message, timeout + @slack)
   catch
@@ -130,8 +126,6 @@ defmodule Tube.Xenstore.Client do
 
   def handle_call({:unwatch, token}, {pid, _tag} = from, state),
     do: flush(state, Session.unsubscribe(state.session, {:call, from}, {pid, token}))
-
-  def handle_call(:info, _from, state), do: {:reply, Session.info(state.session), state}
 
   @impl true
   def handle_cast({:request, pid, ref, op, tries, timeout}, state) do

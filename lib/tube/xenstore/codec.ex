@@ -53,10 +53,6 @@ defmodule Tube.Xenstore.Codec do
   @typedoc "The bytes of an incomplete packet: at most a header and a payload."
   @type rest :: binary()
 
-  @doc "Every packet type with its number."
-  @spec types() :: keyword(non_neg_integer())
-  def types, do: @types
-
   @doc "The maximum size of a payload in bytes."
   @spec max_payload() :: pos_integer()
   def max_payload, do: @max_payload

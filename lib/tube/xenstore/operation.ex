@@ -30,7 +30,7 @@ defmodule Tube.Xenstore.Operation do
   @directory_restarts 10
   @directory_bytes 0x100000
 
-  @plain [:read, :write, :mkdir, :rm, :directory, :get_perms, :set_perms, :domain_path]
+  @plain [:read, :write, :mkdir, :rm, :directory, :get_perms, :set_perms]
 
   @doc "Begins an operation in the transaction `tx` (0: none), with `tries` for a transaction."
   @spec start(term(), non_neg_integer(), pos_integer()) :: step()

@@ -36,10 +36,6 @@ defmodule Tube.Xenstore.Pipeline do
   @spec new(pos_integer()) :: t()
   def new(max_payload), do: %__MODULE__{max_payload: max_payload}
 
-  @doc "How many requests may be outstanding, and how many transactions open."
-  @spec limits() :: {pos_integer(), pos_integer()}
-  def limits, do: {@window, @transactions}
-
   @doc "Queues a request."
   @spec push(t(), owner(), Request.t(), non_neg_integer()) ::
           {:ok, t()} | {:error, :einval | :e2big}
@@ -86,17 +82,6 @@ defmodule Tube.Xenstore.Pipeline do
   def feed(pipeline, bytes) do
     with {:ok, packets, rest} <- Codec.feed(pipeline.rest, bytes),
          do: events(packets, %{pipeline | rest: rest}, [])
-  end
-
-  @doc "Counters of the window."
-  @spec info(t()) :: %{
-          in_flight: non_neg_integer(),
-          queued: non_neg_integer(),
-          open: non_neg_integer()
-        }
-  def info(pipeline) do
-    queued = :queue.len(pipeline.queue) + :queue.len(pipeline.starts)
-    %{in_flight: map_size(pipeline.in_flight), queued: queued, open: pipeline.open}
   end
 
   # Transactions that had to wait for the end of another come first.

@@ -3,10 +3,7 @@ defmodule Tube.Xenstore.Request do
   # One request and its reply: encodes the arguments of each operation, and decodes the payload of its
   # reply. Strings end in a NUL, except for the value of WRITE.
 
-  alias Tube.Paths
   alias Tube.Xenstore.{Codec, Path, Perms}
-
-  require Paths
 
   @type path :: String.t()
 
@@ -20,7 +17,6 @@ defmodule Tube.Xenstore.Request do
           | {:directory_part, path(), offset :: non_neg_integer()}
           | {:get_perms, path()}
           | {:set_perms, path(), Perms.t()}
-          | {:domain_path, Paths.domid()}
           | {:watch, path(), token :: String.t()}
           | {:unwatch, path(), token :: String.t()}
           | :transaction_start
@@ -45,9 +41,6 @@ defmodule Tube.Xenstore.Request do
     with {:ok, list} <- Perms.format(perms), do: with_path(:set_perms, path, list)
   end
 
-  def encode({:domain_path, domid}) when Paths.is_domid(domid),
-    do: {:ok, :get_domain_path, [Integer.to_string(domid), 0]}
-
   def encode({type, path, token}) when type in [:watch, :unwatch],
     do: {:ok, type, [path, 0, token, 0]}
 
@@ -66,13 +59,6 @@ defmodule Tube.Xenstore.Request do
     case :binary.split(payload, <<0>>) do
       [generation, part] -> {:ok, {:binary.copy(generation), :binary.copy(part)}}
       _no_generation -> {:error, :protocol}
-    end
-  end
-
-  def decode({:domain_path, _domid}, payload) do
-    case names(payload) do
-      {:ok, [path]} -> {:ok, path}
-      _other -> {:error, :protocol}
     end
   end
 

@@ -170,18 +170,6 @@ defmodule Tube.Xenstore.Session do
     :ok
   end
 
-  @doc "Counters of the session."
-  @spec info(t()) :: %{atom() => non_neg_integer()}
-  def info(session) do
-    Map.merge(Pipeline.info(session.pipeline), %{
-      jobs: map_size(session.jobs),
-      groups: map_size(session.groups),
-      transactions: map_size(session.transactions),
-      watches: Watches.count(session.watches),
-      monitors: map_size(session.monitors)
-    })
-  end
-
   # For well-formed requests made here, whose reply no job waits for.
   defp push(session, owner, request, tx) do
     {:ok, pipeline} = Pipeline.push(session.pipeline, owner, request, tx)

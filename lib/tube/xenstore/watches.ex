@@ -168,10 +168,6 @@ defmodule Tube.Xenstore.Watches do
   @spec tokens(t(), pid()) :: [term()]
   def tokens(watches, pid), do: watches.tokens |> Map.get(pid, []) |> Enum.to_list()
 
-  @doc "How many watches the store has for us, or is about to have."
-  @spec count(t()) :: non_neg_integer()
-  def count(watches), do: map_size(watches.shared)
-
   @doc "Every process that has a subscription."
   @spec subscribers(t()) :: [pid()]
   def subscribers(watches), do: Map.keys(watches.tokens)
