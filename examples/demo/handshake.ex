@@ -1,7 +1,7 @@
 defmodule Tube.Demo.Handshake do
   @moduledoc false
-  # Shows the handshake as it happens, with Erlang's own tracing: each VM reports the operations that
-  # its tube's process carries out, and when. The library has no code for it.
+  # Shows the handshake as it happens, with Erlang's own tracing: each VM reports the operations
+  # that its tube's process carries out, and when. The library has no code for it.
 
   alias Tube.Demo.Screen
   alias Tube.Test.VM

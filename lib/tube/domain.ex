@@ -1,14 +1,14 @@
 defmodule Tube.Domain do
   @moduledoc false
-  # This VM as a domain: its number, its platform, its connection to the store. This module holds the
-  # calls of the process `Tube.Domain.Server`.
+  # This VM as a domain: its number, its platform, its connection to the store. This module holds
+  # the calls of the process `Tube.Domain.Server`.
   #
   # The VM attaches when something first needs the domain. On the local platform the process then
   # holds the domain's life: the hub ends the domain with the process, and the process notices the
-  # hub's end. (On Xen the domain outlives the VM, and only the connection to the store can be lost.)
-  # Open tubes survive a loss, since their data does not pass through the hub; but their domain has
-  # to come back under the same number and publish its nodes again. So while there are subscribers,
-  # the process tries for ever to attach again as the same domain, and sends them:
+  # hub's end. (On Xen the domain outlives the VM, and only the connection to the store can be
+  # lost.) Open tubes survive a loss, since their data does not pass through the hub; but their
+  # domain has to come back under the same number and publish its nodes again. So while there are
+  # subscribers, the process tries for ever to attach again as the same domain, and sends them:
   #
   #     {:tube_domain, :lost}              the store is gone, with everything published in it
   #     {:tube_domain, :attached, domain}  a new store, without your nodes: publish again

@@ -24,7 +24,8 @@ defmodule Tube.Handshake do
   # - A watch fires at least once after its registration. Later events may be late, merged or
   #   spurious. The machine ignores events that it does not expect.
   # - After `:store_lost` nothing of the old connection arrives any more: the machine drops its
-  #   outstanding requests, and its watches are gone. `{:store_back, nonce}` follows later, or never.
+  #   outstanding requests, and its watches are gone. `{:store_back, nonce}` follows later, or
+  #   never.
   # - `{:stop, reason}` is the last operation of a machine. By then all its timers and watches are
   #   cancelled and its rings are freed.
 
@@ -77,13 +78,13 @@ defmodule Tube.Handshake do
   - `{:timer, name, ms}` starts or restarts a timer, `{:cancel, name}` stops it, running or not.
   - `{:allocate, %{peer: domid, nonce: hex}}`: the tip's rings and unbound event channel,
     replied to by `{:allocated, {:ok, refs} | {:error, reason}}`.
-  - `{:map, %{peer: domid, nonce: hex, tx_ring_ref: _, rx_ring_ref: _, event_channel: _}}`: the nock's
-    side of the same, replied to by `{:mapped, :ok | {:error, reason}}`.
+  - `{:map, %{peer: domid, nonce: hex, tx_ring_ref: _, rx_ring_ref: _, event_channel: _}}`: the
+    nock's side of the same, replied to by `{:mapped, :ok | {:error, reason}}`.
   - `:start`: data may flow.  `:connected`: the tube is open (follows `:start`).
   - `:closing`: the peer has begun to close (its flags in the page say the same).
   - `{:failed, reason}`: there will be no tube, or the peer is lost. Report it to the waiting
     caller; the machine goes on to clean up. If the tube was open, `:free` comes only after
-    `:drained` (or `:close`, or the `drain` limit), so that the owner gets the data that had arrived.
+    `:drained` (or `:close`, or the `drain` limit), so that the owner gets all data that arrived.
   - `:free`: release the rings and the channel.
   - `{:state, 0..8}`: our XenbusState has been written; `{:peer_state, 0..8}`: the peer's was read.
     For tracing only.

@@ -1,13 +1,13 @@
 defmodule Tube.Xenstore do
   @moduledoc false
-  # The client API for xenstore. `store` is the pid of a connection (`Tube.Domain.store/0`) or, inside
-  # `transaction/3`, the handle that is passed to its function.
+  # The client API for xenstore. `store` is the pid of a connection (`Tube.Domain.store/0`) or,
+  # inside `transaction/3`, the handle that is passed to its function.
   #
   # Every function waits at most for its option `:timeout` (milliseconds, 5,000 by default) and
   # returns `:ok`, `{:ok, value}` or `{:error, reason}`. Reasons:
   #
-  #   * the store's own, as an atom: :enoent, :eacces, :eagain, :enospc, ...; an unknown name becomes
-  #     {:xenstore, "ENAME"}
+  #   * the store's own, as an atom: :enoent, :eacces, :eagain, :enospc, ...; an unknown name
+  #     becomes {:xenstore, "ENAME"}
   #   * :einval also for arguments that no store would accept, :e2big for a request that is too
   #     long; nothing was sent
   #   * :timeout: no reply in time. The request may have been carried out all the same
@@ -19,8 +19,8 @@ defmodule Tube.Xenstore do
   #
   # A subscriber gets {:xenstore_watch, token, changed_path}, calls `ack/2`, then reads the store.
   # In the other order it may miss a change between the read and the ack. Before the ack there is no
-  # further message for that token: changes are merged and come afterwards. So a mailbox holds at most
-  # one event per subscription. The path may be above the changed node (if much changed in one
+  # further message for that token: changes are merged and come afterwards. So a mailbox holds at
+  # most one event per subscription. The path may be above the changed node (if much changed in one
   # domain), and an event may have no cause at all: always read again.
   #
   # After unwatch/2 has returned, one last event may still be in the mailbox: choose a new token for

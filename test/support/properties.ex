@@ -1,7 +1,8 @@
 defmodule Tube.Test.Properties do
   @moduledoc false
-  # PropEr in ExUnit. A property is a function with assertions about a generated value. If it fails, it
-  # runs again, outside of PropEr, with the smallest failing value, so that ExUnit shows the assertion.
+  # PropEr in ExUnit. A property is a function with assertions about a generated value. If it fails,
+  # it runs again, outside of PropEr, with the smallest failing value, so that ExUnit shows the
+  # assertion.
 
   import ExUnit.Assertions
 

@@ -1,6 +1,6 @@
 defmodule Tube.PlatformTest do
-  # Which platform a VM chooses, and its errors where that one is missing. Not async: the environment
-  # is that of the whole VM.
+  # Which platform a VM chooses, and its errors where that one is missing. Not async: the
+  # environment is that of the whole VM.
   use ExUnit.Case
 
   import Tube.Test.RunDir

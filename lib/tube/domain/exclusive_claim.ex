@@ -4,11 +4,11 @@ defmodule Tube.Domain.ExclusiveClaim do
   # ensures it.
   #
   # Xen knows domains, not processes: the nodes of a killed VM stay in the store, and its successor
-  # can neither take over its services nor reuse its numbers unless it knows that the VM is dead. So a
-  # VM binds a unix socket to a fixed abstract name. The kernel gives the name to one process, frees
-  # it when that process dies for any reason, and leaves no file behind. (Abstract names belong to a
-  # network namespace. Containers of one domain that have their own tubes belong on the local
-  # platform; two of them on Xen would each take the other for dead.)
+  # can neither take over its services nor reuse its numbers unless it knows that the VM is dead. So
+  # a VM binds a unix socket to a fixed abstract name. The kernel gives the name to one process,
+  # frees it when that process dies for any reason, and leaves no file behind. (Abstract names
+  # belong to a network namespace. Containers of one domain that have their own tubes belong on the
+  # local platform; two of them on Xen would each take the other for dead.)
 
   @name <<0, "tube/xen-domain">>
 

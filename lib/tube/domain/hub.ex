@@ -1,8 +1,8 @@
 defmodule Tube.Domain.Hub do
   @moduledoc false
-  # Starts tube-hub, the program that is hypervisor and store of the local platform. Any VM may start
-  # it. If several do so at once, a lock file lets one win. A hub that a VM started exits once it has
-  # had no domain for a while.
+  # Starts tube-hub, the program that is hypervisor and store of the local platform. Any VM may
+  # start it. If several do so at once, a lock file lets one win. A hub that a VM started exits once
+  # it has had no domain for a while.
 
   alias Tube.Domain.RawFile
 
@@ -34,10 +34,10 @@ defmodule Tube.Domain.Hub do
       else: execute(executable(), ["--run", run_dir, "--daemon", "--idle", "#{@idle_s}"])
   end
 
-  # A container gets only its dom<N>/ mounted, as its run directory or in it. A hub started there could
-  # reach nobody outside. A run directory that ever had a hub contains its lock file; a domain's
-  # directory contains the hub's sockets, or, after the hub stopped in good order, is at least
-  # recognizable by its mount.
+  # A container gets only its dom<N>/ mounted, as its run directory or in it. A hub started there
+  # could reach nobody outside. A run directory that ever had a hub contains its lock file; a
+  # domain's directory contains the hub's sockets, or, after the hub stopped in good order, is at
+  # least recognizable by its mount.
   defp guest?(run_dir) do
     case RawFile.ls(run_dir) do
       {:ok, names} ->

@@ -172,8 +172,9 @@ defmodule Tube.Domain.Server do
     %{state | phase: {:attempt, pid, monitor, :erlang.start_timer(@attempt_ms, self(), :attempt)}}
   end
 
-  # The driver is loaded here, not in the attempt: a driver without ports is unloaded with the process
-  # that loaded it. `life` is taken here too: the domain lives for as long as some process holds it.
+  # The driver is loaded here, not in the attempt: a driver without ports is unloaded with the
+  # process that loaded it. `life` is taken here too: the domain lives for as long as some process
+  # holds it.
   defp concluded({:attached, platform, domid, store} = result, state) do
     with {:ok, claim} <- claim(state),
          {:driver, :ok} <- {:driver, Native.driver()},

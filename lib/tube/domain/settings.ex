@@ -8,9 +8,9 @@ defmodule Tube.Domain.Settings do
   #     run_dir   :run_dir, config :tube, :run_dir, $TUBE_RUN_DIR, $XDG_RUNTIME_DIR/tube, /run/tube
   #     domid     :domid,   config :tube, :domid,   $TUBE_DOMID, else the lowest free one
   #
-  # Detection: a run directory means the local platform; else Xen if the kernel has its device, which
-  # is so in a Xen domain with its modules loaded; else local. Xen has no run directory, and the domid
-  # can only be the one that Xen has assigned.
+  # Detection: a run directory means the local platform; else Xen if the kernel has its device,
+  # which is so in a Xen domain with its modules loaded; else local. Xen has no run directory, and
+  # the domid can only be the one that Xen has assigned.
   #
   # An error names the place of the wrong setting, which is often not the obvious one.
 

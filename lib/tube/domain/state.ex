@@ -2,7 +2,7 @@ defmodule Tube.Domain.State do
   @moduledoc false
   # The state of `Tube.Domain.Server`.
   #
-  # `phase`     :idle (not needed yet), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}
+  # `phase`     :idle (not needed), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}
   # `lost`      it was attached, and tries to attach again
   # `wanted`    settings to attach with; once attached, with the actual domid
   # `platform`  if set while not attached: the domain lives, only its store needs a new connection

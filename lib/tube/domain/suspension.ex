@@ -1,10 +1,10 @@
 defmodule Tube.Domain.Suspension do
   @moduledoc false
-  # Prepares for a suspension or migration of the machine, and resumes after it: `Tube.suspend/1` and
-  # `Tube.resume/0`.
+  # Prepares for a suspension or migration of the machine, and resumes after it: `Tube.suspend/1`
+  # and `Tube.resume/0`.
   #
-  # First calls for the domain fail, then services are withdrawn, then tubes are closed, and then the
-  # domain is detached.
+  # First calls for the domain fail, then services are withdrawn, then tubes are closed, and then
+  # the domain is detached.
 
   alias Tube.{Connection, Domain}
   alias Tube.Listener.Dispatcher
@@ -26,8 +26,8 @@ defmodule Tube.Domain.Suspension do
     with :ok <- Domain.resume(), do: Dispatcher.announce()
   end
 
-  # Repeats until every tube has been closed: one may have started just before the hold. Processes that
-  # are still alive then serve an owner that has not taken all of its data.
+  # Repeats until every tube has been closed: one may have started just before the hold. Processes
+  # that are still alive then serve an owner that has not taken all of its data.
   defp close(deadline, done) do
     pids = for {_, pid, _, _} when is_pid(pid) <- children(), pid not in done, do: pid
 

@@ -13,7 +13,7 @@ defmodule Tube.Handshake.Directory do
   def ensure_data(0), do: [{:ensure, Paths.data(0), n: 0}]
   def ensure_data(_domid), do: []
 
-  @doc "Creates the inbox of the tip `me` for `peer`, which only these two may write, and its parents."
+  @doc "Creates the inbox of `me` for `peer`, which only these two may write, and its parents."
   @spec ensure_inbox(me :: Paths.domid(), peer :: Paths.domid()) :: [Batch.step()]
   def ensure_inbox(me, peer) do
     # The tip is listed twice: under C xenstored a node that the nock creates there belongs to the
@@ -56,8 +56,8 @@ defmodule Tube.Handshake.Directory do
   end
 
   @doc """
-  Removes everything that a dead predecessor left. For a VM that knows that it is the only one of its
-  domain. On the local platform there is nothing to remove: a VM there is a whole domain.
+  Removes everything that a dead predecessor left. For a VM that knows that it is the only one of
+  its domain. On the local platform there is nothing to remove: a VM there is a whole domain.
   """
   @spec sweep(Paths.domid()) :: [Batch.request()]
   def sweep(me) do

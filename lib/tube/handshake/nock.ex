@@ -184,8 +184,8 @@ defmodule Tube.Handshake.Nock do
   end
 
   # Steps 1 to 3. Everything the tip needs is there when it sees the state. Our node gets its
-  # permissions explicitly, although its parent's look the same: an entry for a domain that has ended
-  # and come back under its number is void, yet still listed and inherited.
+  # permissions explicitly, although its parent's look the same: an entry for a domain that has
+  # ended and come back under its number is void, yet still listed and inherited.
   defp open_request(m, state, first) do
     dir = own_node(m)
 
@@ -240,7 +240,8 @@ defmodule Tube.Handshake.Nock do
   def store_lost(m), do: %{m | phase: :lost}
 
   @impl true
-  # The tip has lost the store too, or has seen our nodes vanish. Start again, within the same limit.
+  # The tip has lost the store too, or has seen our nodes vanish. Start again, within the same
+  # limit.
   def store_back(m, nonce) do
     # No instance has this name, so any service looks new, and there is something to remove.
     instance = if m.instance, do: :before

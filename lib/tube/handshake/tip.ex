@@ -4,7 +4,7 @@ defmodule Tube.Handshake.Tip do
   # the founding document's steps on domain 5:
   #
   #     :inbox      creates the inbox, where the nock may write
-  #     :await      steps 1 and 2: waits for `nock`, which must be exactly the path of the nock's node
+  #     :await      steps 1 and 2: waits for `nock`, which must hold the path of the nock's node
   #     :accept     steps 3 and 4: watches the nock's directory, writes `state` 1
   #     :allocate   allocates rings and port
   #     :offer      references, port and `state` 3, in one transaction

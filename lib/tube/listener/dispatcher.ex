@@ -3,13 +3,13 @@ defmodule Tube.Listener.Dispatcher do
   # Lets open requests in: publishes the services of this domain, watches for open requests, and
   # starts a tip for each of them.
   #
-  # The watch is set before a service is published, so no request is missed. With `peers: :any` it is
-  # one watch on /local/domain: a guest gets events for the nodes that it may read there, and a nock
-  # lets its tip read its outbox. Domain 0 may read everything and would get every event, so there,
-  # and when all services list their peers, it is one watch for each peer.
+  # The watch is set before a service is published, so no request is missed. With `peers: :any` it
+  # is one watch on /local/domain: a guest gets events for the nodes that it may read there, and a
+  # nock lets its tip read its outbox. Domain 0 may read everything and would get every event, so
+  # there, and when all services list their peers, it is one watch for each peer.
   #
-  # One event is handled at a time, and domains take turns (`Tube.Xenstore.Backlog`), so a domain that
-  # sends requests without end delays others by one request.
+  # One event is handled at a time, and domains take turns (`Tube.Xenstore.Backlog`), so a domain
+  # that sends requests without end delays others by one request.
 
   use GenServer
 
@@ -37,7 +37,7 @@ defmodule Tube.Listener.Dispatcher do
   @spec withdraw() :: :ok
   def withdraw, do: GenServer.call(__MODULE__, :withdraw, :infinity)
 
-  @doc "Makes sure that all services are published. Each attachment publishes them, unless it fails."
+  @doc "Makes sure that all services are published. Each attachment does it, unless it fails."
   @spec announce() :: :ok | {:error, reason}
   def announce, do: GenServer.call(__MODULE__, :announce, :infinity)
 
@@ -138,7 +138,7 @@ defmodule Tube.Listener.Dispatcher do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # The library is stopping: nobody should wait for services that nobody serves.
+  # The library is stopping: a nock should not wait for services without an instance.
   @impl true
   def terminate(_reason, %{domain: nil}), do: :ok
   def terminate(_reason, state), do: withdraw_all(state)

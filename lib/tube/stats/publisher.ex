@@ -3,12 +3,12 @@ defmodule Tube.Stats.Publisher do
   # Publishes the counters of this VM's tubes in the store while a reader asks for them.
   #
   # Domain 0 cannot map the pages of two other domains, so it gets their counters through the store
-  # (docs/wire.md, section 9). A reader renews a lease by writing a node of ours. Until `@lease` after
-  # the last renewal this process writes one line per tube every `@interval`. Otherwise it does
-  # nothing: it has no timer, and tubes do not know of it.
+  # (docs/wire.md, section 9). A reader renews a lease by writing a node of ours. Until `@lease`
+  # after the last renewal this process writes one line per tube every `@interval`. Otherwise it
+  # does nothing: it has no timer, and tubes do not know of it.
   #
-  # The cost of a lease is bounded, however often it is renewed: the node is read once per `@interval`,
-  # its event is not even acknowledged before, and at most `@most` tubes are published.
+  # The cost of a lease is bounded, however often it is renewed: the node is read once per
+  # `@interval`, its event is not even acknowledged before, and at most `@most` tubes are published.
 
   use GenServer
 

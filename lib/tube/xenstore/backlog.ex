@@ -5,10 +5,10 @@ defmodule Tube.Xenstore.Backlog do
   #
   # A subscriber rereads on each event, so a path twice is the same as once, and a path stands for
   # everything below it. That allows merging, but not into the watched path itself: a guest that
-  # watches /local/domain cannot list it, so the path of the event alone tells which domain has an open
-  # request. So paths are kept per domain. A domain with more than @limit waiting paths becomes one
-  # path, its directory. One domain's storm then delays another domain's event by one turn, and no
-  # domain's event is lost.
+  # watches /local/domain cannot list it, so the path of the event alone tells which domain has an
+  # open request. So paths are kept per domain. A domain with more than @limit waiting paths becomes
+  # one path, its directory. One domain's storm then delays another domain's event by one turn, and
+  # no domain's event is lost.
 
   # How many paths of one domain may wait before they become one.
   @limit 64

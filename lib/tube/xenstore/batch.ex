@@ -1,6 +1,7 @@
 defmodule Tube.Xenstore.Batch do
   @moduledoc false
-  # The body of a transaction as data, run in as few exchanges with the store as its decisions allow.
+  # The body of a transaction as data, run in as few exchanges with the store as its decisions
+  # allow.
   #
   # Some steps decide something in the transaction, after they have read the store:
   #
@@ -13,8 +14,8 @@ defmodule Tube.Xenstore.Batch do
   #   those named in `except`). Never an error: an absent, occupied or forbidden node stays.
   #
   # Everything that does not depend on such a read is sent with it, in one list. That is free in a
-  # transaction: its abort undoes what turns out to be unwanted. The results are the same as those of
-  # one request after another.
+  # transaction: its abort undoes what turns out to be unwanted. The results are the same as those
+  # of one request after another.
 
   alias Tube.Paths
   alias Tube.Xenstore.Perms
@@ -42,7 +43,10 @@ defmodule Tube.Xenstore.Batch do
 
   @type request :: plain | {:transaction, [step]}
 
-  @typedoc "READ returns `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, others `:ok`."
+  @typedoc """
+  READ returns `{:ok, value}`, DIRECTORY `{:ok, names}`, a transaction `{:ok, results}`, others
+  `:ok`.
+  """
   @type result :: :ok | {:ok, binary | [String.t()] | Perms.t() | [result]} | {:error, term}
 
   @typedoc "Carries out a list of requests in the transaction, in order, and returns their results."

@@ -37,7 +37,7 @@ defmodule Tube.Xenstore.Client do
   def run(client, tx, op, tries, timeout),
     do: call(client, {:run, tx, op, tries, timeout}, timeout)
 
-  @doc "Does several operations, each sent without waiting for the one before; the results in order."
+  @doc "Does several operations, sent without waiting for replies; the results in order."
   @spec run_all(pid(), reference() | nil, [Operation.op()], non_neg_integer()) ::
           [:ok | {:ok, term()} | {:error, reason()}]
   def run_all(_client, _tx, [], _timeout), do: []

@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Codec do
   @moduledoc false
-  # Packets of the xenstore wire protocol (xen/include/public/io/xs_wire.h), without any knowledge of
-  # sockets, processes or payloads.
+  # Packets of the xenstore wire protocol (xen/include/public/io/xs_wire.h), without any knowledge
+  # of sockets, processes or payloads.
   #
   #     u32 type | u32 req_id | u32 tx_id | u32 length | payload (at most 4096 bytes)
   #
@@ -9,8 +9,8 @@ defmodule Tube.Xenstore.Codec do
 
   @header_size 16
 
-  # XENSTORE_PAYLOAD_MAX. A longer request makes xenstored drop the connection, and a guest never gets
-  # another one, so this side keeps the limit.
+  # XENSTORE_PAYLOAD_MAX. A longer request makes xenstored drop the connection, and a guest never
+  # gets another one, so this side keeps the limit.
   @max_payload 4096
 
   # Numbers are explicit because 20 is a hole (XS_RESTRICT, removed). A client that counts sends

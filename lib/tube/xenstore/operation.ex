@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Operation do
   @moduledoc false
-  # A caller's operation as a sequence of requests. It is pure, so the client can carry out any number
-  # of them at once, also for processes that must not wait.
+  # A caller's operation as a sequence of requests. It is pure, so the client can carry out any
+  # number of them at once, also for processes that must not wait.
   #
   # Most operations are one request. A directory too large for one reply is fetched in parts. A
   # transaction is a START, its operations and an END, and all of that again when the store replies
@@ -25,8 +25,8 @@ defmodule Tube.Xenstore.Operation do
           | {:sleep, milliseconds :: pos_integer(), t()}
           | {:done, result()}
 
-  # Give up on a directory that changes faster than we can read it after so many restarts, and on one
-  # without an end after so many bytes. A real one holds at most some thousand names.
+  # Give up on a directory that changes faster than we can read it after so many restarts, and on
+  # one without an end after so many bytes. A real one holds at most some thousand names.
   @directory_restarts 10
   @directory_bytes 0x100000
 

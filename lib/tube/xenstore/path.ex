@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Path do
   @moduledoc false
-  # The syntax of xenstore paths (docs/misc/xenstore.txt), and the relations of two of them. Paths are
-  # checked before they are sent: a NUL in a path would become a second argument.
+  # The syntax of xenstore paths (docs/misc/xenstore.txt), and the relations of two of them. Paths
+  # are checked before they are sent: a NUL in a path would become a second argument.
 
   # XENSTORE_ABS_PATH_MAX and XENSTORE_REL_PATH_MAX.
   @max_absolute 3072

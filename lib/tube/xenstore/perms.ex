@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Perms do
   @moduledoc false
-  # Permission lists. The first permission names the owner, which may do everything; its letter is the
-  # access of all domains that are not listed. Each further one is for the domain that it names.
+  # Permission lists. The first permission names the owner, which may do everything; its letter is
+  # the access of all domains that are not listed. Each further one is for the domain that it names.
   #
   #     [n: 5, r: 7]    domain 5 owns it, domain 7 may read it, others have no access
 

@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Pipeline do
   @moduledoc false
-  # The window of requests that are on their way to the store; pure. It decides what may be sent now,
-  # gives each request its req_id, and matches each reply to the owner of its request.
+  # The window of requests that are on their way to the store; pure. It decides what may be sent
+  # now, gives each request its req_id, and matches each reply to the owner of its request.
   #
   # A request stays in the window until its reply arrives, whether or not a caller still waits: for
   # the store it is outstanding.
@@ -12,8 +12,8 @@ defmodule Tube.Xenstore.Pipeline do
   @window 16
 
   # One at a time. The store would accept more (Xen's ten in a domain, its kernel's included), but
-  # the transactions of one VM write below the same parents, so each commit makes all other open ones
-  # fail. With a slow store, as through a guest's device, some would use up their tries.
+  # the transactions of one VM write below the same parents, so each commit makes all other open
+  # ones fail. With a slow store, as through a guest's device, some would use up their tries.
   @transactions 1
 
   defstruct max_payload: nil,

@@ -1,7 +1,8 @@
 defmodule Tube.Xenstore.Reason do
   @moduledoc false
   # Error replies carry a name, not a number. This table turns known names into atoms. Others stay
-  # text: atoms are never created from input, and a new name in a later Xen must not break the client.
+  # text: atoms are never created from input, and a new name in a later Xen must not break the
+  # client.
 
   @names ~w(EINVAL EACCES EEXIST EISDIR ENOENT ENOMEM ENOSPC EIO ENOTEMPTY ENOSYS EROFS EBUSY
             EAGAIN EISCONN E2BIG EPERM)

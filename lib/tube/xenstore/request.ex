@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Request do
   @moduledoc false
-  # One request and its reply: encodes the arguments of each operation, and decodes the payload of its
-  # reply. Strings end in a NUL, except for the value of WRITE.
+  # One request and its reply: encodes the arguments of each operation, and decodes the payload of
+  # its reply. Strings end in a NUL, except for the value of WRITE.
 
   alias Tube.Xenstore.{Codec, Path, Perms}
 

@@ -3,9 +3,9 @@ defmodule Tube.Xenstore.Transaction do
   # A transaction run by a function, in the process of the caller.
   #
   # The handle is not the store's transaction id but a reference that the client knows while the
-  # transaction is open: a handle used too late cannot reach another transaction with the same number.
-  # The client monitors the process that runs the function, and keeps its time limit, so that no
-  # transaction stays open.
+  # transaction is open: a handle used too late cannot reach another transaction with the same
+  # number. The client monitors the process that runs the function, and keeps its time limit, so
+  # that no transaction stays open.
 
   alias Tube.Xenstore.{Client, Operation}
 
@@ -15,7 +15,7 @@ defmodule Tube.Xenstore.Transaction do
   @type t :: %__MODULE__{client: pid(), ref: reference()}
 
   @doc """
-  Runs `fun` in a transaction, and again when the store replies EAGAIN, at most `tries` times in all.
+  Runs `fun` in a transaction, and again when the store replies EAGAIN, at most `tries` times.
 
   `fun` gets the handle and returns `:ok` or `{:ok, value}` to commit, `{:error, reason}` to abort.
   It may run several times, so it should only use the store.

@@ -3,9 +3,9 @@ defmodule Tube.Xenstore.Watches do
   # Maps events of the store to subscriptions. Pure: the client sends the messages.
   #
   # Watches are scarce (128 for a whole domain, its kernel's drivers included), so subscriptions to
-  # one path share one watch of the store, and each gets only the events of its own `interest`. Every
-  # registration has a fresh token: a late event of a removed watch never counts for a newer one, and
-  # a watch can be set again while its removal is still under way.
+  # one path share one watch of the store, and each gets only the events of its own `interest`.
+  # Every registration has a fresh token: a late event of a removed watch never counts for a newer
+  # one, and a watch can be set again while its removal is still under way.
   #
   # A subscription has at most one unacknowledged event; a `Backlog` keeps further ones. So neither
   # this process nor a mailbox grows without bound.
@@ -96,9 +96,9 @@ defmodule Tube.Xenstore.Watches do
   @doc """
   Begins delivery to a subscription of a confirmed watch.
 
-  A new watch of the store begins with an event. A subscription that joins an existing watch gets one
-  from us, or it could miss an earlier change. If `fresh?` is false, the store had the watch already,
-  and the first subscription gets one from us too.
+  A new watch of the store begins with an event. A subscription that joins an existing watch gets
+  one from us, or it could miss an earlier change. If `fresh?` is false, the store had the watch
+  already, and the first subscription gets one from us too.
   """
   @spec open(t(), key(), fresh? :: boolean()) :: {[message()], t()}
   def open(watches, key, fresh?) do

@@ -1,7 +1,7 @@
 defmodule Tube.Handshake.Broken do
   @moduledoc false
-  # Machines with one fault each, which the explorer must find. Each is the real machine with some of
-  # its events or operations altered.
+  # Machines with one fault each, which the explorer must find. Each is the real machine with some
+  # of its events or operations altered.
 
   defmacro __using__(real) do
     quote do

@@ -16,7 +16,7 @@ defmodule Tube.Handshake.Model do
   #     garbage: n                a read of the peer's half returns another value
   #     native: n                 allocating or mapping fails
   #     store: :alive | :restarted   the store's connection is lost and comes back
-  #     again: true               after a crash of its VM, an endpoint starts again with the same tube number
+  #     again: true               after a crash of its VM, an endpoint starts again
 
   alias Tube.Handshake
   alias Tube.Handshake.{Choices, Directory, Endpoint, OpenRequest, TestStore}

@@ -93,7 +93,7 @@ defmodule Tube.Handshake.TestStore do
     end
   end
 
-  @doc "The end of a domain: removes its nodes anywhere, its entries in other lists, its own tree."
+  @doc "Ends a domain: removes its nodes, its permissions in other lists, and its own tree."
   def destroy(store, domid) do
     gone =
       for {path, {_value, [{_, owner} | _] = perms}} <- store,

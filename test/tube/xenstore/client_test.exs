@@ -48,7 +48,7 @@ defmodule Tube.Xenstore.ClientTest do
     end
 
     test "of every kind are encoded and decoded", %{client: client, store: store} do
-      for {ask, type, payload, reply, result} <- [
+      for {call, type, payload, reply, result} <- [
             {&Xenstore.write(&1, "/a", ["v", ?1]), :write, "/a\0v1", "OK\0", :ok},
             {&Xenstore.perform(&1, {:mkdir, "/a"}), :mkdir, "/a\0", "OK\0", :ok},
             {&Xenstore.rm(&1, "/a"), :rm, "/a\0", "OK\0", :ok},
@@ -58,7 +58,7 @@ defmodule Tube.Xenstore.ClientTest do
             {&Xenstore.perform(&1, {:set_perms, "/a", [n: 5]}), :set_perms, "/a\0n5\0", "OK\0",
              :ok}
           ] do
-        task = Task.async(fn -> ask.(client) end)
+        task = Task.async(fn -> call.(client) end)
         assert reply(store, type, reply) == {0, payload}
         assert Task.await(task) == result
       end

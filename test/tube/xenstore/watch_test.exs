@@ -124,8 +124,8 @@ defmodule Tube.Xenstore.WatchTest do
       {:memory, later} = Process.info(client, :memory)
       assert later - before < 200_000
 
-      told = drain(client, :t)
-      assert Enum.sort(told) == ["/local/domain/5/data/nock/1/0", "/local/domain/7"]
+      delivered = drain(client, :t)
+      assert Enum.sort(delivered) == ["/local/domain/5/data/nock/1/0", "/local/domain/7"]
     end
   end
 

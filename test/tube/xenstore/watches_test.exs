@@ -64,12 +64,12 @@ defmodule Tube.Xenstore.WatchesTest do
         )
 
       {messages, _watches} = Watches.event(watches, "tube-1", changed)
-      told = for {_pid, {:xenstore_watch, token, ^changed}} <- messages, do: token
+      receivers = for {_pid, {:xenstore_watch, token, ^changed}} <- messages, do: token
 
       expected =
         for {{_pid, token}, interest} <- keys, Path.related?(interest, changed), do: token
 
-      assert Enum.sort(told) == Enum.sort(expected)
+      assert Enum.sort(receivers) == Enum.sort(expected)
     end)
   end
 
