@@ -86,7 +86,7 @@ defmodule Tube do
   @type listener :: GenServer.server()
 
   @typedoc "The number of a domain, on Xen or on the local platform."
-  @type domid :: 0..0x7FEF
+  @type domid :: 0..unquote(Tube.Paths.max_domid())
 
   @type reason :: Tube.Error.reason()
 

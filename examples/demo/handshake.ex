@@ -1,13 +1,13 @@
 defmodule Tube.Demo.Handshake do
   @moduledoc false
-  # Shows the handshake with Erlang's tracing: the operations that the process of a tube carries out
-  # in each VM, and when. The library needs no code for this.
+  # Shows the handshake as it happens, with Erlang's own tracing: each VM reports the operations
+  # that its tube's process carries out, and when. The library has no code for it.
 
   alias Tube.Demo.Screen
   alias Tube.Test.VM
 
-  # An operation is the first of two arguments of its function, an event the second one of the state
-  # machine of either side.
+  # The traced functions: one carries out an operation, the others pass an event to the pure machine
+  # of either side.
   @operation {Tube.Connection.Effects, :carry_out, 2}
   @events [{Tube.Handshake.Nock, :handle, 2}, {Tube.Handshake.Tip, :handle, 2}]
 
@@ -21,13 +21,13 @@ defmodule Tube.Demo.Handshake do
     "6" => "Closed"
   }
 
-  @doc "Starts to trace a VM. A process there collects the trace."
+  @doc "Starts to trace a VM. A separate process there collects the trace."
   @spec trace(VM.t()) :: :ok
   def trace(vm) do
     VM.run(vm, &start_trace/0, as: :trace)
   end
 
-  @doc "Prints the operations since `trace/1` or the last `show/1`, ordered by time."
+  @doc "Prints the operations of the VMs since `trace/1` or the last `show/1`, merged by time."
   @spec show([VM.t()]) :: [String.t()]
   def show(vms) do
     lines =
@@ -36,7 +36,7 @@ defmodule Tube.Demo.Handshake do
           text <- operation |> describe() |> unless_refused(reply),
           do: {at, vm.domid, text}
 
-    # The sort is stable: operations of one VM keep their order.
+    # Stable: the operations of one VM stay in order.
     case Enum.sort_by(lines, fn {at, _domid, _text} -> at end) do
       [] ->
         raise "the trace has no operation of a handshake"
@@ -59,13 +59,13 @@ defmodule Tube.Demo.Handshake do
     :ok
   end
 
-  # Traces one argument, without the state of the process in the other one.
+  # Sends only one argument, not the state of the process.
   defp on({module, _function, _arity} = mfa, head, wanted) do
     {:module, ^module} = Code.ensure_loaded(module)
     1 = :erlang.trace_pattern(mfa, [{head, [], [{:message, wanted}]}], [:local])
   end
 
-  # Operations in order, with their times and the replies to requests to the store.
+  # Operations in order, with their time and the store's reply, if any.
   defp collect do
     delivered = :erlang.trace_delivered(:all)
     receive do: ({:trace_delivered, :all, ^delivered} -> :ok)
@@ -84,7 +84,7 @@ defmodule Tube.Demo.Handshake do
     end
   end
 
-  # From the latest to the earliest, so a reply comes before its request.
+  # Backwards in time, so the reply to a request is the latest one with its reference.
   defp match({_at, false, {:store, ref, result}}, {operations, replies}),
     do: {operations, Map.put(replies, ref, result)}
 
@@ -105,11 +105,11 @@ defmodule Tube.Demo.Handshake do
   defp describe({:watch, _token, _path, interest}), do: ["watches #{short(interest)}"]
   defp describe({:allocate, _spec}), do: ["allocates two rings and an event channel"]
   defp describe({:map, _spec}), do: ["maps the rings and binds the channel"]
-  defp describe(:listen), do: ["starts to handle notifications"]
+  defp describe(:start), do: ["starts the data flow"]
   defp describe(:free), do: ["unmaps the rings and closes the channel"]
   defp describe(_other), do: []
 
-  # A transaction that fails has written nothing.
+  # A refused transaction has done none of its writes.
   defp unless_refused([], _reply), do: []
   defp unless_refused(texts, {:error, reason}), do: [List.last(texts) <> "  (not yet: #{reason})"]
   defp unless_refused(texts, _reply), do: texts
@@ -128,6 +128,6 @@ defmodule Tube.Demo.Handshake do
   defp written({:rm, path}), do: ["removes #{short(path)}"]
   defp written(_reads), do: []
 
-  # All paths are below it.
+  # All paths are below it, and lines are long enough.
   defp short(path), do: String.replace_prefix(path, "/local/domain/", ".../")
 end

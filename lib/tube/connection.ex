@@ -24,7 +24,7 @@ defmodule Tube.Connection do
   The new process sends `{:tube_ready, tube}` to `listener` when the tube is connected, and
   `{:tip_done, pid}` to the dispatcher when it no longer needs the store.
   """
-  @spec start_tip(Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), pid, term) ::
+  @spec start_tip(Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), pid, term) ::
           {:ok, pid} | {:error, reason}
   def start_tip(domain, request, options, listener, verdict) do
     start({:tip, domain, request, options, listener, self(), verdict})

@@ -16,6 +16,8 @@ defmodule Tube.Dist do
   alias Tube.{Connection, Domain, Error, Listener, Native, Options, Paths, Xenstore}
   alias Tube.Connection.BusyPoller
 
+  require Paths
+
   @type text :: charlist
 
   # Pause between attempts to listen again after the library's processes have ended.
@@ -287,7 +289,7 @@ defmodule Tube.Dist do
       end
 
     # Only the canonical number: one name for each domain.
-    with {domid, ""} when domid in 0..0x7FEF <- Integer.parse(digits),
+    with {domid, ""} when Paths.is_domid(domid) <- Integer.parse(digits),
          ^digits <- Integer.to_string(domid) do
       {:ok, domid, machine}
     else

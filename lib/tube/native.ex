@@ -61,8 +61,8 @@ defmodule Tube.Native do
   With `:xen` the VM belongs to the Xen domain that it runs in. The run directory is ignored, and
   any other domid than that domain's own is `:einval`.
   """
-  @spec attach(:local | :xen, binary, -1..0x7FEF) ::
-          {:ok, platform, 0..0x7FEF} | {:error, {atom, binary}}
+  @spec attach(:local | :xen, binary, -1 | Tube.Paths.domid()) ::
+          {:ok, platform, Tube.Paths.domid()} | {:error, {atom, binary}}
   def attach(_kind, _run_directory, _domid), do: :erlang.nif_error(:not_loaded)
 
   @doc "What this machine lacks to be a Xen domain with tubes, each with its cure; `[]` if nothing."
@@ -91,7 +91,7 @@ defmodule Tube.Native do
   The tip's half: shares the pages of both rings with `peer` and makes an unbound event channel.
   When the platform has no room, sizes are halved until they fit; the map returns them.
   """
-  @spec link_share(platform, 0..0x7FEF, 0..8, 0..8, non_neg_integer, pos_integer) ::
+  @spec link_share(platform, Tube.Paths.domid(), 0..8, 0..8, non_neg_integer, pos_integer) ::
           {:ok, id, refs} | {:error, atom}
   def link_share(_platform, _peer, _order_tx, _order_rx, _nonce, _max_message),
     do: :erlang.nif_error(:not_loaded)
@@ -102,7 +102,7 @@ defmodule Tube.Native do
   """
   @spec link_map(
           platform,
-          0..0x7FEF,
+          Tube.Paths.domid(),
           non_neg_integer,
           non_neg_integer,
           non_neg_integer,

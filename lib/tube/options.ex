@@ -3,7 +3,7 @@ defmodule Tube.Options do
   # Every option of the public API in one table: its type, default and meaning. Validation, error
   # texts and the option lists in the documentation all come from it.
 
-  @max_domid 0x7FEF
+  @max_domid Tube.Paths.max_domid()
   @max_message 0x7FFF_FFFF
   @max_ms 86_400_000
   @max_poll 10_000
@@ -94,7 +94,7 @@ defmodule Tube.Options do
   def max_message, do: @max_message
 
   @doc "Checks the domid of a peer. Raises `ArgumentError`."
-  @spec domid!(term) :: 0..0x7FEF
+  @spec domid!(term) :: Tube.Paths.domid()
   def domid!(domid) when is_integer(domid) and domid in 0..@max_domid, do: domid
 
   def domid!(other) do

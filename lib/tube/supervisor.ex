@@ -5,7 +5,7 @@ defmodule Tube.Supervisor do
   #
   #     Tube.Supervisor (rest_for_one)
   #     ├── Tube.Registry             tubes by number, and the numbers that nocks have taken
-  #     ├── Tube.Domain               this VM as a domain: platform, store connection, re-attaching
+  #     ├── Tube.Domain.Server        this VM as a domain: platform, store connection, re-attaching
   #     ├── Tube.Connections          a process per tube
   #     ├── Tube.Listener.Dispatcher  accepts open requests
   #     ├── Tube.Listeners            a process per service
@@ -23,7 +23,7 @@ defmodule Tube.Supervisor do
   def start_link do
     children = [
       Tube.Connection.Registry,
-      Tube.Domain,
+      Tube.Domain.Server,
       {DynamicSupervisor, name: Tube.Connections, strategy: :one_for_one},
       Tube.Listener.Dispatcher,
       {DynamicSupervisor, name: Tube.Listeners, strategy: :one_for_one},

@@ -222,7 +222,7 @@ defmodule Tube.Dist.FaultTest do
   defp tubes(me, peer) do
     {:ok, store} = Tube.Domain.store()
 
-    case Tube.Xenstore.directory(store, Tube.Paths.knocks(me, peer)) do
+    case Tube.Xenstore.directory(store, Tube.Paths.outbox(me, peer)) do
       {:ok, tids} -> length(tids)
       {:error, :enoent} -> 0
     end

@@ -83,9 +83,11 @@ defmodule Tube.Dist.GuardedTest do
       {:ok, store} = Tube.Domain.store()
 
       for directory <- ~w(nock nock/7) do
-        :ok = Tube.Xenstore.mkdir(store, "/local/domain/9/data/#{directory}")
+        :ok = Tube.Xenstore.perform(store, {:mkdir, "/local/domain/9/data/#{directory}"})
         perms = [n: 9, r: 7]
-        :ok = Tube.Xenstore.set_perms(store, "/local/domain/9/data/#{directory}", perms)
+
+        :ok =
+          Tube.Xenstore.perform(store, {:set_perms, "/local/domain/9/data/#{directory}", perms})
       end
 
       for {key, value} <- [

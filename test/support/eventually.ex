@@ -1,7 +1,7 @@
 defmodule Tube.Test.Eventually do
   @moduledoc """
-  For conditions outside of every VM that tell nobody when they come true, such as a process
-  table entry or a descriptor count. Where a message, a monitor or a watch tells, await that.
+  Polls conditions outside of every VM that report no change, such as the process table or a
+  descriptor count. Where a message, a monitor or a watch reports the change, await that.
   """
 
   alias Tube.Test.Lab

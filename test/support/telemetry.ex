@@ -1,7 +1,7 @@
 defmodule :telemetry do
   @moduledoc """
-  A stand-in for the library of this name, for tests of `Tube.Telemetry`. Like the original it runs
-  handlers in the process that executes the event, and is loaded when the first handler is attached.
+  The part of the library of this name that tests of `Tube.Telemetry` need. Like the original it
+  runs handlers in the process that executes the event, and the first attachment loads it.
   """
 
   @handlers {__MODULE__, :handlers}

@@ -29,8 +29,8 @@ defmodule Tube.TwoVMs.QuotaTest do
       c.nock,
       fn ->
         {:ok, store} = Tube.Domain.store()
-        :ok = Xenstore.mkdir(store, @filling)
-        # Few nodes per parent, because the list of children is limited too.
+        :ok = Xenstore.perform(store, {:mkdir, @filling})
+        # Few to a parent: the list of its children is limited too.
         make = &Xenstore.write(store, "#{@filling}/#{div(&1, 100)}/#{&1}", "")
         assert {:error, :enospc} = fill(make)
         assert Tube.open(5, timeout: 10_000) == {:error, :enospc}

@@ -8,6 +8,7 @@ defmodule Tube.Connection.Effects do
   alias Tube.Connection.{BusyPoller, CommandQueue, Ending, Link, Owner, Registry, State}
   alias Tube.Stats.Publisher
   alias Tube.{Handshake, Native, Telemetry, Xenstore}
+  alias Tube.Xenstore.Batch
 
   # Milliseconds, at least.
   @transaction 5_000
@@ -50,7 +51,7 @@ defmodule Tube.Connection.Effects do
   def carry_out({kind, _reason} = op, acc) when kind in [:failed, :stop], do: ending(op, acc)
   def carry_out(:free, acc), do: ending(:free, acc)
 
-  def carry_out(:listen, {state, events}) do
+  def carry_out(:start, {state, events}) do
     :ok = Link.start(state.tube, state.owner.pid, state.owner.mode)
     ending(:start, {state, events})
   end
@@ -72,11 +73,9 @@ defmodule Tube.Connection.Effects do
   def carry_out(op, {state, events}), do: {change(op, state), events}
 
   @doc "Runs a transaction of the handshake."
-  @spec transaction(State.t(), Handshake.request(), keyword) :: Handshake.result()
-  def transaction(state, {:transaction, requests}, opts) do
-    body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
-    Xenstore.transaction(state.domain.store, body, opts)
-  end
+  @spec transaction(State.t(), Batch.request(), keyword) :: Batch.result()
+  def transaction(state, {:transaction, steps}, opts),
+    do: Xenstore.batch(state.domain.store, steps, opts)
 
   defp change({:unwatch, token}, state) do
     Xenstore.unwatch(state.domain.store, token)

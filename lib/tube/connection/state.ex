@@ -36,7 +36,7 @@ defmodule Tube.Connection.State do
   @typedoc "What a tube begins with: at the nock the process that opens, at the tip the open request."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
-          | {:tip, Domain.t(), Handshake.OpenRequest.knock(), Tube.Options.t(), listener :: pid,
+          | {:tip, Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), listener :: pid,
              dispatcher :: pid, verdict :: term}
 
   @doc "Begins a tube. Returns the first operations of its handshake."
@@ -71,12 +71,12 @@ defmodule Tube.Connection.State do
     end
   end
 
-  def new({:tip, domain, knock, options, listener, dispatcher, verdict}) do
+  def new({:tip, domain, request, options, listener, dispatcher, verdict}) do
     params = %{
       me: domain.domid,
-      peer: knock.peer,
-      tid: knock.tid,
-      nonce: knock.nonce,
+      peer: request.peer,
+      tid: request.tid,
+      nonce: request.nonce,
       verdict: verdict,
       limits: limits(options)
     }
@@ -89,8 +89,8 @@ defmodule Tube.Connection.State do
       module: Handshake.Tip,
       machine: machine,
       domain: domain,
-      peer: knock.peer,
-      tid: knock.tid,
+      peer: request.peer,
+      tid: request.tid,
       options: options,
       commands: CommandQueue.new(options.on_full),
       listener: listener,

@@ -1,23 +1,22 @@
 defmodule Tube.Domain.AttachTask do
   @moduledoc false
-  # One attempt to attach. It may take seconds, so a process of its own runs it; what it gives is
-  # not tied to that process.
+  # One attempt to attach. It may take seconds, so a separate process runs it. The result does not
+  # depend on that process.
 
   alias Tube.Domain.Settings
   alias Tube.Domain.Hub
   alias Tube.Native
 
-  @typedoc "`store` is a stream for which a port has to be opened."
+  @typedoc "`store` is a stream that still needs a port."
   @type result ::
-          {:attached, Native.platform(), domid :: 0..0x7FEF, store :: Native.id()}
+          {:attached, Native.platform(), domid :: Tube.Paths.domid(), store :: Native.id()}
           | {:reopened, store :: Native.id()}
           | {:error, {atom(), String.t()}}
 
-  # What it looks like when there is no hub: no socket, one that a killed hub left, or one that is
-  # just being closed.
+  # There is no hub: no socket, the socket of a killed hub, or one that is just being closed.
   @no_hub [:enoent, :econnrefused, :hub_gone]
 
-  @doc "Becomes a domain; starts a hub if there is none and it may."
+  @doc "Becomes a domain. Starts a hub if there is none and this VM may start one."
   @spec attach(Settings.t()) :: result()
   def attach(settings) do
     with {:ok, platform, domid} <- attach(settings, &Hub.start/1) do
@@ -32,7 +31,7 @@ defmodule Tube.Domain.AttachTask do
     end
   end
 
-  @doc "Makes a new connection to the store for a domain that still lives."
+  @doc "Makes a new connection to the store, for a domain that still lives."
   @spec reopen(Native.platform()) :: result()
   def reopen(platform) do
     case Native.xenbus(platform) do
@@ -41,7 +40,7 @@ defmodule Tube.Domain.AttachTask do
     end
   end
 
-  @doc "Gives back what nobody wants any more."
+  @doc "Releases a result that is not needed any more."
   @spec undo(result()) :: :ok
   def undo({:attached, platform, _domid, store}) do
     Native.stream_free(store)
@@ -58,7 +57,7 @@ defmodule Tube.Domain.AttachTask do
     case Native.attach(:local, settings.run_dir, settings.domid || -1) do
       {:error, {reason, text}} when reason in @no_hub ->
         with :ok <- start_hub.(settings.run_dir),
-             # Once: a hub that was started and is not there has something to say in its log.
+             # Only once: if the started hub is gone again, its log says why.
              do: attach(settings, fn _run_dir -> {:error, {:no_hub, text}} end)
 
       result ->

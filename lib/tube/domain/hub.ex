@@ -1,43 +1,43 @@
 defmodule Tube.Domain.Hub do
   @moduledoc false
-  # The local platform's hypervisor and store is a program of its own, tube-hub, that any VM may
-  # start. A lock file decides between those that start one at the same time, so nobody has to ask
-  # first; and one that was started so leaves by itself when it has had no domain for a while.
+  # Starts tube-hub, the program that is hypervisor and store of the local platform. Any VM may
+  # start it. If several do so at once, a lock file lets one win. A hub that a VM started exits once
+  # it has had no domain for a while.
 
   alias Tube.Domain.RawFile
 
-  # How long a hub without domains stays.
+  # A hub without domains exits after this time.
   @idle_s 30
 
-  # `tube-hub --daemon` ends as soon as a hub answers.
+  # `tube-hub --daemon` ends as soon as a hub replies.
   @limit_ms 10_000
 
-  # What is kept of its complaints.
+  # At most so much of its output is kept.
   @output_bytes 4_096
 
   @type error :: {:error, {:no_hub, String.t()}}
 
-  @doc "Where the program is."
+  @doc "The path of the program."
   @spec executable() :: Path.t()
   def executable, do: Path.join([:code.priv_dir(:tube), "native", "tube-hub"])
 
   @doc """
-  Makes sure that a hub serves `run_dir`: ours or one that was faster. Waits until it answers.
+  Makes sure that a hub serves `run_dir`, ours or one that was faster. Waits until it replies.
   """
   @spec start(Path.t()) :: :ok | error()
   def start(run_dir) do
     if guest?(run_dir),
       do:
         no_hub(
-          "no hub answers in #{run_dir}, and it is only a domain's part of a run directory: the hub has to be started outside"
+          "no hub replies in #{run_dir}, which is only a domain's part of a run directory: start the hub outside"
         ),
       else: execute(executable(), ["--run", run_dir, "--daemon", "--idle", "#{@idle_s}"])
   end
 
-  # A container gets its dom<N>/ mounted, as its run directory or in it, and nothing else. A hub
-  # started there would be another world: nobody outside could be reached through it. Where a hub
-  # has ever been, its lock file is; where one was stopped in good order no sockets are left in a
-  # domain's directory, but the mount still says what it is.
+  # A container gets only its dom<N>/ mounted, as its run directory or in it. A hub started there
+  # could reach nobody outside. A run directory that ever had a hub contains its lock file; a
+  # domain's directory contains the hub's sockets, or, after the hub stopped in good order, is at
+  # least recognizable by its mount.
   defp guest?(run_dir) do
     case RawFile.ls(run_dir) do
       {:ok, names} ->
@@ -49,7 +49,7 @@ defmodule Tube.Domain.Hub do
     end
   end
 
-  # Fields 4 and 5 of mountinfo: what of its file system is mounted, and where.
+  # Fields 4 and 5 of mountinfo: the root within the file system, and the mount point.
   defp domain_mounted?(run_dir) do
     case RawFile.read("/proc/self/mountinfo") do
       {:ok, mounts} ->
@@ -77,7 +77,7 @@ defmodule Tube.Domain.Hub do
         :ok
 
       {:timeout, _output} ->
-        no_hub("#{program} did not get a hub to answer within #{div(@limit_ms, 1000)} s")
+        no_hub("#{program} started no hub that replies within #{div(@limit_ms, 1000)} s")
 
       {status, output} ->
         no_hub("#{program} ended with status #{status}: #{line(output)}")
@@ -98,16 +98,16 @@ defmodule Tube.Domain.Hub do
         {status, output}
 
       {:timeout, ^timer, ^port} ->
-        # It is left to itself: a hub that it may have started would be no worse for being late.
+        # Leave the program running: the hub may only be late.
         Port.close(port)
         {:timeout, output}
     end
   end
 
-  # Its complaint is one line; should there be more, the last one is what ended it.
+  # An error is one line; if there are more, the last one is the reason for the exit.
   defp line(output) do
     case output |> String.split("\n", trim: true) |> List.last() do
-      nil -> "it said nothing"
+      nil -> "it printed nothing"
       line -> if String.valid?(line), do: String.trim(line), else: inspect(line)
     end
   end

@@ -1,7 +1,7 @@
 defmodule Tube.Domain.RawFile do
   @moduledoc false
-  # The few looks at files and paths that tubes need, without OTP's file server: distribution starts before it,
-  # and the functions of `File` would call a process that is not there.
+  # File functions that do not use OTP's file server: distribution starts before it, when the
+  # functions of `File` would call a process that does not exist yet.
 
   @type posix :: :file.posix() | :badarg
 

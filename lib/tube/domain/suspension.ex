@@ -1,15 +1,17 @@
 defmodule Tube.Domain.Suspension do
   @moduledoc false
-  # What comes before and after a suspension or migration of the machine: `Tube.suspend/1`, `Tube.resume/0`.
+  # Prepares for a suspension or migration of the machine, and resumes after it: `Tube.suspend/1`
+  # and `Tube.resume/0`.
   #
-  # Nobody gets the domain any more, then the doors close, then the tubes, and then the domain is left.
+  # First calls for the domain fail, then services are withdrawn, then tubes are closed, and then
+  # the domain is detached.
 
   alias Tube.{Connection, Domain}
   alias Tube.Listener.Dispatcher
 
   require Logger
 
-  @doc "Closes everything, tubes within `ms`."
+  @doc "Closes everything; tubes within `ms`."
   @spec suspend(non_neg_integer) :: :ok
   def suspend(ms) do
     :ok = Domain.hold()
@@ -18,16 +20,16 @@ defmodule Tube.Domain.Suspension do
     Domain.leave()
   end
 
-  @doc "Opens it again."
+  @doc "Attaches the domain again and publishes its services."
   @spec resume() :: :ok | {:error, Tube.Error.reason()}
   def resume do
     with :ok <- Domain.resume(), do: Dispatcher.announce()
   end
 
-  # Again, until there is none that has not been told: one may just have begun when nobody was let in
-  # any more. Those that are still there have an owner who has not taken all that had arrived.
-  defp close(deadline, told) do
-    pids = for {_, pid, _, _} when is_pid(pid) <- children(), pid not in told, do: pid
+  # Repeats until every tube has been closed: one may have started just before the hold. Processes
+  # that are still alive then serve an owner that has not taken all of its data.
+  defp close(deadline, done) do
+    pids = for {_, pid, _, _} when is_pid(pid) <- children(), pid not in done, do: pid
 
     if pids != [] do
       left = max(0, deadline - System.monotonic_time(:millisecond))
@@ -41,9 +43,9 @@ defmodule Tube.Domain.Suspension do
         |> Enum.count(&(&1 == {:ok, false}))
 
       if cut > 0,
-        do: Logger.warning("tube: #{cut} tubes did not close in time, and were cut short")
+        do: Logger.warning("tube: #{cut} tubes did not close in time and were cut short")
 
-      close(deadline, MapSet.union(told, MapSet.new(pids)))
+      close(deadline, MapSet.union(done, MapSet.new(pids)))
     end
   end
 

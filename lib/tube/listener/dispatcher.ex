@@ -1,41 +1,43 @@
 defmodule Tube.Listener.Dispatcher do
   @moduledoc false
-  # What lets knocks in: this domain's door in the store, the services behind it, and the watch
-  # that tells of who knocks.
+  # Lets open requests in: publishes the services of this domain, watches for open requests, and
+  # starts a tip for each of them.
   #
-  # The watch is set before the door is written, so no knock is missed. With `peers: :any` it is one
-  # watch on /local/domain: a guest gets events for what it may read there, and a nock lets its tip
-  # read its own directory. Domain 0 may read everything and would be told of everything, so there,
-  # and when all services name their peers, it is one watch for each peer.
+  # The watch is set before a service is published, so no request is missed. With `peers: :any` it
+  # is one watch on /local/domain: a guest gets events for the nodes that it may read there, and a
+  # nock lets its tip read its outbox. Domain 0 may read everything and would get every event, so
+  # there, and when all services list their peers, it is one watch for each peer.
   #
-  # One event is dealt with at a time, and domains take turns (`Tube.Xenstore.Backlog`), so a domain
-  # that knocks without end delays others by one knock.
+  # One event is handled at a time, and domains take turns (`Tube.Xenstore.Backlog`), so a domain
+  # that sends requests without end delays others by one request.
 
   use GenServer
 
-  alias Tube.{Connection, Domain, Handshake, Options, Paths, Xenstore}
-  alias Tube.Handshake.OpenRequest
+  alias Tube.{Connection, Domain, Options, Paths, Xenstore}
+  alias Tube.Handshake.{Directory, OpenRequest}
 
-  # `instance` names this VM among those of its domain.
+  # `instance` identifies this VM among those of its domain. `services` maps a name to its
+  # registration: %{listener: pid, owner: pid, options: Options.t()}. `tips` maps {peer, tid} to the
+  # process of the tip and its service.
   @enforce_keys [:instance]
-  defstruct [:instance, domain: nil, services: %{}, watched: %{}, knocks: %{}]
+  defstruct [:instance, domain: nil, services: %{}, watched: %{}, tips: %{}]
 
   @type reason :: Tube.Error.reason()
 
-  # A store that does not answer must not hold the door up for long.
+  # A store that does not reply must not block the dispatcher for long.
   @limit [timeout: 5_000]
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Opens the door to the calling listener's service."
+  @doc "Publishes the service of the calling listener."
   @spec add(Options.t(), pid) :: :ok | {:error, reason}
   def add(options, owner), do: GenServer.call(__MODULE__, {:add, options, owner}, :infinity)
 
-  @doc "Takes back what is published, for as long as the domain is held."
+  @doc "Withdraws all services while the domain is held."
   @spec withdraw() :: :ok
   def withdraw, do: GenServer.call(__MODULE__, :withdraw, :infinity)
 
-  @doc "Sees to it that all services are published; they are after each attachment, if nothing goes wrong."
+  @doc "Makes sure that all services are published. Each attachment does it, unless it fails."
   @spec announce() :: :ok | {:error, reason}
   def announce, do: GenServer.call(__MODULE__, :announce, :infinity)
 
@@ -52,10 +54,10 @@ defmodule Tube.Listener.Dispatcher do
     with :ok <- free?(state, service),
          {:ok, domain} <- Domain.attach(),
          :ok <- listable?(domain, options),
-         entry = %{listener: listener, owner: owner, options: options},
+         registration = %{listener: listener, owner: owner, options: options},
          :ok <- Domain.subscribe(),
-         state = %{state | domain: domain, services: Map.put(state.services, service, entry)},
-         {:ok, state} <- publish(state) do
+         services = Map.put(state.services, service, registration),
+         {:ok, state} <- publish(%{state | domain: domain, services: services}) do
       Process.monitor(listener)
       {:reply, :ok, state}
     else
@@ -66,10 +68,7 @@ defmodule Tube.Listener.Dispatcher do
   def handle_call(:withdraw, _from, %{domain: nil} = state), do: {:reply, :ok, state}
 
   def handle_call(:withdraw, _from, state) do
-    for {service, _entry} <- state.services do
-      transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
-    end
-
+    withdraw_all(state)
     {:reply, :ok, unwatch(state)}
   end
 
@@ -85,8 +84,8 @@ defmodule Tube.Listener.Dispatcher do
 
   def handle_call(:announce, _from, state), do: {:reply, :ok, state}
 
-  # A service whose owner has just ended is free, although its listener's end is not known here yet. So
-  # is one whose listener has: a supervisor starts it again at once.
+  # A service is free as soon as its owner or its listener has ended, even if the :DOWN message has
+  # not arrived yet: a supervisor restarts a listener at once.
   defp free?(state, service) do
     case state.services do
       %{^service => %{owner: owner, listener: listener}} ->
@@ -106,21 +105,22 @@ defmodule Tube.Listener.Dispatcher do
   defp listable?(_domain, _options), do: :ok
 
   @impl true
-  # From a tip that needs the store no longer, so that the same peer may ask again. Its end says the same.
-  def handle_info({:tip_done, tip}, state), do: {:noreply, over_with(state, tip)}
+  # The tip no longer needs the store, so its peer may open again under this number. The tip's end
+  # means the same.
+  def handle_info({:tip_done, tip}, state), do: {:noreply, tip_done(state, tip)}
 
   def handle_info({:xenstore_watch, token, path}, state) do
     if state.domain, do: Xenstore.ack(state.domain.store, token)
-    {:noreply, look(state, path)}
+    {:noreply, reread(state, path)}
   end
 
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, state),
-    do: {:noreply, state |> over_with(pid) |> remove(pid)}
+    do: {:noreply, state |> tip_done(pid) |> remove(pid)}
 
   def handle_info({:tube_domain, :lost}, state),
     do: {:noreply, %{state | domain: nil, watched: %{}}}
 
-  # Announced already.
+  # Already published.
   def handle_info({:tube_domain, :attached, domain}, %{domain: domain} = state),
     do: {:noreply, state}
 
@@ -138,125 +138,117 @@ defmodule Tube.Listener.Dispatcher do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # The library is being stopped: nobody is to wait at a door that nobody is behind.
+  # The library is stopping: a nock should not wait for services without an instance.
   @impl true
   def terminate(_reason, %{domain: nil}), do: :ok
+  def terminate(_reason, state), do: withdraw_all(state)
 
-  def terminate(_reason, state) do
-    for {service, _entry} <- state.services do
-      transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
-    end
-  end
-
-  ## The door in the store
+  ## The service directory
 
   defp publish(state) do
-    with {:ok, state} <- watch(state), :ok <- write_all(state, Map.keys(state.services)) do
+    with {:ok, state} <- watch(state), :ok <- publish_all(state, Map.keys(state.services)) do
       {:ok, state}
     end
   end
 
-  defp write_all(_state, []), do: :ok
+  defp publish_all(_state, []), do: :ok
 
-  defp write_all(state, [service | rest]) do
-    case transaction(state, Handshake.open_door(state.domain.domid, service, state.instance)) do
-      {:ok, _results} -> write_all(state, rest)
-      # Another VM of this domain answers for it.
+  defp publish_all(state, [service | rest]) do
+    case batch(state, Directory.publish_service(state.domain.domid, service, state.instance)) do
+      {:ok, _results} -> publish_all(state, rest)
+      # Another VM of this domain serves it.
       {:error, :guard} -> {:error, :eexist}
       error -> error
     end
   end
 
+  defp withdraw_all(state) do
+    for {service, _registration} <- state.services, do: withdraw(state, service)
+  end
+
+  defp withdraw(state, service),
+    do: batch(state, Directory.withdraw_service(state.domain.domid, service, state.instance))
+
   defp remove(state, listener) do
-    case Enum.find(state.services, fn {_name, entry} -> entry.listener == listener end) do
+    case Enum.find(state.services, fn {_service, at} -> at.listener == listener end) do
       nil ->
         state
 
-      {service, _entry} ->
-        close(%{state | services: Map.delete(state.services, service)}, service)
+      {service, _registration} ->
+        if state.domain, do: withdraw(state, service)
+        leave(%{state | services: Map.delete(state.services, service)})
     end
   end
 
-  defp close(state, service) do
-    if state.domain,
-      do: transaction(state, Handshake.close_door(state.domain.domid, service, state.instance))
-
-    if state.services == %{}, do: leave(state), else: state
-  end
-
-  # Nobody listens any more: no watch of ours costs the store anything, and the domain may go.
-  defp leave(state) do
+  # Without services no watch costs the store anything, and the domain may go.
+  defp leave(%{services: none} = state) when none == %{} do
     Domain.unsubscribe()
     if state.domain, do: unwatch(state), else: state
   end
 
-  # And nothing that was on its way is looked at any more.
+  defp leave(state), do: state
+
+  # Events that are under way find no domain, and are ignored.
   defp unwatch(state) do
     for {_path, token} <- state.watched, do: Xenstore.unwatch(state.domain.store, token, @limit)
     %{state | domain: nil, watched: %{}}
   end
 
-  defp transaction(state, {:transaction, requests}) do
-    Xenstore.transaction(
-      state.domain.store,
-      fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end,
-      @limit
-    )
-  end
+  defp batch(state, {:transaction, steps}),
+    do: Xenstore.batch(state.domain.store, steps, @limit)
 
-  # Everybody, or the union of all that any service lists.
+  # Any domain, or the union of the peers that the services list.
   defp peers(state) do
-    lists = for {_name, entry} <- state.services, do: entry.options.peers
+    lists = for {_service, registration} <- state.services, do: registration.options.peers
     if :any in lists, do: :any, else: lists |> List.flatten() |> Enum.uniq() |> Enum.sort()
   end
 
   defp watch(state) do
-    Enum.reduce_while(watches(state.domain.domid, peers(state)), {:ok, state}, fn path,
-                                                                                  {:ok, state} ->
-      if Map.has_key?(state.watched, path) do
-        {:cont, {:ok, state}}
-      else
-        token = {__MODULE__, make_ref()}
+    state.domain.domid |> watches(peers(state)) |> Enum.reduce_while({:ok, state}, &watch/2)
+  end
 
-        case Xenstore.watch(state.domain.store, path, path, token, @limit) do
-          :ok -> {:cont, {:ok, %{state | watched: Map.put(state.watched, path, token)}}}
-          error -> {:halt, error}
-        end
-      end
-    end)
+  defp watch(path, {:ok, state}) when is_map_key(state.watched, path), do: {:cont, {:ok, state}}
+
+  defp watch(path, {:ok, state}) do
+    token = {__MODULE__, make_ref()}
+
+    case Xenstore.watch(state.domain.store, path, path, token, @limit) do
+      :ok -> {:cont, {:ok, %{state | watched: Map.put(state.watched, path, token)}}}
+      error -> {:halt, error}
+    end
   end
 
   defp watches(_me, :any), do: [Paths.domains()]
-  defp watches(me, peers), do: for(peer <- peers, do: Paths.knocks(peer, me))
+  defp watches(me, peers), do: for(peer <- peers, do: Paths.outbox(peer, me))
 
-  ## Knocks
+  ## Open requests
 
-  defp look(%{domain: nil} = state, _path), do: state
+  defp reread(%{domain: nil} = state, _path), do: state
 
-  defp look(%{domain: %{domid: me}} = state, path) do
+  defp reread(%{domain: %{domid: me}} = state, path) do
     case OpenRequest.changed(path, me) do
-      {:look, peer, tid} -> knock(state, peer, tid)
-      {:list, peer} -> look_at_all(state, peer)
+      {:read, peer, tid} -> read_request(state, peer, tid)
+      {:list, peer} -> read_requests(state, peer)
       :ignore -> state
     end
   end
 
-  defp look_at_all(state, peer) do
-    case Xenstore.directory(state.domain.store, Paths.knocks(peer, state.domain.domid), @limit) do
-      {:ok, names} -> Enum.reduce(OpenRequest.tids(names), state, &knock(&2, peer, &1))
+  defp read_requests(state, peer) do
+    case Xenstore.directory(state.domain.store, Paths.outbox(peer, state.domain.domid), @limit) do
+      {:ok, names} -> Enum.reduce(OpenRequest.tids(names), state, &read_request(&2, peer, &1))
       {:error, _not_ours_to_read} -> state
     end
   end
 
-  # A tube of this number may be under way: its own process watches the nock, and when it ends this
-  # is looked at again.
-  defp knock(%{domain: domain} = state, peer, tid) do
-    if domain != nil and not Map.has_key?(state.knocks, {peer, tid}) do
-      requests = OpenRequest.requests(peer, domain.domid, tid)
+  # If a tip of this number is at work, it watches the nock itself. Its request is read again once
+  # the tip is done.
+  defp read_request(%{domain: domain} = state, peer, tid) do
+    if domain != nil and not Map.has_key?(state.tips, {peer, tid}) do
+      replies = read(domain.store, OpenRequest.reads(peer, domain.domid, tid))
 
-      case OpenRequest.judge(answers(domain.store, requests), peer, domain.domid, tid) do
-        {:knock, knock} -> answer(state, knock, admit(state, knock))
-        {:refuse, knock, word} -> answer(state, knock, refuse(state, knock, word))
+      case OpenRequest.parse(replies, peer, domain.domid, tid) do
+        {:request, request} -> start_tip(state, request, admit(state, request))
+        {:refuse, request, word} -> start_tip(state, request, refuse(state, request, word))
         :ignore -> state
       end
     else
@@ -264,62 +256,64 @@ defmodule Tube.Listener.Dispatcher do
     end
   end
 
-  # The first answer says whether the others matter.
-  defp answers(store, [state | rest]) do
+  # The state is read first: unless it is 2, the rest does not matter.
+  defp read(store, [state | rest]) do
     case Xenstore.perform(store, state, @limit) do
-      {:ok, "2"} = knocking -> [knocking | Enum.map(rest, &Xenstore.perform(store, &1, @limit))]
+      {:ok, "2"} = open -> [open | Enum.map(rest, &Xenstore.perform(store, &1, @limit))]
       other -> [other]
     end
   end
 
-  # What knocked meanwhile at the place of this tip is looked at now.
-  defp over_with(state, tip) do
-    case Enum.find(state.knocks, &match?({_knock, {^tip, _service}}, &1)) do
-      nil -> state
-      {{peer, tid} = key, _} -> knock(forget(state, key), peer, tid)
+  # A new request under the number of this tip has had to wait for it.
+  defp tip_done(state, tip) do
+    case Enum.find(state.tips, &match?({_key, {^tip, _service}}, &1)) do
+      nil ->
+        state
+
+      {{peer, tid} = key, _tip} ->
+        read_request(%{state | tips: Map.delete(state.tips, key)}, peer, tid)
     end
   end
 
-  defp answer(state, _knock, :ignore), do: state
+  defp start_tip(state, _request, :ignore), do: state
 
-  defp answer(state, knock, {verdict, entry}) do
-    case Connection.start_tip(state.domain, knock, entry.options, entry.listener, verdict) do
+  defp start_tip(state, request, {verdict, %{options: options, listener: listener}}) do
+    case Connection.start_tip(state.domain, request, options, listener, verdict) do
       {:ok, pid} ->
         Process.monitor(pid)
-        tip = {pid, entry.options.service}
-        %{state | knocks: Map.put(state.knocks, {knock.peer, knock.tid}, tip)}
+        tips = Map.put(state.tips, {request.peer, request.tid}, {pid, options.service})
+        %{state | tips: tips}
 
       {:error, _reason} ->
         state
     end
   end
 
-  # A domain that is not on the list gets no answer at all; others learn why not.
+  # A domain that is not on the list gets no reply at all; others get the reason.
   defp admit(state, %{peer: peer, service: service}) do
     case state.services do
-      %{^service => %{options: options} = entry} ->
+      %{^service => %{options: options} = registration} ->
         cond do
           not listed?(options.peers, peer) -> :ignore
-          held(state, peer, service) >= options.max_per_peer -> {{:refuse, :busy}, entry}
-          not room?(entry.listener) -> {{:refuse, :busy}, entry}
-          true -> {:accept, entry}
+          count(state, peer, service) >= options.max_per_peer -> {{:refuse, :busy}, registration}
+          not room?(registration.listener) -> {{:refuse, :busy}, registration}
+          true -> {:accept, registration}
         end
 
-      _nobody ->
+      _no_such_service ->
         :ignore
     end
   end
 
-  # What cannot be understood names no service: whoever may use any service is told.
+  # A malformed request names no service: refuse it if the peer may use any service.
   defp refuse(state, %{peer: peer}, word) do
-    Enum.find_value(state.services, :ignore, fn {service, entry} ->
-      if listed?(entry.options.peers, peer) and
-           held(state, peer, service) < entry.options.max_per_peer,
-         do: {{:refuse, word}, entry}
+    Enum.find_value(state.services, :ignore, fn {service, %{options: options} = registration} ->
+      if listed?(options.peers, peer) and count(state, peer, service) < options.max_per_peer,
+        do: {{:refuse, word}, registration}
     end)
   end
 
-  # Asked by message: a listener registers here, so it is not to be called from here.
+  # By message, since `Tube.Listener` depends on this module.
   defp room?(listener) do
     GenServer.call(listener, :room?)
   catch
@@ -329,9 +323,8 @@ defmodule Tube.Listener.Dispatcher do
   defp listed?(:any, _peer), do: true
   defp listed?(peers, peer), do: peer in peers
 
-  defp held(state, peer, service) do
-    Enum.count(state.knocks, fn {{from, _tid}, {_tip, to}} -> from == peer and to == service end)
+  # The tips that this peer has at this service.
+  defp count(state, peer, service) do
+    Enum.count(state.tips, fn {{from, _tid}, {_tip, to}} -> from == peer and to == service end)
   end
-
-  defp forget(state, key), do: %{state | knocks: Map.delete(state.knocks, key)}
 end

@@ -1,37 +1,39 @@
 defmodule Tube.Stats.Publisher do
   @moduledoc false
-  # Shows the counters of this VM's tubes to whoever looks from outside, and to nobody else.
+  # Publishes the counters of this VM's tubes in the store while a reader asks for them.
   #
-  # Domain 0 cannot map the pages of two other domains, so what it is to see goes through the store
-  # (docs/wire.md, section 9). It asks by writing a node of ours, again and again while it looks; as
-  # long as it does, and at most `@watched` longer, this process writes a line for each tube, once in
-  # `@interval`. Otherwise it does nothing at all: it has no timer, and the tubes do not know of it.
+  # Domain 0 cannot map the pages of two other domains, so it gets their counters through the store
+  # (docs/wire.md, section 9). A reader renews a lease by writing a node of ours. Until `@lease`
+  # after the last renewal this process writes one line per tube every `@interval`. Otherwise it
+  # does nothing: it has no timer, and tubes do not know of it.
   #
-  # What asking can cost us is bounded, however often it is done: the node is looked at once in
-  # `@interval`, an event of it is not even acknowledged before, and `@most` tubes are shown.
+  # The cost of a lease is bounded, however often it is renewed: the node is read once per
+  # `@interval`, its event is not even acknowledged before, and at most `@most` tubes are published.
 
   use GenServer
 
   alias Tube.Connection.Registry
-  alias Tube.{Domain, Handshake, Paths, Xenstore}
+  alias Tube.{Domain, Paths, Xenstore}
+  alias Tube.Handshake.Directory
   alias Tube.Stats.{Sample, Snapshot}
 
   @interval 1_000
-  # Whoever looks renews its wish several times in that time.
-  @watched 10_000
-  # After the last tube: tubes that come one after the other need not begin anew each time.
-  @linger 5_000
+  # A reader renews its lease several times in that time.
+  @lease 10_000
+  # The watch stays so long after the last tube, so that a series of tubes shares it.
+  @idle 5_000
   @most 128
 
-  # A store that does not answer must not be asked for long.
+  # A store that does not reply must not block this process for long.
   @limit [timeout: 2_000]
 
-  # `shown`: the nodes that we have written. `watched`: until when somebody looks, if anybody does.
-  # `full`: the store has no room for our nodes, so we leave it to those of the tubes.
+  # `live` monitors one living tube. `read_at` and `read_timer`: the last and the next read of the
+  # lease node. `watched`: when the lease ends, if there is one. `shown`: the nodes that we have
+  # written. `full`: the store has no room for them, and leaves it to the nodes of the tubes.
   defstruct domain: nil,
             live: nil,
-            looked: nil,
-            looking: nil,
+            read_at: nil,
+            read_timer: nil,
             watched: nil,
             tick: nil,
             full: false,
@@ -39,7 +41,7 @@ defmodule Tube.Stats.Publisher do
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "A tube is connected. Costs its process one message."
+  @doc "Reports a connected tube. Costs its process one message."
   @spec connected(pid) :: :ok
   def connected(tube), do: GenServer.cast(__MODULE__, {:connected, tube})
 
@@ -49,7 +51,7 @@ defmodule Tube.Stats.Publisher do
     {:ok, %__MODULE__{}}
   end
 
-  # One living tube is enough to know that there are any.
+  # Monitoring one living tube is enough.
   @impl true
   def handle_cast({:connected, tube}, %{live: nil} = state) do
     :ok = Domain.subscribe()
@@ -57,7 +59,7 @@ defmodule Tube.Stats.Publisher do
 
     case Domain.attach() do
       {:ok, domain} -> {:noreply, attached(state, domain)}
-      # It comes back some time, and then we are told.
+      # A message reports when it is back.
       {:error, _reason} -> {:noreply, state}
     end
   end
@@ -67,18 +69,18 @@ defmodule Tube.Stats.Publisher do
   @impl true
   def handle_info({:DOWN, live, :process, _tube, _reason}, %{live: live} = state) do
     case Registry.records() do
-      [entry | _] ->
-        {:noreply, %{state | live: Process.monitor(entry.tube.pid)}}
+      [record | _] ->
+        {:noreply, %{state | live: Process.monitor(record.tube.pid)}}
 
       [] ->
-        Process.send_after(self(), :leave, @linger)
+        Process.send_after(self(), :leave, @idle)
         {:noreply, state}
     end
   end
 
   def handle_info(:leave, state) do
     case Registry.records() do
-      [entry | _] -> {:noreply, %{state | live: Process.monitor(entry.tube.pid)}}
+      [record | _] -> {:noreply, %{state | live: Process.monitor(record.tube.pid)}}
       [] -> {:noreply, leave(state)}
     end
   end
@@ -89,15 +91,15 @@ defmodule Tube.Stats.Publisher do
   def handle_info({:tube_domain, :lost}, state), do: {:noreply, lost(state)}
   def handle_info({:xenstore_lost, _client}, state), do: {:noreply, lost(state)}
 
-  def handle_info({:xenstore_watch, {__MODULE__, _} = token, _path}, %{looking: nil} = state) do
-    pause = max(0, (state.looked || now() - @interval) + @interval - now())
-    {:noreply, %{state | looking: Process.send_after(self(), {:look, token}, pause)}}
+  def handle_info({:xenstore_watch, {__MODULE__, _} = token, _path}, %{read_timer: nil} = state) do
+    pause = max(0, (state.read_at || now() - @interval) + @interval - now())
+    {:noreply, %{state | read_timer: Process.send_after(self(), {:read_lease, token}, pause)}}
   end
 
-  def handle_info({:look, token}, %{domain: domain} = state) when domain != nil do
-    # Acknowledged first, so that what changes while we look is told again.
+  def handle_info({:read_lease, token}, %{domain: domain} = state) when domain != nil do
+    # Acknowledged first, so that a change during the read causes another event.
     Xenstore.ack(domain.store, token)
-    {:noreply, look(%{state | looking: nil, looked: now()})}
+    {:noreply, read_lease(%{state | read_timer: nil, read_at: now()})}
   end
 
   def handle_info({:tick, ref}, %{tick: ref} = state) do
@@ -106,7 +108,7 @@ defmodule Tube.Stats.Publisher do
 
   def handle_info(_late, state), do: {:noreply, state}
 
-  # On Xen the domain lives on without us, and so would our nodes.
+  # On Xen the domain outlives us, and so would our nodes.
   @impl true
   def terminate(_reason, state) do
     if state.domain && state.watched, do: hide(state)
@@ -128,7 +130,7 @@ defmodule Tube.Stats.Publisher do
   end
 
   defp lost(state) do
-    if state.looking, do: Process.cancel_timer(state.looking)
+    if state.read_timer, do: Process.cancel_timer(state.read_timer)
     %__MODULE__{live: state.live}
   end
 
@@ -140,30 +142,29 @@ defmodule Tube.Stats.Publisher do
     %{lost(state) | live: nil}
   end
 
-  ## Whether anybody looks
+  ## The lease
 
-  defp look(%{domain: domain} = state) do
+  defp read_lease(%{domain: domain} = state) do
     case {Xenstore.read(domain.store, Paths.stats_watch(domain.domid), @limit), state.watched} do
-      {{:ok, _who}, nil} -> begin(%{state | watched: now() + @watched, full: false})
-      {{:ok, _who}, _until} -> %{state | watched: now() + @watched}
+      {{:ok, _lease}, nil} -> begin(%{state | watched: now() + @lease, full: false})
+      {{:ok, _lease}, _until} -> %{state | watched: now() + @lease}
       {{:error, _gone}, nil} -> state
       {{:error, _gone}, _until} -> hide(state)
     end
   end
 
   defp begin(%{domain: %{domid: me, store: store}} = state) do
-    requests = Handshake.home(me) ++ [{:ensure, Paths.stats(me), n: me}]
-    body = fn transaction -> Handshake.run(requests, &Xenstore.perform_all(transaction, &1)) end
+    steps = Directory.ensure_data(me) ++ [{:ensure, Paths.stats(me), n: me}]
 
-    case Xenstore.transaction(store, body, @limit) do
+    case Xenstore.batch(store, steps, @limit) do
       {:ok, _results} -> show(state)
       {:error, _reason} -> hide(state)
     end
   end
 
-  ## What is shown
+  ## The counters
 
-  # Each round begins when the last one is over, so a slow store has fewer of them.
+  # Each round begins when the last one is over, so a slow store gets fewer of them.
   defp show(state) do
     state = if state.full, do: state, else: write(state)
     ref = make_ref()
@@ -188,7 +189,7 @@ defmodule Tube.Stats.Publisher do
       :ok ->
         %{state | shown: MapSet.new(Map.keys(lines))}
 
-      # A tube that is to come needs the room more than this does.
+      # New tubes need the room more than counters do.
       {:error, _no_room} ->
         for path <- Map.keys(lines), do: Xenstore.rm(domain.store, path, @limit)
         %{state | shown: MapSet.new(), full: true}
@@ -201,7 +202,7 @@ defmodule Tube.Stats.Publisher do
     with :ok <- Xenstore.write(store, path, line, @limit), do: write_all(store, rest)
   end
 
-  # The wish goes too: it was not renewed, or whoever had it has taken it back.
+  # This removes the lease node too: the lease has expired, or its reader has ended it.
   defp hide(%{domain: domain} = state) do
     Xenstore.rm(domain.store, Paths.stats(domain.domid), @limit)
     %{state | watched: nil, tick: nil, full: false, shown: MapSet.new()}

@@ -1,7 +1,7 @@
 defmodule Tube.Stats.Snapshot do
   @moduledoc false
-  # All connected tubes of this VM with what each has done so far: what `mix tube.list` prints and what
-  # `Tube.Stats.Publisher` publishes. No process of a tube is asked, so none can hold this up.
+  # All connected tubes of this VM with their counters, for `mix tube.list` and
+  # `Tube.Stats.Publisher`. It calls no process of a tube, so none can block it.
 
   alias Tube.Connection.Registry
   alias Tube.Native
@@ -12,21 +12,21 @@ defmodule Tube.Stats.Snapshot do
           role: :nock | :tip,
           me: Tube.domid(),
           peer: Tube.domid(),
-          tid: 0..0xFFFFFFFF,
+          tid: Tube.Paths.tid(),
           service: String.t(),
           native: map
         }
 
-  @doc "By role, peer and number, `most` at most. A tube that ends while this looks is not among them."
+  @doc "At most `most` tubes, by role, peer and number. Tubes that end meanwhile are left out."
   @spec take(pos_integer | :all) :: [tube]
   def take(most \\ :all) do
-    entries = Enum.sort_by(Registry.records(), &{&1.role, &1.peer, &1.tid})
-    entries = if most == :all, do: entries, else: Enum.take(entries, most)
+    records = Enum.sort_by(Registry.records(), &{&1.role, &1.peer, &1.tid})
+    records = if most == :all, do: records, else: Enum.take(records, most)
 
-    for entry <- entries, {:ok, native} <- [Native.info(entry.tube.id)] do
-      entry
+    for record <- records, {:ok, native} <- [Native.info(record.tube.id)] do
+      record
       |> Map.take([:role, :me, :peer, :tid, :service])
-      |> Map.merge(%{pid: entry.tube.pid, native: native})
+      |> Map.merge(%{pid: record.tube.pid, native: native})
     end
   end
 end

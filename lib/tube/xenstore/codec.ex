@@ -1,20 +1,20 @@
 defmodule Tube.Xenstore.Codec do
   @moduledoc false
-  # Packets of the xenstore wire protocol (xen/include/public/io/xs_wire.h), and nothing else:
-  # no socket, no process, no meaning of a payload.
+  # Packets of the xenstore wire protocol (xen/include/public/io/xs_wire.h), without any knowledge
+  # of sockets, processes or payloads.
   #
   #     u32 type | u32 req_id | u32 tx_id | u32 length | payload (at most 4096 bytes)
   #
-  # All four words are in the machine's own byte order, since both ends always share a machine.
+  # All four words are in native byte order, since both ends share a machine.
 
   @header_size 16
 
-  # XENSTORE_PAYLOAD_MAX. A longer request makes xenstored drop the connection; for a guest
-  # that is the only connection it will ever have, so the limit is kept on this side.
+  # XENSTORE_PAYLOAD_MAX. A longer request makes xenstored drop the connection, and a guest never
+  # gets another one, so this side keeps the limit.
   @max_payload 4096
 
-  # Numbers are written out because 20 is a hole (XS_RESTRICT, removed). A client that counts
-  # instead sends 21 = RESET_WATCHES where it means DIRECTORY_PART and loses all its watches.
+  # Numbers are explicit because 20 is a hole (XS_RESTRICT, removed). A client that counts sends
+  # 21 = RESET_WATCHES when it means DIRECTORY_PART, and loses all its watches.
   @types [
     control: 0,
     directory: 1,
@@ -47,21 +47,17 @@ defmodule Tube.Xenstore.Codec do
   @type type ::
           unquote(@types |> Keyword.keys() |> Enum.reduce(&{:|, [], [&1, &2]}))
 
-  @typedoc "One whole packet."
+  @typedoc "One complete packet."
   @type packet :: {type(), req_id :: 0..0xFFFFFFFF, tx_id :: 0..0xFFFFFFFF, payload :: binary()}
 
-  @typedoc "The bytes of an incomplete packet: never more than a header and a payload."
+  @typedoc "The bytes of an incomplete packet: at most a header and a payload."
   @type rest :: binary()
 
-  @doc "Every packet type with its number."
-  @spec types() :: keyword(non_neg_integer())
-  def types, do: @types
-
-  @doc "The most bytes that a payload may have."
+  @doc "The maximum size of a payload in bytes."
   @spec max_payload() :: pos_integer()
   def max_payload, do: @max_payload
 
-  @doc "The bytes of one packet, or `:e2big` when its payload would be over the limit."
+  @doc "Encodes one packet; `:e2big` if its payload exceeds the limit."
   @spec encode(type(), non_neg_integer(), non_neg_integer(), iodata()) ::
           {:ok, binary()} | {:error, :e2big}
   def encode(type, req_id, tx_id, payload) do
@@ -77,10 +73,10 @@ defmodule Tube.Xenstore.Codec do
   end
 
   @doc """
-  Takes the next bytes of a stream, split anywhere, and gives the packets that are now whole.
+  Takes the next bytes of a stream, split anywhere, and returns the packets that are now complete.
 
-  An impossible header is an error at once, before its payload is waited for: there is no way
-  back into step on a byte stream, so the connection has to be closed.
+  An impossible header is an error at once, before its payload has arrived: a byte stream cannot be
+  resynchronized, so the connection has to be closed.
   """
   @spec feed(rest(), binary()) :: {:ok, [packet()], rest()} | {:error, String.t()}
   def feed(rest, bytes), do: packets(join(rest, bytes), [])

@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Path do
   @moduledoc false
-  # What a xenstore path may look like (docs/misc/xenstore.txt), and how two of them relate.
-  # Checked before anything is sent: a NUL in a path would otherwise become a second argument.
+  # The syntax of xenstore paths (docs/misc/xenstore.txt), and the relations of two of them. Paths
+  # are checked before they are sent: a NUL in a path would become a second argument.
 
   # XENSTORE_ABS_PATH_MAX and XENSTORE_REL_PATH_MAX.
   @max_absolute 3072
@@ -9,7 +9,7 @@ defmodule Tube.Xenstore.Path do
 
   @legal ~r{\A[A-Za-z0-9@_/-]+\z}
 
-  @doc "Whether a node may be named so; a relative path means below the domain's own directory."
+  @doc "Is this a valid path? A relative path is below the domain's own directory."
   @spec valid?(term()) :: boolean()
   def valid?("/"), do: true
 
@@ -21,24 +21,24 @@ defmodule Tube.Xenstore.Path do
   def valid?(_other), do: false
 
   @doc """
-  Whether a watch may be set there: an absolute path, or a special one (`@releaseDomain`).
+  Can it be watched? An absolute path can, or a special one (`@releaseDomain`).
 
-  A relative watch would report relative paths, which then look like somebody else's.
+  A relative watch would report relative paths, which look like those of other subscriptions.
   """
   @spec watchable?(term()) :: boolean()
   def watchable?(<<first, _::binary>> = path) when first in [?/, ?@], do: valid?(path)
   def watchable?(_other), do: false
 
-  @doc "Whether the two are equal or one is above the other."
+  @doc "Are the two equal, or is one above the other?"
   @spec related?(String.t(), String.t()) :: boolean()
   def related?(a, b), do: a == b or below?(a, b) or below?(b, a)
 
-  @doc "What every path below this one begins with."
+  @doc "The common prefix of all paths below this one."
   @spec prefix(String.t()) :: String.t()
   def prefix("/"), do: "/"
   def prefix(path), do: path <> "/"
 
-  @doc "The path itself and all that are above it, nearest first."
+  @doc "The path itself and its parents, nearest first."
   @spec lineage(String.t()) :: [String.t()]
   def lineage("/"), do: ["/"]
 

@@ -1,8 +1,8 @@
 defmodule Tube.Xenstore.Reason do
   @moduledoc false
-  # Error replies carry a name, not a number. Known names become atoms through this table;
-  # whatever else a daemon may say comes through as text: atoms are never made from input, and
-  # a new name in a later Xen must not take the client down.
+  # Error replies carry a name, not a number. This table turns known names into atoms. Others stay
+  # text: atoms are never created from input, and a new name in a later Xen must not break the
+  # client.
 
   @names ~w(EINVAL EACCES EEXIST EISDIR ENOENT ENOMEM ENOSPC EIO ENOTEMPTY ENOSYS EROFS EBUSY
             EAGAIN EISCONN E2BIG EPERM)
@@ -15,7 +15,7 @@ defmodule Tube.Xenstore.Reason do
           )
           | {:xenstore, binary()}
 
-  @doc "The reason that the payload of an ERROR reply stands for."
+  @doc "Parses the payload of an ERROR reply."
   @spec parse(binary()) :: t()
   def parse(payload), do: payload |> String.trim_trailing(<<0>>) |> reason()
 
@@ -23,7 +23,7 @@ defmodule Tube.Xenstore.Reason do
     defp reason(unquote(name)), do: unquote(String.to_atom(String.downcase(name)))
   end
 
-  # oxenstored's word for what C xenstored calls ENOSPC.
+  # oxenstored's name for the ENOSPC of C xenstored.
   defp reason("EQUOTA"), do: :enospc
   defp reason(other), do: {:xenstore, other}
 end

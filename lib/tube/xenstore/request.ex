@@ -1,7 +1,7 @@
 defmodule Tube.Xenstore.Request do
   @moduledoc false
-  # One request and its one reply: the arguments of each operation on the wire, and what the
-  # payload of a reply means. Strings end in a NUL; only the value of WRITE does not.
+  # One request and its reply: encodes the arguments of each operation, and decodes the payload of
+  # its reply. Strings end in a NUL, except for the value of WRITE.
 
   alias Tube.Xenstore.{Codec, Path, Perms}
 
@@ -17,19 +17,18 @@ defmodule Tube.Xenstore.Request do
           | {:directory_part, path(), offset :: non_neg_integer()}
           | {:get_perms, path()}
           | {:set_perms, path(), Perms.t()}
-          | {:domain_path, domid :: 0..0x7FEF}
           | {:watch, path(), token :: String.t()}
           | {:unwatch, path(), token :: String.t()}
           | :transaction_start
           | {:transaction_end, commit? :: boolean()}
 
-  @doc "The packet type and payload of a request, `:einval` if it makes no sense."
+  @doc "Encodes the packet type and payload of a request; `:einval` if it is malformed."
   @spec encode(term()) :: {:ok, Codec.type(), iodata()} | {:error, :einval}
   def encode({type, path}) when type in [:read, :mkdir, :rm, :directory, :get_perms],
     do: with_path(type, path, [])
 
   def encode({:write, path, value}) when is_binary(value) or is_list(value) do
-    # A list may still hold what is no byte: found out here, not when it is sent.
+    # An invalid list raises here, not when it is sent.
     with_path(:write, path, IO.iodata_to_binary(value))
   rescue
     ArgumentError -> {:error, :einval}
@@ -42,9 +41,6 @@ defmodule Tube.Xenstore.Request do
     with {:ok, list} <- Perms.format(perms), do: with_path(:set_perms, path, list)
   end
 
-  def encode({:domain_path, domid}) when domid in 0..0x7FEF,
-    do: {:ok, :get_domain_path, [Integer.to_string(domid), 0]}
-
   def encode({type, path, token}) when type in [:watch, :unwatch],
     do: {:ok, type, [path, 0, token, 0]}
 
@@ -53,7 +49,7 @@ defmodule Tube.Xenstore.Request do
   def encode({:transaction_end, false}), do: {:ok, :transaction_end, ["F", 0]}
   def encode(_other), do: {:error, :einval}
 
-  @doc "What the payload of a (not failed) reply to this request says."
+  @doc "Decodes the payload of a successful reply to this request."
   @spec decode(t(), binary()) :: :ok | {:ok, term()} | {:error, :protocol}
   def decode({:read, _path}, payload), do: {:ok, :binary.copy(payload)}
   def decode({:directory, _path}, payload), do: names(payload)
@@ -66,13 +62,6 @@ defmodule Tube.Xenstore.Request do
     end
   end
 
-  def decode({:domain_path, _domid}, payload) do
-    case names(payload) do
-      {:ok, [path]} -> {:ok, path}
-      _other -> {:error, :protocol}
-    end
-  end
-
   def decode(:transaction_start, payload) do
     case payload |> String.trim_trailing(<<0>>) |> Integer.parse() do
       {id, ""} when id in 1..0xFFFFFFFF -> {:ok, id}
@@ -80,10 +69,10 @@ defmodule Tube.Xenstore.Request do
     end
   end
 
-  # All the others are answered by "OK", which has nothing more to tell.
+  # All others get the reply "OK", which holds nothing to decode.
   def decode(_request, _payload), do: :ok
 
-  @doc "The strings of a list in which each one ends in a NUL."
+  @doc "Splits a list of strings that each end in a NUL."
   @spec names(binary()) :: {:ok, [String.t()]} | {:error, :protocol}
   def names(<<>>), do: {:ok, []}
 

@@ -6,9 +6,9 @@ defmodule Tube.Handshake.OpenRequestTest do
   @nonce "00000000000000a0"
   @tip "/local/domain/5/data/tip/7/3"
 
-  test "only what concerns this tip is looked at, and once for a knock" do
-    assert OpenRequest.changed("/local/domain/7/data/nock/5/3/state", 5) == {:look, 7, 3}
-    assert OpenRequest.changed("/local/domain/7/data/nock/5/3", 5) == {:look, 7, 3}
+  test "only changes for this tip are read, once for each open request" do
+    assert OpenRequest.changed("/local/domain/7/data/nock/5/3/state", 5) == {:read, 7, 3}
+    assert OpenRequest.changed("/local/domain/7/data/nock/5/3", 5) == {:read, 7, 3}
     assert OpenRequest.changed("/local/domain/7/data/nock/5", 5) == {:list, 7}
 
     for path <-
@@ -17,46 +17,46 @@ defmodule Tube.Handshake.OpenRequestTest do
         do: assert(OpenRequest.changed(path, 5) == :ignore, path)
   end
 
-  test "names of a listing" do
+  test "names of a directory" do
     assert OpenRequest.tids(["0", "12", "x", "01", "4294967296", ""]) == [0, 12]
   end
 
   test "five reads, the state first" do
-    assert OpenRequest.requests(7, 5, 3) ==
+    assert OpenRequest.reads(7, 5, 3) ==
              for(
                key <- ~w(state nonce version tip service),
                do: {:read, "/local/domain/7/data/nock/5/3/#{key}"}
              )
   end
 
-  test "a knock" do
-    assert judge([]) ==
-             {:knock, %{peer: 7, tid: 3, service: "chat.v2", version: "1", nonce: @nonce}}
+  test "an open request" do
+    assert parse([]) ==
+             {:request, %{peer: 7, tid: 3, service: "chat.v2", version: "1", nonce: @nonce}}
   end
 
-  test "not a knock: not at 2, not there any more, or without a nonce to answer to" do
-    for state <- ["1", "3", "4", "6", "", "02", "two"], do: assert(judge(state: state) == :ignore)
-    assert judge(state: nil) == :ignore
-    assert judge(nonce: nil) == :ignore
-    assert judge(nonce: "a0") == :ignore
-    assert judge(tip: nil) == :ignore
+  test "not an open request: state not 2, node gone, or no nonce to reply to" do
+    for state <- ["1", "3", "4", "6", "", "02", "two"], do: assert(parse(state: state) == :ignore)
+    assert parse(state: nil) == :ignore
+    assert parse(nonce: nil) == :ignore
+    assert parse(nonce: "a0") == :ignore
+    assert parse(tip: nil) == :ignore
   end
 
-  test "a knock that is refused" do
-    assert {:refuse, %{nonce: @nonce, peer: 7, tid: 3}, :version} = judge(version: "2")
-    assert {:refuse, _knock, :protocol} = judge(service: "no such/node")
-    # The path of somebody else's entry is not followed, whatever stands there.
-    assert {:refuse, _knock, :protocol} = judge(tip: "/local/domain/5/data/tip/8/3")
+  test "an open request that is refused" do
+    assert {:refuse, %{nonce: @nonce, peer: 7, tid: 3}, :version} = parse(version: "2")
+    assert {:refuse, _request, :protocol} = parse(service: "no such/node")
+    # The path of another tube's node is never followed.
+    assert {:refuse, _request, :protocol} = parse(tip: "/local/domain/5/data/tip/8/3")
   end
 
-  defp judge(changes) do
+  defp parse(changes) do
     values =
       Keyword.merge(
         [state: "2", nonce: @nonce, version: "1", tip: @tip, service: "chat_2ev2"],
         changes
       )
 
-    answers =
+    replies =
       for key <- [:state, :nonce, :version, :tip, :service] do
         case values[key] do
           nil -> {:error, :enoent}
@@ -64,6 +64,6 @@ defmodule Tube.Handshake.OpenRequestTest do
         end
       end
 
-    OpenRequest.judge(answers, 7, 5, 3)
+    OpenRequest.parse(replies, 7, 5, 3)
   end
 end

@@ -1,5 +1,5 @@
 defmodule Tube.Stats.PublisherTest do
-  # Counters for those outside: there while somebody asks for them, and bounded in every way.
+  # Counters in the store: present while a reader has a lease, and bounded in every way.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
@@ -39,10 +39,10 @@ defmodule Tube.Stats.PublisherTest do
     do: System.cmd("xenstore-#{verb}", args, env: env, stderr_to_stdout: true)
 
   defp tree(env), do: env |> xenstore("ls", ["-fp"]) |> elem(0)
-  defp watch(env, domid), do: xenstore(env, "write", [wish(domid), "a test"])
-  defp wish(domid), do: "/local/domain/#{domid}/data/stats/watch"
+  defp watch(env, domid), do: xenstore(env, "write", [lease(domid), "a test"])
+  defp lease(domid), do: "/local/domain/#{domid}/data/stats/watch"
 
-  # The numbers of one end by name, nil as long as nothing is shown.
+  # The counters of one end by name, nil if there are none.
   defp sample(env, path) do
     case xenstore(env, "read", [path]) do
       {line, 0} ->
@@ -55,7 +55,7 @@ defmodule Tube.Stats.PublisherTest do
     end
   end
 
-  test "a line for each end while somebody asks, and no longer", context do
+  test "a line for each end during a lease, and no longer", context do
     %{env: env, tip: tip, nock: nock} = context
     VM.run(nock, fn -> for n <- 1..3, do: Tube.send(Process.get(:tube), <<n::80>>) end)
     VM.run(tip, fn -> {:ok, _} = Tube.recv(Process.get(:tube)) end)
@@ -77,46 +77,46 @@ defmodule Tube.Stats.PublisherTest do
 
     assert pending > 0
 
-    # It goes on.
+    # The line is updated.
     VM.run(nock, fn -> Tube.send(Process.get(:tube), "more") end)
     true!(fn -> match?(%{"sent" => 4, "sent-bytes" => 34}, sample(env, @nock)) end)
     assert sample(env, @nock)["time"] > time
 
-    # Nobody but the domain itself and domain 0 may read it, the peer neither.
+    # Only the domain itself and domain 0 may read it, not even the peer.
     assert tree(env) =~ ~r"/data/stats/nock/5/0 = .*\(n7\)"
     assert {_denied, 1} = xenstore(store(context.run_dir, 5), "read", [@nock])
 
-    # The end of a tube is the end of its line.
+    # A tube's line ends with the tube.
     for vm <- [tip, nock], do: VM.async(vm, fn -> Tube.close(Process.get(:tube)) end)
     true!(fn -> sample(env, @nock) == nil end)
 
-    for domid <- [5, 7], do: xenstore(env, "rm", [wish(domid)])
+    for domid <- [5, 7], do: xenstore(env, "rm", [lease(domid)])
     true!(fn -> not (tree(env) =~ "stats") end)
     assert VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).tick end) == nil
   end
 
-  test "a wish that is not renewed is over after ten seconds", %{env: env, nock: nock} do
+  test "a lease that is not renewed ends after ten seconds", %{env: env, nock: nock} do
     watch(env, 7)
     true!(fn -> sample(env, @nock) end)
     true!(fn -> not (tree(env) =~ "stats") end, 15_000)
     assert VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).tick end) == nil
   end
 
-  test "wishes without end cost what one costs", %{env: env, nock: nock} do
+  test "many renewals cost no more than one", %{env: env, nock: nock} do
     VM.run(nock, fn -> :sys.statistics(Tube.Stats.Publisher, true) end)
-    path = wish(7)
+    path = lease(7)
     began = System.monotonic_time(:millisecond)
     script = "for n in $(seq 100); do xenstore-write #{path} $n; xenstore-rm #{path}; done"
     {_out, 0} = System.cmd("sh", ["-c", script], env: env)
     seconds = div(System.monotonic_time(:millisecond) - began, 1_000) + 1
 
     {:ok, counted} = VM.run(nock, fn -> :sys.statistics(Tube.Stats.Publisher, :get) end)
-    # An event and a look in each second, and a round.
+    # An event, a read and a round in each second.
     assert counted[:messages_in] in 1..(4 * seconds + 4)
   end
 
-  test "a store without room for counters is left to the tubes", %{env: env, nock: nock} do
-    # The domain uses up what it may have.
+  test "counters leave a full store to the tubes", %{env: env, nock: nock} do
+    # The domain uses up its quota.
     VM.run(nock, fn ->
       {:ok, store} = Tube.Domain.store()
 

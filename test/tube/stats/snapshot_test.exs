@@ -1,7 +1,7 @@
 defmodule Tube.Stats.SnapshotTest do
   use Tube.Test.OneVM, async: true
 
-  test "all tubes in order, or the first of them, with their counters", %{vm: vm} do
+  test "all tubes in order, or the first few, with their counters", %{vm: vm} do
     {all, some} =
       VM.run(vm, fn ->
         {:ok, listener} = Tube.listen(active: false)

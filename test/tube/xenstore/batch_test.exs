@@ -3,17 +3,17 @@ Code.require_file("../handshake/store.ex", __DIR__)
 defmodule Tube.Xenstore.BatchTest do
   use ExUnit.Case, async: true
 
-  alias Tube.Handshake
   alias Tube.Handshake.{Nock, TestStore, Tip}
+  alias Tube.Xenstore.Batch
 
   @me 7
   @root "/local/domain/7/data"
 
-  # One request after the other, as the words are defined.
+  # One request after another, as the steps are defined.
   defp plainly(requests, call) do
     requests
     |> Enum.reduce_while([], fn request, results ->
-      case word(request, call) do
+      case step(request, call) do
         {:abort, reason} -> {:halt, {:error, reason}}
         result -> {:cont, [result | results]}
       end
@@ -24,36 +24,36 @@ defmodule Tube.Xenstore.BatchTest do
     end
   end
 
-  defp word({:guard, path, values}, call) do
+  defp step({:guard, path, values}, call) do
     value = with({:ok, value} <- call.({:read, path}), do: value)
     value = if value in [{:error, :enoent}, {:error, :eacces}], do: nil, else: value
     if value in values, do: :ok, else: {:abort, :guard}
   end
 
-  defp word({:ensure, path, perms}, call) do
+  defp step({:ensure, path, perms}, call) do
     set = fn -> with {:error, :eperm} <- call.({:set_perms, path, perms}), do: :ok end
 
     case call.({:get_perms, path}) do
       {:ok, ^perms} -> :ok
       {:ok, _other} -> set.()
-      {:error, :enoent} -> with :ok <- word({:mkdir, path}, call), do: set.()
+      {:error, :enoent} -> with :ok <- step({:mkdir, path}, call), do: set.()
       {:error, reason} -> {:abort, reason}
     end
   end
 
-  defp word({:try, request}, call), do: call.(request)
+  defp step({:try, request}, call), do: call.(request)
 
-  defp word({:prune, path, but}, call) do
+  defp step({:prune, path, but}, call) do
     with {:ok, names} <- call.({:directory, path}), [] <- names -- but, do: call.({:rm, path})
     :ok
   end
 
-  defp word({:prune, path}, call), do: word({:prune, path, []}, call)
+  defp step({:prune, path}, call), do: step({:prune, path, []}, call)
 
-  defp word(request, call),
+  defp step(request, call),
     do: with({:error, reason} <- call.(request), do: {:abort, reason})
 
-  # Gives what came of it, the store after it, and how many lists were sent.
+  # Returns the result, the store after it, and the number of lists sent.
   defp on(store, run) do
     Process.put(:store, {store, 0})
 
@@ -71,7 +71,7 @@ defmodule Tube.Xenstore.BatchTest do
 
   defp at_once(store, requests) do
     on(store, fn call ->
-      Handshake.run(requests, fn list ->
+      Batch.run(requests, fn list ->
         {store, lists} = Process.get(:store)
         Process.put(:store, {store, lists + 1})
         Enum.map(list, call)
@@ -100,7 +100,7 @@ defmodule Tube.Xenstore.BatchTest do
     ])
   end
 
-  test "comes to what its requests come to one after the other, on any store" do
+  test "gives the same as its requests one after another, on any store" do
     :rand.seed(:exsss, {1, 2, 3})
 
     for _ <- 1..3_000 do
@@ -113,20 +113,20 @@ defmodule Tube.Xenstore.BatchTest do
       {result, result_store, _lists} = at_once(store, requests)
 
       assert {requests, result} == {requests, expected}
-      # What an abort leaves behind is undone by the store.
+      # The store undoes an aborted transaction.
       if match?({:ok, _}, result),
         do: assert({requests, result_store} == {requests, expected_store})
     end
   end
 
-  test "the handshake's are done in few lists" do
+  test "the handshake's transactions take few lists" do
     params = %{me: 7, peer: 5, tid: 0, nonce: "0123456789abcdef", service: "s"}
     {nock, _ops} = Nock.new(params)
     {tip, _ops} = Tip.new(%{params | me: 5, peer: 7})
     store = TestStore.new([5, 7])
 
     for {limit, {:transaction, requests}} <- [
-          {2, Nock.publish(%{nock | own: 2})},
+          {2, Nock.publish(%{nock | own_state: 2})},
           {3, Nock.remove(nock)},
           {3, Tip.remove(tip)}
         ] do

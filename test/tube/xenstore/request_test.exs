@@ -7,7 +7,7 @@ defmodule Tube.Xenstore.RequestTest do
   alias Tube.Xenstore.{Path, Perms, Reason, Request}
 
   describe "requests" do
-    test "are what docs/misc/xenstore.txt says" do
+    test "are encoded as in docs/misc/xenstore.txt" do
       for {request, type, payload} <- [
             {{:read, "/a/b"}, :read, "/a/b\0"},
             {{:write, "/a", "v\0w"}, :write, "/a\0v\0w"},
@@ -18,7 +18,6 @@ defmodule Tube.Xenstore.RequestTest do
             {{:directory_part, "/a", 10}, :directory_part, "/a\0" <> "10\0"},
             {{:get_perms, "/a"}, :get_perms, "/a\0"},
             {{:set_perms, "/a", [n: 5, r: 7]}, :set_perms, "/a\0n5\0r7\0"},
-            {{:domain_path, 5}, :get_domain_path, "5\0"},
             {{:watch, "/a", "t"}, :watch, "/a\0t\0"},
             {{:unwatch, "/a", "t"}, :unwatch, "/a\0t\0"},
             {:transaction_start, :transaction_start, "\0"},
@@ -30,7 +29,7 @@ defmodule Tube.Xenstore.RequestTest do
       end
     end
 
-    test "that make no sense are refused" do
+    test "that are malformed are refused" do
       for request <- [
             {:read, ""},
             {:read, "/a\0b"},
@@ -49,8 +48,6 @@ defmodule Tube.Xenstore.RequestTest do
             {:set_perms, "/a", [n: -1]},
             {:set_perms, "/a", [n: 0x10000]},
             {:set_perms, "/a", [:n]},
-            {:domain_path, 0x7FF0},
-            {:domain_path, -1},
             {:destroy, "/a"},
             :read,
             nil
@@ -61,7 +58,7 @@ defmodule Tube.Xenstore.RequestTest do
   end
 
   describe "replies" do
-    test "are read by what was asked" do
+    test "are decoded according to their request" do
       for {request, payload, result} <- [
             {{:read, "/a"}, "v\0w", {:ok, "v\0w"}},
             {{:read, "/a"}, "", {:ok, ""}},
@@ -74,8 +71,6 @@ defmodule Tube.Xenstore.RequestTest do
             {{:get_perms, "/a"}, "", {:error, :protocol}},
             {{:get_perms, "/a"}, "q5\0", {:error, :protocol}},
             {{:get_perms, "/a"}, "n5x\0", {:error, :protocol}},
-            {{:domain_path, 5}, "/local/domain/5\0", {:ok, "/local/domain/5"}},
-            {{:domain_path, 5}, "", {:error, :protocol}},
             {:transaction_start, "17\0", {:ok, 17}},
             {:transaction_start, "0\0", {:error, :protocol}},
             {:transaction_start, "x\0", {:error, :protocol}},
@@ -92,7 +87,6 @@ defmodule Tube.Xenstore.RequestTest do
           {:directory, "/a"},
           {:directory_part, "/a", 0},
           {:get_perms, "/a"},
-          {:domain_path, 1},
           :transaction_start,
           {:transaction_end, true}
         ])
@@ -112,7 +106,7 @@ defmodule Tube.Xenstore.RequestTest do
   end
 
   describe "reasons" do
-    test "that are known are atoms" do
+    test "that are known become atoms" do
       names = ~w(EINVAL EACCES EEXIST EISDIR ENOENT ENOMEM ENOSPC EIO ENOTEMPTY ENOSYS EROFS EBUSY
                  EAGAIN EISCONN E2BIG EPERM)
 
@@ -122,7 +116,7 @@ defmodule Tube.Xenstore.RequestTest do
       end
     end
 
-    test "that are not known are kept as they are" do
+    test "that are unknown stay text" do
       assert Reason.parse("ESOMETHING_NEW\0") == {:xenstore, "ESOMETHING_NEW"}
       assert Reason.parse(<<255, 0>>) == {:xenstore, <<255>>}
       assert Reason.parse("") == {:xenstore, ""}
@@ -153,7 +147,7 @@ defmodule Tube.Xenstore.RequestTest do
       assert Path.lineage("@releaseDomain") == ["@releaseDomain"]
     end
 
-    test "may be watched when they are absolute or special" do
+    test "can be watched if they are absolute or special" do
       assert Path.watchable?("/a")
       assert Path.watchable?("@releaseDomain")
       refute Path.watchable?("data")

@@ -1,21 +1,21 @@
-defmodule Tube.Handshake.Verdict do
+defmodule Tube.Handshake.Invariants do
   @moduledoc false
-  # What must hold in the states of the model, and when two of them are the same.
+  # What must hold in the states of the model, and which of them are equivalent.
 
   alias Tube.Paths
   alias Tube.Handshake.TestStore
 
   @nock 7
   @tip 5
-  @stranger 9
+  @intruder 9
   @tid 0
   @service "default"
 
-  @doc "What is wrong with a state that may last: nil, or a text."
-  def wrong(w) do
-    live = for {name, p} <- w.parties, do: {name, p}
+  @doc "What is wrong with a stable state: nil, or a text."
+  def violation(w) do
+    live = for {name, p} <- w.endpoints, do: {name, p}
     open = for {name, p} <- live, p.m.phase == :open, do: name
-    nock = w.parties[:nock]
+    nock = w.endpoints[:nock]
 
     cond do
       waiting = Enum.find(live, fn {_, p} -> p.m.phase not in [:open, :done] end) ->
@@ -25,9 +25,9 @@ defmodule Tube.Handshake.Verdict do
         "a timer runs: #{inspect(elem(busy, 0))}"
 
       open != [] ->
-        wrong_open(w, open)
+        open_violation(w, open)
 
-      w.connects and is_binary(w.door) and w.crashed == [] ->
+      w.connects and is_binary(w.service) and w.crashed == [] ->
         "nobody is connected"
 
       left = Enum.find(live, fn {_, p} -> p.rings != nil end) ->
@@ -36,31 +36,32 @@ defmodule Tube.Handshake.Verdict do
       left = Enum.find(live, fn {_, p} -> p.watches != %{} end) ->
         "watches are left: #{inspect(elem(left, 0))}"
 
-      mute = Enum.find(live, fn {_, p} -> not reason?(p.told) end) ->
+      mute = Enum.find(live, fn {_, p} -> not reason?(p.reported) end) ->
         "no reason was given: #{inspect(mute)}"
 
-      nock && not told?(nock.told) ->
-        "the asker was not told"
+      nock && not opener_informed?(nock.reported) ->
+        "the opener was not informed"
 
       true ->
-        wrong_left(w)
+        remains(w)
     end
   end
 
-  defp reason?(told),
-    do: Enum.any?(told, &match?({:stop, reason} when is_atom(reason) and reason != nil, &1))
+  defp reason?(reported),
+    do: Enum.any?(reported, &match?({:stop, reason} when is_atom(reason) and reason != nil, &1))
 
-  defp told?(told), do: :connected in told or match?([{:failed, _} | _], told)
+  defp opener_informed?(reported),
+    do: :connected in reported or match?([{:failed, _} | _], reported)
 
-  # Both are connected, to each other, and the store shows them and nothing else.
-  defp wrong_open(w, open) do
-    nock = w.parties[:nock]
+  # Both are connected to each other, and the store shows them and nothing else.
+  defp open_violation(w, open) do
+    nock = w.endpoints[:nock]
 
     with [:nock, {:tip, _} = tip] <- Enum.sort(open),
          {:mapped, ^tip} <- nock.rings,
-         {:shared, nonce, _} <- w.parties[tip].rings,
-         true <- nock.m.nonce == nonce and w.parties[tip].m.nonce == nonce do
-      expected = Enum.sort(shown(nonce, w.parties[tip].m.refs))
+         {:shared, nonce, _} <- w.endpoints[tip].rings,
+         true <- nock.m.nonce == nonce and w.endpoints[tip].m.nonce == nonce do
+      expected = Enum.sort(shown(nonce, w.endpoints[tip].m.refs))
       actual = for {path, {value, _perms}} <- w.store, tube?(path), value != "", do: {path, value}
 
       if actual == expected,
@@ -72,15 +73,15 @@ defmodule Tube.Handshake.Verdict do
   end
 
   defp shown(nonce, refs) do
-    knock = Paths.knock(@nock, @tip, @tid)
-    entry = Paths.entry(@tip, @nock, @tid)
+    nock_node = Paths.nock_node(@nock, @tip, @tid)
+    tip_node = Paths.tip_node(@tip, @nock, @tid)
 
     for(
-      {key, value} <- [tip: entry, service: @service, version: "1", nonce: nonce, state: "4"],
-      do: {"#{knock}/#{key}", value}
+      {key, value} <- [tip: tip_node, service: @service, version: "1", nonce: nonce, state: "4"],
+      do: {"#{nock_node}/#{key}", value}
     ) ++
       for {key, value} <- [
-            nock: knock,
+            nock: nock_node,
             nonce: nonce,
             version: "1",
             state: "4",
@@ -91,12 +92,12 @@ defmodule Tube.Handshake.Verdict do
             "rx-ring-bytes": refs.rx_ring_bytes,
             opened: refs.opened
           ],
-          do: {"#{entry}/#{key}", to_string(value)}
+          do: {"#{tip_node}/#{key}", to_string(value)}
   end
 
-  # A VM that died while its domain lives may leave its own half, for its next start to replace.
-  # The nock takes the tip's half with it, if that was there before the nock went.
-  defp wrong_left(w) do
+  # A VM that died while its domain lives may leave its own half, which its next start replaces.
+  # The survivor removes the rest.
+  defp remains(w) do
     mine =
       for {role, :vm} <- w.crashed do
         if role == :nock,
@@ -104,7 +105,7 @@ defmodule Tube.Handshake.Verdict do
           else: &(&1 in [Paths.tip_root(@tip), Paths.inbox(@tip, @nock)] or w.store_lost)
       end
 
-    # The empty parent is the door's as much as the tubes': it goes with the last of them.
+    # The service directory and the tubes share the empty parent: it goes with the last of them.
     mine = [(&(&1 == Paths.tip_root(@tip))) | mine]
 
     case for({path, _} <- w.store, tube?(path), not Enum.any?(mine, & &1.(path)), do: path) do
@@ -115,15 +116,15 @@ defmodule Tube.Handshake.Verdict do
 
   defp tube?(path), do: path =~ ~r"/data/(nock|tip)(/|$)"
 
-  @doc "What is wrong with a store at any time: nobody but the two may write or read their nodes."
+  @doc "What is wrong with a store at any time: only the two may write or read their nodes."
   def exposed(store) do
     Enum.find_value(store, fn {path, {_value, perms}} ->
       cond do
-        TestStore.may?(perms, @stranger, :w) and not own?(path) ->
-          "domain #{@stranger} may write #{path}"
+        TestStore.may?(perms, @intruder, :w) and not own?(path) ->
+          "domain #{@intruder} may write #{path}"
 
-        TestStore.may?(perms, @stranger, :r) and tube?(path) ->
-          "domain #{@stranger} may read #{path}"
+        TestStore.may?(perms, @intruder, :r) and tube?(path) ->
+          "domain #{@intruder} may read #{path}"
 
         true ->
           nil
@@ -131,21 +132,21 @@ defmodule Tube.Handshake.Verdict do
     end)
   end
 
-  @doc "Is the path the stranger's own?"
-  def own?(path), do: String.starts_with?(path, "/local/domain/#{@stranger}")
+  @doc "Does the path belong to the intruder?"
+  def own?(path), do: String.starts_with?(path, "/local/domain/#{@intruder}")
 
-  @doc "What identifies a state: what can make no difference any more is left out."
+  @doc "Identifies a state, without what can make no difference any more."
   def key(w) do
-    parties = for {name, p} <- w.parties, do: {name, summary(p)}
+    endpoints = for {name, p} <- w.endpoints, do: {name, summary(p)}
 
     :erlang.md5(
       :erlang.term_to_binary(
-        {number(w.store), parties, w.budget, w.door, w.rung, w.let_in, w.crashed}
+        {number(w.store), endpoints, w.budget, w.service, w.woken, w.started, w.crashed}
       )
     )
   end
 
-  # Stores are large, and few beside the states: each gets a number.
+  # There are few stores compared with states, but they are large: each gets a number.
   defp number(store) do
     with nil <- Process.get({:number, store}) do
       number = Process.get(:numbers, 0)
@@ -156,11 +157,13 @@ defmodule Tube.Handshake.Verdict do
   end
 
   defp summary(%{m: %{phase: :done}} = p),
-    do: {:done, p.rings, p.timers, p.watches, p.queue, p.down, reason?(p.told), told?(p.told)}
+    do:
+      {:done, p.rings, p.timers, p.watches, p.queue, p.down, reason?(p.reported),
+       opener_informed?(p.reported)}
 
   defp summary(%{m: %{phase: :cleaning} = m} = p) do
     {:cleaning, m.pending, m.store, m.tries, m.nonce, m.instance, p.rings, p.timers, p.watches,
-     p.queue, p.answers, p.down, told?(p.told)}
+     p.queue, p.replies, p.down, opener_informed?(p.reported)}
   end
 
   defp summary(p) do

@@ -1,35 +1,37 @@
-defmodule Tube.Handshake.Chances do
+defmodule Tube.Handshake.Choices do
   @moduledoc false
-  # What may happen in a run of the model and may as well not, as far as the budget goes.
+  # Steps that a run of the model may or may not take, as far as the budget allows.
 
-  alias Tube.{Handshake, Paths}
-  alias Tube.Handshake.{Model, Party, TestStore, Verdict}
-  import Party, only: [changed: 3, event: 3, let_go: 2, others: 2, spend: 2, start: 4, update: 3]
+  alias Tube.Paths
+  alias Tube.Handshake.{Directory, Endpoint, Invariants, Model, TestStore}
+
+  import Endpoint,
+    only: [changed: 3, event: 3, free: 2, others: 2, spend: 2, start: 4, update: 3]
 
   @nock 7
   @tip 5
-  @stranger 9
+  @intruder 9
   @tid 0
   @service "default"
   @again "00000000000000b0"
 
-  @doc "All chances of a state."
+  @doc "All choices in a state."
   def all(w) do
-    doors(w) ++
+    publishes(w) ++
       closes(w) ++
       crashes(w) ++
-      spurious(w) ++ strangers(w) ++ siblings(w) ++ losses(w) ++ restarts(w)
+      spurious(w) ++ intruders(w) ++ siblings(w) ++ losses(w) ++ restarts(w)
   end
 
-  defp doors(%{door: :closed, crashed: []} = w), do: [{:door_opens, Model.open_door(w, "one")}]
-  defp doors(_w), do: []
+  defp publishes(%{service: :absent, crashed: []} = w), do: [{:publish, Model.publish(w, "one")}]
+  defp publishes(_w), do: []
 
   defp closes(w) do
-    for {name, p} <- w.parties, p.role in w.budget.close, p.m.phase != :done do
+    for {name, p} <- w.endpoints, p.role in w.budget.close, p.m.phase != :done do
       w = put_in(w.budget.close, w.budget.close -- [p.role])
-      # FIN stands in the page before the machine hears of it.
+      # FIN is set in the page before the machine gets the event.
       w =
-        if :listen in p.told,
+        if :start in p.reported,
           do:
             Enum.reduce(others(w, name), w, fn other, w ->
               update(w, other, &%{&1 | fin: :sent})
@@ -42,17 +44,17 @@ defmodule Tube.Handshake.Chances do
 
   defp crashes(w) do
     for {role, how} <- w.budget.crash,
-        Enum.any?(w.parties, fn {_, p} -> p.role == role end) or role == :tip do
+        Enum.any?(w.endpoints, fn {_, p} -> p.role == role end) or role == :tip do
       w = put_in(w.budget.crash, [])
-      names = for {name, %{role: ^role}} <- w.parties, do: name
+      names = for {name, %{role: ^role}} <- w.endpoints, do: name
 
       w =
         Enum.reduce(names, w, fn name, w ->
-          w |> let_go(name) |> Map.update!(:parties, &Map.delete(&1, name))
+          w |> free(name) |> Map.update!(:endpoints, &Map.delete(&1, name))
         end)
 
       w = %{w | crashed: [{role, how} | w.crashed]}
-      w = if role == :tip, do: %{w | rung: false, door: {:stale, w.door}}, else: w
+      w = if role == :tip, do: %{w | woken: false, service: {:stale, w.service}}, else: w
       {{role, :crash, how}, if(how == :domain, do: destroyed(w, role), else: w)}
     end
   end
@@ -68,23 +70,23 @@ defmodule Tube.Handshake.Chances do
   defp spurious(%{budget: %{spurious: 0}}), do: []
 
   defp spurious(w) do
-    for {name, p} <- w.parties,
+    for {name, p} <- w.endpoints,
         p.m.phase != :done,
         not p.down,
-        token <- [:door, :entry, :peer] -- p.fired do
+        token <- [:services, :tip_node, :peer] -- p.fired do
       {{name, :spurious, token}, w |> spend(:spurious) |> event(name, {:watch, token})}
     end
   end
 
-  defp strangers(%{budget: %{stranger: 0}}), do: []
+  defp intruders(%{budget: %{intruder: 0}}), do: []
 
-  defp strangers(w) do
+  defp intruders(w) do
     for {request, store, fired} <- allowed(w.store, w.flavour) do
-      {{:stranger, request}, w |> spend(:stranger) |> changed(store, fired)}
+      {{:intruder, request}, w |> spend(:intruder) |> changed(store, fired)}
     end
   end
 
-  # What the store lets domain 9 do to it, tried at every path. Many states have the same store.
+  # Every request of domain 9 that the store allows, tried at every path. Many states share a store.
   defp allowed(store, flavour) do
     key = {:allowed, :erlang.phash2({store, flavour}, 4_294_967_296)}
     with nil <- Process.get(key), do: tap(try_all(store, flavour), &Process.put(key, &1))
@@ -92,47 +94,47 @@ defmodule Tube.Handshake.Chances do
 
   defp try_all(store, flavour) do
     for path <- Enum.uniq(Map.keys(store) ++ universe()),
-        not Verdict.own?(path),
+        not Invariants.own?(path),
         request <- [
           {:write, path, "3"},
           {:rm, path},
           {:mkdir, path},
-          {:set_perms, path, [b: @stranger]}
+          {:set_perms, path, [b: @intruder]}
         ],
-        {result, changed, fired} = TestStore.request(store, flavour, @stranger, request),
+        {result, changed, fired} = TestStore.request(store, flavour, @intruder, request),
         result == :ok and changed != store,
         do: {request, changed, fired}
   end
 
   defp universe do
-    knock = Paths.knock(@nock, @tip, @tid)
-    entry = Paths.entry(@tip, @nock, @tid)
+    nock_node = Paths.nock_node(@nock, @tip, @tid)
+    tip_node = Paths.tip_node(@tip, @nock, @tid)
 
     [
-      Paths.door(@tip),
+      Paths.service_directory(@tip),
       Paths.service(@tip, @service),
       Paths.inbox(@tip, @nock),
-      Paths.inbox(@tip, @stranger),
-      Paths.knocks(@nock, @tip),
-      knock,
-      entry
+      Paths.inbox(@tip, @intruder),
+      Paths.outbox(@nock, @tip),
+      nock_node,
+      tip_node
     ] ++
       for(
-        dir <- [knock, entry],
+        dir <- [nock_node, tip_node],
         key <- ~w(state nonce nock tip error tx-ring-ref),
         do: dir <> "/" <> key
       )
   end
 
-  # The last but one tube of a pair ends at the same time: on either side.
+  # Another tube of the pair ends at the same time, on either side, and prunes the parents.
   defp siblings(%{budget: %{sibling: 0}}), do: []
 
   defp siblings(w) do
     for {domid, path, root} <- [
-          {@nock, Paths.knocks(@nock, @tip), Paths.nock_root(@nock)},
+          {@nock, Paths.outbox(@nock, @tip), Paths.nock_root(@nock)},
           {@tip, Paths.inbox(@tip, @nock), Paths.tip_root(@tip)}
         ],
-        w.parties[:nock] != nil or domid == @tip,
+        w.endpoints[:nock] != nil or domid == @tip,
         {_, store, fired} =
           TestStore.request(
             w.store,
@@ -144,12 +146,12 @@ defmodule Tube.Handshake.Chances do
         do: {{:sibling, domid}, w |> spend(:sibling) |> changed(store, fired)}
   end
 
-  # The connection to the store is lost: for one party if the store lives, for all if it died.
+  # The connection to the store is lost: for one endpoint if the store lives, for all if it died.
   defp losses(%{budget: %{store: nil}}), do: []
 
   defp losses(w) do
     how = w.budget.store
-    names = Map.keys(w.parties)
+    names = Map.keys(w.endpoints)
     w = put_in(%{w | store_lost: true}.budget.store, nil)
 
     case how do
@@ -159,9 +161,9 @@ defmodule Tube.Handshake.Chances do
       :restarted ->
         w = %{
           w
-          | store: TestStore.new([@nock, @tip, @stranger]),
-            rung: false,
-            door: if(is_binary(w.door), do: {:lost, w.door}, else: w.door)
+          | store: TestStore.new([@nock, @tip, @intruder]),
+            woken: false,
+            service: if(is_binary(w.service), do: {:lost, w.service}, else: w.service)
         }
 
         [{:store_restarted, Enum.reduce(names, w, &lose(&2, &1))}]
@@ -174,8 +176,8 @@ defmodule Tube.Handshake.Chances do
       name,
       &%{
         &1
-        | queue: Enum.filter(&1.queue, fn asked -> elem(asked, 0) == :native end),
-          answers: Enum.reject(&1.answers, fn a -> elem(a, 0) == :store end),
+        | queue: Enum.filter(&1.queue, fn request -> elem(request, 0) == :native end),
+          replies: Enum.reject(&1.replies, fn reply -> elem(reply, 0) == :store end),
           watches: %{},
           fired: [],
           down: true
@@ -201,15 +203,15 @@ defmodule Tube.Handshake.Chances do
         ]
 
       :tip ->
-        [{:tip_again, w |> swept() |> Model.open_door("two")}]
+        [{:tip_again, w |> swept() |> Model.publish("two")}]
     end
   end
 
   defp restarts(_w), do: []
 
-  # What a VM does at its start if it is the only one of its domain.
+  # A VM that is the only one of its domain sweeps when it starts.
   defp swept(w) do
-    Enum.reduce(Handshake.sweep(@tip), w, fn request, w ->
+    Enum.reduce(Directory.sweep(@tip), w, fn request, w ->
       {_result, store, fired} = TestStore.request(w.store, w.flavour, @tip, request)
       changed(w, store, fired)
     end)

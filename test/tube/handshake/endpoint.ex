@@ -1,7 +1,7 @@
-defmodule Tube.Handshake.Party do
+defmodule Tube.Handshake.Endpoint do
   @moduledoc false
-  # One party of the model: a machine, what it has asked for and not been answered, what it watches,
-  # its timers, and its end of the rings. Its steps are what the real interpreter would do next.
+  # One endpoint of the model: a machine, its outstanding requests, its watches, its timers, and its
+  # end of the rings. Its steps are what the real interpreter would do next.
 
   alias Tube.Handshake.{OpenRequest, TestStore}
 
@@ -9,17 +9,17 @@ defmodule Tube.Handshake.Party do
   @tip 5
   @tid 0
 
-  @doc "Adds a party to the state."
+  @doc "Adds an endpoint to the state."
   def start(w, name, role, params) do
-    # The limits are of no interest here: timers fire when they like.
+    # Limits do not matter here: timers fire at any moment.
     {m, ops} = w.machines[role].new(params)
 
-    party = %{
+    endpoint = %{
       role: role,
       dom: params.me,
       m: m,
       queue: [],
-      answers: [],
+      replies: [],
       watches: %{},
       fired: [],
       timers: [],
@@ -27,38 +27,39 @@ defmodule Tube.Handshake.Party do
       gone: false,
       fin: nil,
       drained: false,
-      told: [],
+      reported: [],
       down: false
     }
 
-    w = put_in(w.parties[name], party)
+    w = put_in(w.endpoints[name], endpoint)
     perform(w, name, ops)
   end
 
-  @doc "What may happen to it next."
+  @doc "The next steps of an endpoint."
   def steps(w, name, p) do
     execute(w, name, p) ++
-      answer(w, name, p) ++
+      deliver(w, name, p) ++
       for(
         token <- p.fired,
         do:
           {{name, :watch, token},
            w |> update(name, &%{&1 | fired: p.fired -- [token]}) |> event(name, {:watch, token})}
       ) ++
-      for(timer <- p.timers, timer in w.early, do: fire(w, name, timer)) ++ bell(w, name, p)
+      for(timer <- p.timers, timer in w.early, do: fire(w, name, timer)) ++
+      notifications(w, name, p)
   end
 
-  @doc "The time-outs of all parties, of the timers that `which` picks."
+  @doc "The time-outs of all endpoints, for the timers that `which` selects."
   def timers(w, which),
-    do: for({name, p} <- w.parties, timer <- p.timers, which.(timer), do: fire(w, name, timer))
+    do: for({name, p} <- w.endpoints, timer <- p.timers, which.(timer), do: fire(w, name, timer))
 
   defp fire(w, name, timer) do
     {{name, :timeout, timer},
      w |> update(name, &%{&1 | timers: &1.timers -- [timer]}) |> event(name, {:timeout, timer})}
   end
 
-  # The oldest thing that a party has asked for is carried out, and answered at once: what could
-  # happen between the two could as well happen before. (`late: true` walks those orders too.)
+  # The oldest request of an endpoint is carried out and replied to at once: whatever could happen
+  # between the two could also happen before. (`late: true` walks those orders too.)
   defp execute(_w, _name, %{queue: []}), do: []
 
   defp execute(w, name, %{queue: [{:native, what, spec} | queue]}) do
@@ -85,11 +86,11 @@ defmodule Tube.Handshake.Party do
 
   defp fault(_w, _name, _ref, _request), do: []
 
-  # What the peer wrote for a moment instead of the truth. Some of it is even possible.
+  # Values that the peer wrote for a moment. Some of them are even possible.
   @garbage ["", "3", "4", "6", "99999999999"]
 
   defp garbage(%{budget: %{garbage: n}} = w, name, p, ref, {:read, path}) when n > 0 do
-    if String.starts_with?(path, w.machines[p.role].theirs(p.m) <> "/"),
+    if String.starts_with?(path, w.machines[p.role].peer_node(p.m) <> "/"),
       do:
         for(
           value <- @garbage,
@@ -102,24 +103,24 @@ defmodule Tube.Handshake.Party do
 
   defp garbage(_w, _name, _p, _ref, _request), do: []
 
-  defp reply(%{late: false} = w, name, answer), do: event(w, name, answer)
+  defp reply(%{late: false} = w, name, reply), do: event(w, name, reply)
 
-  defp reply(w, name, answer) do
-    # One that the machine only puts with the others may as well arrive at once.
-    if last?(w.parties[name].m.pending, answer),
-      do: update(w, name, &%{&1 | answers: &1.answers ++ [answer]}),
-      else: event(w, name, answer)
+  defp reply(w, name, reply) do
+    # A reply that the machine only collects may as well arrive at once.
+    if last?(w.endpoints[name].m.pending, reply),
+      do: update(w, name, &%{&1 | replies: &1.replies ++ [reply]}),
+      else: event(w, name, reply)
   end
 
-  defp last?({:ask, tag, results, n}, {:store, {tag, _}, _}), do: map_size(results) == n - 1
-  defp last?(_pending, _answer), do: true
+  defp last?({:store, tag, results, n}, {:store, {tag, _}, _}), do: map_size(results) == n - 1
+  defp last?(_pending, _reply), do: true
 
-  defp answer(_w, _name, %{answers: []}), do: []
+  defp deliver(_w, _name, %{replies: []}), do: []
 
-  defp answer(w, name, %{answers: [event | rest]}) do
+  defp deliver(w, name, %{replies: [event | rest]}) do
     [
-      {{name, :answer, elem(event, 0)},
-       w |> update(name, &%{&1 | answers: rest}) |> event(name, event)}
+      {{name, :reply, elem(event, 0)},
+       w |> update(name, &%{&1 | replies: rest}) |> event(name, event)}
     ]
   end
 
@@ -135,8 +136,8 @@ defmodule Tube.Handshake.Party do
   defp native(w, :nock, :map, %{peer: @tip} = spec) do
     refs = Map.take(spec, [:tx_ring_ref, :rx_ring_ref, :event_channel])
 
-    # The page's nonce is not looked at here: the handshake must do without.
-    case Enum.find(w.parties, fn {_name, p} -> match?({:shared, _, ^refs}, p.rings) end) do
+    # Mapping does not check the page's nonce here: the handshake must be right without it.
+    case Enum.find(w.endpoints, fn {_name, p} -> match?({:shared, _, ^refs}, p.rings) end) do
       {tip, _party} ->
         w |> update(:nock, &%{&1 | rings: {:mapped, tip}}) |> reply(:nock, {:mapped, :ok})
 
@@ -148,11 +149,11 @@ defmodule Tube.Handshake.Party do
   defp reply_to(:allocate), do: :allocated
   defp reply_to(:map), do: :mapped
 
-  # What the doorbell tells.
-  defp bell(_w, _name, %{rings: nil}), do: []
-  defp bell(_w, _name, %{m: %{phase: :done}}), do: []
+  # The event channel's notifications.
+  defp notifications(_w, _name, %{rings: nil}), do: []
+  defp notifications(_w, _name, %{m: %{phase: :done}}), do: []
 
-  defp bell(w, name, p) do
+  defp notifications(w, name, p) do
     ended? = p.fin == :seen or p.gone == :seen
 
     if(p.gone == true,
@@ -163,7 +164,7 @@ defmodule Tube.Handshake.Party do
         do: [{{name, :fin}, w |> update(name, &%{&1 | fin: :seen}) |> event(name, :fin)}],
         else: []
       ) ++
-      if(ended? and not p.drained and not w.lazy and :listen in p.told,
+      if(ended? and not p.drained and not w.lazy and :start in p.reported,
         do: [
           {{name, :drained}, w |> update(name, &%{&1 | drained: true}) |> event(name, :drained)}
         ],
@@ -171,9 +172,9 @@ defmodule Tube.Handshake.Party do
       )
   end
 
-  @doc "Tells its machine, and does what that asks for."
+  @doc "Gives an event to its machine, and performs the operations."
   def event(w, name, event) do
-    p = w.parties[name]
+    p = w.endpoints[name]
     {m, ops} = w.machines[p.role].handle(p.m, event)
     w |> update(name, &%{&1 | m: m}) |> perform(name, ops)
   end
@@ -195,7 +196,7 @@ defmodule Tube.Handshake.Party do
     )
   end
 
-  # A late event after this one is among the spurious ones.
+  # A late event after this is covered by the spurious ones.
   defp op(w, name, {:unwatch, token}) do
     update(w, name, &%{&1 | watches: Map.delete(&1.watches, token), fired: &1.fired -- [token]})
   end
@@ -209,20 +210,20 @@ defmodule Tube.Handshake.Party do
     do: update(w, name, &%{&1 | queue: &1.queue ++ [{:native, what, spec}]})
 
   defp op(w, name, :free) do
-    true = w.parties[name].rings != nil
-    let_go(w, name)
+    true = w.endpoints[name].rings != nil
+    free(w, name)
   end
 
-  defp op(w, name, op) when op in [:listen, :connected], do: tell(w, name, op)
-  defp op(w, name, {:failed, reason}), do: tell(w, name, {:failed, reason})
-  defp op(w, name, {:stop, reason}), do: tell(w, name, {:stop, reason})
+  defp op(w, name, op) when op in [:start, :connected], do: report(w, name, op)
+  defp op(w, name, {:failed, reason}), do: report(w, name, {:failed, reason})
+  defp op(w, name, {:stop, reason}), do: report(w, name, {:stop, reason})
   defp op(w, _name, op) when op == :closing, do: w
   defp op(w, _name, {trace, _state}) when trace in [:state, :peer_state], do: w
 
-  defp tell(w, name, what), do: update(w, name, &%{&1 | told: &1.told ++ [what]})
+  defp report(w, name, what), do: update(w, name, &%{&1 | reported: &1.reported ++ [what]})
 
-  @doc "The live byte falls, and the bell rings at the other end if there is one."
-  def let_go(w, name) do
+  @doc "Clears the live byte, and notifies the other end if there is one."
+  def free(w, name) do
     ends = for other <- others(w, name), do: other
     w = update(w, name, &%{&1 | rings: nil, gone: false, fin: nil})
 
@@ -231,39 +232,44 @@ defmodule Tube.Handshake.Party do
     end)
   end
 
-  @doc "Who holds the other end of its rings."
+  @doc "The endpoint at the other end of its rings."
   def others(w, name) do
-    case w.parties[name].rings do
-      {:mapped, tip} -> for %{rings: {:shared, _, _}} <- [w.parties[tip]], do: tip
-      {:shared, _, _} -> for {:nock, %{rings: {:mapped, ^name}}} <- w.parties, do: :nock
+    case w.endpoints[name].rings do
+      {:mapped, tip} -> for %{rings: {:shared, _, _}} <- [w.endpoints[tip]], do: tip
+      {:shared, _, _} -> for {:nock, %{rings: {:mapped, ^name}}} <- w.endpoints, do: :nock
       nil -> []
     end
   end
 
-  @doc "The store has changed: who watches hears of it, some time."
+  @doc "The store has changed: watches of the changed paths fire, some time."
   def changed(w, store, fired) do
     w = %{w | store: store}
 
     Enum.reduce(fired, w, fn {path, _perms} = change, w ->
-      parties =
-        Map.new(w.parties, fn {name, p} ->
+      endpoints =
+        Map.new(w.endpoints, fn {name, p} ->
           more =
             for {token, {watched, interest}} <- p.watches,
                 token not in p.fired,
                 TestStore.fires?(store, p.dom, change, watched, interest),
                 do: token
 
-          {name, %{p | fired: Enum.sort(more ++ p.fired)}}
+          {name, %{p | fired: Enum.sort_by(more ++ p.fired, &order/1)}}
         end)
 
-      rung =
-        w.rung or
-          (is_binary(w.door) and match?({:look, @nock, @tid}, OpenRequest.changed(path, @tip)))
+      woken =
+        w.woken or
+          (is_binary(w.service) and match?({:read, @nock, @tid}, OpenRequest.changed(path, @tip)))
 
-      %{w | parties: parties, rung: rung}
+      %{w | endpoints: endpoints, woken: woken}
     end)
   end
 
+  # Any fixed order, so that equal states compare as equal.
+  defp order(:services), do: 0
+  defp order(:tip_node), do: 1
+  defp order(:peer), do: 2
+
   def spend(w, what), do: update_in(w.budget[what], &(&1 - 1))
-  def update(w, name, fun), do: %{w | parties: Map.update!(w.parties, name, fun)}
+  def update(w, name, fun), do: %{w | endpoints: Map.update!(w.endpoints, name, fun)}
 end
