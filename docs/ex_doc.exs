@@ -36,7 +36,7 @@ in_group = fn group -> &(&1[:group] == group) end
     "From LING": [:tube]
   ],
   # The pages on how it works name hidden modules.
-  skip_code_autolink_to: ~w(Tube.Connection Tube.Listener.Dispatcher Tube.Handshake Tube.Handshake.Directory.sweep/1),
+  skip_code_autolink_to: ~w(Tube.Connection Tube.Connection.Ending Tube.Listener.Dispatcher Tube.Handshake Tube.Handshake.Directory.sweep/1),
   # This module is hidden, but it has no documentation chunk that says so.
   filter_modules: fn module, _metadata -> module != :tube_dist end,
   groups_for_docs: [
