@@ -184,7 +184,7 @@ defmodule Tube.Handshake.Nock do
   end
 
   # Steps 1 to 3. Everything the tip needs is there when it sees the state. Our node gets its
-  # permissions explicitly, although its parent's look the same: an entry for a domain that has
+  # permissions explicitly, although its parent's look the same: a permission for a domain that has
   # ended and come back under its number is void, yet still listed and inherited.
   defp open_request(m, state, first) do
     dir = own_node(m)
