@@ -77,9 +77,9 @@ defmodule Tube.Dist.GuardedTest do
   # The listener's own limit would be five seconds.
   test "an open request that makes no progress times out after net_setuptime", c do
     b = Peer.start!(name: @b, run_dir: c.run_dir, kernel: ~w(-kernel net_setuptime 1))
-    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+    outsider = VM.start!(run_dir: c.run_dir, domid: 9)
 
-    VM.run(stranger, fn ->
+    VM.run(outsider, fn ->
       {:ok, store} = Tube.Domain.store()
 
       for directory <- ~w(nock nock/7) do
@@ -110,11 +110,11 @@ defmodule Tube.Dist.GuardedTest do
 
   test "before the cookie a peer cannot make a node take a large message", c do
     b = Peer.start!(name: @b, run_dir: c.run_dir)
-    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+    outsider = VM.start!(run_dir: c.run_dir, domid: 9)
 
     # Refused at its first fragment; otherwise the send would succeed.
     assert {:error, reason} =
-             VM.run(stranger, fn ->
+             VM.run(outsider, fn ->
                {:ok, tube} =
                  Tube.open(7,
                    service: "dist-b",
@@ -129,7 +129,7 @@ defmodule Tube.Dist.GuardedTest do
     assert reason in [:closed, :protocol, :peer_down]
 
     # A message within the limit of a handshake is read, and then found to be invalid.
-    assert VM.run(stranger, fn ->
+    assert VM.run(outsider, fn ->
              {:ok, tube} = Tube.open(7, service: "dist-b", active: false, timeout: 30_000)
              :ok = Tube.send(tube, :binary.copy("x", 65_536))
              Tube.recv(tube)

@@ -17,7 +17,7 @@ defmodule Tube.TubesTest do
   @lab Lab.enter()
   @there "/run/tubes"
   @moduletag timeout: 300_000
-  @patience if @lab, do: 60_000, else: 15_000
+  @timeout if @lab, do: 60_000, else: 15_000
 
   setup_all do
     # The first run builds the program, which takes minutes.
@@ -83,7 +83,7 @@ defmodule Tube.TubesTest do
       {^port, {:exit_status, status}} ->
         flunk("watch ended with status #{status}")
     after
-      @patience -> flunk("no #{event}")
+      @timeout -> flunk("no #{event}")
     end
   end
 
@@ -92,7 +92,7 @@ defmodule Tube.TubesTest do
     nock = VM.start!(run_dir: run_dir, domid: 7)
 
     VM.run(tip, fn ->
-      {:ok, listener} = Tube.listen(service: "chat.v2", active: false, timeout: @patience)
+      {:ok, listener} = Tube.listen(service: "chat.v2", active: false, timeout: @timeout)
       spawn_link(fn -> accept(listener) end)
     end)
 
@@ -106,7 +106,7 @@ defmodule Tube.TubesTest do
 
   defp open(nock, tip \\ 5) do
     VM.run(nock, fn ->
-      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false, timeout: @patience)
+      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false, timeout: @timeout)
       Process.put(:tube, tube)
       :ok
     end)

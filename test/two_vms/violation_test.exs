@@ -1,5 +1,5 @@
 defmodule Tube.TwoVMs.ViolationTest do
-  # A peer that writes impossible values into the shared pages: the tube ends, the owner is told why,
+  # A peer that writes impossible values into the shared pages: the tube ends, the owner learns why,
   # and nothing stays behind, in every mode and whatever the owner does.
   use ExUnit.Case, async: true
   use Tube.Test.VM
@@ -24,10 +24,10 @@ defmodule Tube.TwoVMs.ViolationTest do
       assert VM.run(tip, fn -> corrupt(unquote(finder)) end) == 2
 
       VM.run(nock, fn ->
-        # This looks into the ring.
+        # This polls the ring.
         :ok = Tube.setopts(tube, active: unquote(active))
         find(tube, unquote(finder), unquote(active))
-        assert told(tube, unquote(mode), unquote(active)) == :protocol
+        assert reason(tube, unquote(mode), unquote(active)) == :protocol
         true!(fn -> not Process.alive?(tube.pid) end)
         assert Tube.list() == []
         true!(fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end)
@@ -56,21 +56,21 @@ defmodule Tube.TwoVMs.ViolationTest do
   defp find(_tube, :receiver, true), do: :ok
 
   # How the owner learns of it: by messages, by asking, or by an exit signal.
-  defp told(tube, :tube, true) do
+  defp reason(tube, :tube, true) do
     assert_receive {:tube_error, ^tube, reason}, 5_000
     assert_receive {:tube_closed, ^tube}, 5_000
     reason
   end
 
-  defp told(tube, :tube, false) do
+  defp reason(tube, :tube, false) do
     case Tube.recv(tube, 5_000) do
       {:error, :protocol} -> :protocol
-      # It was told by the call that found it, and has ended since.
+      # The call that found it has told it; the tube has ended since.
       {:error, :closed} -> :protocol
     end
   end
 
-  defp told(%{pid: pid}, :port, _active) do
+  defp reason(%{pid: pid}, :port, _active) do
     assert_receive {:EXIT, ^pid, reason}, 5_000
     reason
   end

@@ -21,7 +21,7 @@ defmodule Tube.Connection.EndingTest do
   ## The model: what the link, the machine, the owner and the peer may do next
 
   # `queue`: events of the link that are on their way. `machine`: :opening, :open, :closing, :failed,
-  # :freed, :stopped. `replies`: by caller. `told`: the owner was told by the link.
+  # :freed, :stopped. `replies`: by caller. `owner_told`: the link has told the owner.
   @start %{
     mode: :tube,
     owner: :active,
@@ -38,7 +38,7 @@ defmodule Tube.Connection.EndingTest do
     gone: false,
     violated: false,
     drained: false,
-    told: 0,
+    owner_told: 0,
     unsent: false,
     waiting: [],
     timers: [],
@@ -105,7 +105,7 @@ defmodule Tube.Connection.EndingTest do
   defp read_moves(%{owner: :passive, link: :flowing} = w) do
     cond do
       w.unread > 0 and not w.violated -> {false, :read}
-      (w.fin or w.gone or w.violated) and w.told == 0 -> {false, :read}
+      (w.fin or w.gone or w.violated) and w.owner_told == 0 -> {false, :read}
       true -> []
     end
   end
@@ -207,7 +207,7 @@ defmodule Tube.Connection.EndingTest do
 
   defp failed(state, _reason, _next), do: state
 
-  # The link reports the end, and an active owner is told at once.
+  # The link reports the end, and tells an active owner at once.
   defp link_ends(w, events) do
     w = %{w | queue: w.queue ++ events}
 
@@ -226,9 +226,9 @@ defmodule Tube.Connection.EndingTest do
   end
 
   # Drained comes before, whoever asks first.
-  defp tell(%{told: 0} = w) do
+  defp tell(%{owner_told: 0} = w) do
     w = note_end(w)
-    %{w | told: 1, queue: w.queue ++ [:owner_told]}
+    %{w | owner_told: 1, queue: w.queue ++ [:owner_told]}
   end
 
   defp tell(w), do: w
@@ -272,11 +272,13 @@ defmodule Tube.Connection.EndingTest do
     {module, e, w}
   end
 
-  # An active owner of a link that broke is told by its closing.
+  # Closing a broken link tells an active owner.
   defp perform({:free, _reason}, {module, e, w}) do
     holds(w, w.link != :freed, "freed twice")
-    told = if w.owner == :active and (w.violated or w.gone), do: 1, else: w.told
-    {module, e, %{w | link: :freed, shared: false, frees: w.frees + 1, queue: [], told: told}}
+    owner_told = if w.owner == :active and (w.violated or w.gone), do: 1, else: w.owner_told
+
+    {module, e,
+     %{w | link: :freed, shared: false, frees: w.frees + 1, queue: [], owner_told: owner_told}}
   end
 
   defp perform({:reply, from, answer}, {module, e, w}) do
@@ -309,7 +311,7 @@ defmodule Tube.Connection.EndingTest do
 
     kept? =
       w.owner == :passive and w.link == :flowing and
-        if(w.mode == :port, do: w.unread > 0 and not w.violated, else: w.told == 0)
+        if(w.mode == :port, do: w.unread > 0 and not w.violated, else: w.owner_told == 0)
 
     holds(w, not (w.connected and :opener in w.waiting), "open/2 waits for ever")
     holds(w, :suspender not in w.waiting, "suspend/1 waits for ever")
@@ -343,10 +345,10 @@ defmodule Tube.Connection.EndingTest do
 
     # By the link, by closing, by an exit signal, by its own end, or by the result of open/2.
     informed? =
-      w.told == 1 or w.drained or w.exits != [] or w.owner == :gone or :close in w.happened or
+      w.owner_told == 1 or w.drained or w.exits != [] or w.owner == :gone or :close in w.happened or
         not w.connected or w.replies[:suspender] == {:ok, :cut_short}
 
-    holds(w, informed?, "its owner was not told")
+    holds(w, informed?, "its owner was not informed")
   end
 
   defp holds(_w, true, _what), do: :ok

@@ -71,7 +71,7 @@ impl Store {
     pub fn xen() -> Store {
         let (root, shim) = kit();
         let dir = TempDir::new().unwrap();
-        for name in ["kick", "bell"] {
+        for name in ["events-in", "events-out"] {
             assert!(
                 Command::new("mkfifo")
                     .arg(dir.path().join(name))
