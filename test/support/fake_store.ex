@@ -5,7 +5,8 @@ defmodule Tube.Test.FakeStore do
 
   import ExUnit.Assertions
 
-  alias Tube.Xenstore.{Client, Codec}
+  alias Tube.Xenstore.Client
+  alias Tube.Xenstore.Wire.Codec
 
   defmodule Socket do
     @moduledoc false

@@ -18,7 +18,7 @@ defmodule Tube.Xenstore.Batch do
   # of one request after another.
 
   alias Tube.Paths
-  alias Tube.Xenstore.Perms
+  alias Tube.Xenstore.Wire.Perms
 
   # A step in progress: its requests, and a function of their results. `reads` is set if the results
   # decide on more requests: the kind of the step and its path.

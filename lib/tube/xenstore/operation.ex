@@ -7,7 +7,7 @@ defmodule Tube.Xenstore.Operation do
   # transaction is a START, its operations and an END, and all of that again when the store replies
   # EAGAIN, which it may do at any commit, whether or not there was a real conflict.
 
-  alias Tube.Xenstore.{Reason, Request}
+  alias Tube.Xenstore.Wire.{Reason, Request}
 
   defstruct [:op, :tx, :stage, tries: 1]
 

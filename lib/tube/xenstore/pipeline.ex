@@ -6,7 +6,7 @@ defmodule Tube.Xenstore.Pipeline do
   # A request stays in the window until its reply arrives, whether or not a caller still waits: for
   # the store it is outstanding.
 
-  alias Tube.Xenstore.{Codec, Reason, Request}
+  alias Tube.Xenstore.Wire.{Codec, Reason, Request}
 
   # C xenstored stops reading from a guest with 20 outstanding requests, its kernel's included.
   @window 16

@@ -6,7 +6,8 @@ defmodule Tube.Xenstore.Session do
   # A job is an operation (`Operation`) with a caller and a time limit. The reply to a request whose
   # job has ended is dropped, except that a transaction which it opened is ended.
 
-  alias Tube.Xenstore.{Operation, Path, Pipeline, Replies, Request, Watches}
+  alias Tube.Xenstore.{Operation, Pipeline, Replies, Watches}
+  alias Tube.Xenstore.Wire.{Path, Request}
 
   defstruct [
     :pipeline,

@@ -6,7 +6,7 @@ defmodule Tube.Xenstore.Stream do
   @behaviour Tube.Xenstore.Transport
 
   alias Tube.Native
-  alias Tube.Xenstore.Codec
+  alias Tube.Xenstore.Wire.Codec
 
   # The device's buffer also holds the header.
   @header_size 16

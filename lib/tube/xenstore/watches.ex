@@ -10,7 +10,8 @@ defmodule Tube.Xenstore.Watches do
   # A subscription has at most one unacknowledged event; a `Backlog` keeps further ones. So neither
   # this process nor a mailbox grows without bound.
 
-  alias Tube.Xenstore.{Backlog, Path}
+  alias Tube.Xenstore.Backlog
+  alias Tube.Xenstore.Wire.Path
 
   defstruct shared: %{}, paths: %{}, subscriptions: %{}, tokens: %{}, next: 1
 

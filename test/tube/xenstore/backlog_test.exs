@@ -4,7 +4,8 @@ defmodule Tube.Xenstore.BacklogTest do
   import Tube.Test.Properties
   import :proper_types, only: [integer: 2, list: 1, vector: 2, frequency: 1]
 
-  alias Tube.Xenstore.{Backlog, Path}
+  alias Tube.Xenstore.Backlog
+  alias Tube.Xenstore.Wire.Path
 
   # How many paths of one domain may wait before they become one.
   @limit 64

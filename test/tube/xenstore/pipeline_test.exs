@@ -6,7 +6,8 @@ defmodule Tube.Xenstore.PipelineTest do
   import Tube.Test.StoreCounts, only: [pipeline_counts: 1]
   import :proper_types, only: [integer: 2, list: 1]
 
-  alias Tube.Xenstore.{Codec, Pipeline}
+  alias Tube.Xenstore.Pipeline
+  alias Tube.Xenstore.Wire.Codec
 
   # The number of outstanding requests, and of open transactions.
   @limits {16, 1}

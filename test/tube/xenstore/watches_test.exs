@@ -5,7 +5,8 @@ defmodule Tube.Xenstore.WatchesTest do
   import Tube.Test.StoreCounts, only: [watch_count: 1]
   import :proper_types, only: [integer: 2, list: 1, non_empty: 1]
 
-  alias Tube.Xenstore.{Path, Watches}
+  alias Tube.Xenstore.Watches
+  alias Tube.Xenstore.Wire.Path
 
   test "subscriptions to one path share one watch" do
     {:register, wire, watches} = Watches.add(Watches.new(), key(1), "/a", "/a/b")

@@ -1,4 +1,4 @@
-defmodule Tube.Xenstore.Perms do
+defmodule Tube.Xenstore.Wire.Perms do
   @moduledoc false
   # Permission lists. The first permission names the owner, which may do everything; its letter is
   # the access of all domains that are not listed. Each further one is for the domain that it names.

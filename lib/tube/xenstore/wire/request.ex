@@ -1,9 +1,9 @@
-defmodule Tube.Xenstore.Request do
+defmodule Tube.Xenstore.Wire.Request do
   @moduledoc false
   # One request and its reply: encodes the arguments of each operation, and decodes the payload of
   # its reply. Strings end in a NUL, except for the value of WRITE.
 
-  alias Tube.Xenstore.{Codec, Path, Perms}
+  alias Tube.Xenstore.Wire.{Codec, Path, Perms}
 
   @type path :: String.t()
 

@@ -1,4 +1,4 @@
-defmodule Tube.Xenstore.Reason do
+defmodule Tube.Xenstore.Wire.Reason do
   @moduledoc false
   # Error replies carry a name, not a number. This table turns known names into atoms. Others stay
   # text: atoms are never created from input, and a new name in a later Xen must not break the

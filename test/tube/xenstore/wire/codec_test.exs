@@ -1,10 +1,10 @@
-defmodule Tube.Xenstore.CodecTest do
+defmodule Tube.Xenstore.Wire.CodecTest do
   use ExUnit.Case, async: true
 
   import Tube.Test.Properties
   import :proper_types, only: [binary: 0, integer: 2, list: 1, oneof: 1]
 
-  alias Tube.Xenstore.Codec
+  alias Tube.Xenstore.Wire.Codec
 
   @types [
     {0, :control},

@@ -1,4 +1,4 @@
-defmodule Tube.Xenstore.Codec do
+defmodule Tube.Xenstore.Wire.Codec do
   @moduledoc false
   # Packets of the xenstore wire protocol (xen/include/public/io/xs_wire.h), without any knowledge
   # of sockets, processes or payloads.

@@ -1,4 +1,4 @@
-defmodule Tube.Xenstore.Path do
+defmodule Tube.Xenstore.Wire.Path do
   @moduledoc false
   # The syntax of xenstore paths (docs/misc/xenstore.txt), and the relations of two of them. Paths
   # are checked before they are sent: a NUL in a path would become a second argument.

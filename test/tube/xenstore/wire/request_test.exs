@@ -1,10 +1,10 @@
-defmodule Tube.Xenstore.RequestTest do
+defmodule Tube.Xenstore.Wire.RequestTest do
   use ExUnit.Case, async: true
 
   import Tube.Test.Properties
   import :proper_types, only: [binary: 0, integer: 2, non_empty: 1, list: 1, oneof: 1]
 
-  alias Tube.Xenstore.{Path, Perms, Reason, Request}
+  alias Tube.Xenstore.Wire.{Path, Perms, Reason, Request}
 
   describe "requests" do
     test "are encoded as in docs/misc/xenstore.txt" do
