@@ -1,13 +1,12 @@
 //! The reading end of a ring: pull records into messages, release their room, sleep while the ring
 //! is empty.
 
-use crate::counters::Counters;
 use crate::layout::{
     CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
     STATE, STATE_FIN, STATE_GONE, never,
 };
 use crate::record::{Kind, padded, parse};
-use crate::side::{Armed, Side, stride};
+use crate::side::{Armed, Counters, Side, stride};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, DataArea, Fragment, Violation};
 

@@ -51,7 +51,6 @@
 
 mod consumer;
 mod control;
-mod counters;
 mod layout;
 mod memory;
 mod producer;
@@ -62,11 +61,10 @@ mod violation;
 
 pub use consumer::{Consumer, Pull, Sink};
 pub use control::{Direction, Geometry, Live, Role};
-pub use counters::Counters;
 pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, VERSION};
 pub use memory::{ControlPage, DataArea, Fragment};
 pub use producer::{Producer, Progress, Push};
-pub use side::Armed;
+pub use side::{Armed, Counters};
 pub use violation::Violation;
 
 /// Offsets and bits of wire version 1, for tests that act as a hostile peer.

@@ -1,12 +1,11 @@
 //! The writing end of a ring: push messages as records, publish them, sleep while the ring is full.
 
-use crate::counters::Counters;
 use crate::layout::{
     CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
     STATE, STATE_FIN, STATE_GONE, never,
 };
 use crate::record::{Kind, header, padded};
-use crate::side::{Armed, STRIDE, Side, stride};
+use crate::side::{Armed, Counters, STRIDE, Side, stride};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, DataArea, Violation};
 
