@@ -5,9 +5,9 @@ use crate::layout::{
     CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
     STATE, STATE_FIN, STATE_GONE, never,
 };
+use crate::memory::Ordering::{Acquire, Relaxed, Release};
 use crate::record::{Kind, padded, parse};
 use crate::side::{Armed, Counters, Side, stride};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, DataArea, Fragment, Violation};
 
 /// Receives one message at a time, in order, from [`Consumer::pull`].

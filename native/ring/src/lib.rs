@@ -56,7 +56,6 @@ mod memory;
 mod producer;
 mod record;
 mod side;
-mod sync;
 mod violation;
 
 pub use consumer::{Consumer, Pull, Sink};
@@ -78,5 +77,5 @@ pub mod wire {
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::sync::{Weakness, weaken};
+    pub use crate::memory::{Weakness, weaken};
 }

@@ -4,9 +4,9 @@ use crate::layout::{
     CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
     STATE, STATE_FIN, STATE_GONE, never,
 };
+use crate::memory::Ordering::{Acquire, Relaxed, Release};
 use crate::record::{Kind, header, padded};
 use crate::side::{Armed, Counters, STRIDE, Side, stride};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, DataArea, Violation};
 
 /// How far ahead of the index to prefetch. The cache lines are with the reader's processor since

@@ -2,8 +2,8 @@
 //! to notify it, and the counters.
 
 use crate::layout::{COUNTERS, EVENT_INDEX, INDEX, RECORD_ALIGN, never};
-use crate::sync::Ordering::{Relaxed, Release};
-use crate::sync::announce_then_look;
+use crate::memory::Ordering::{Relaxed, Release};
+use crate::memory::announce_then_look;
 use crate::{ControlPage, DataArea, Violation};
 
 /// The outcome of preparing to sleep.
