@@ -2,11 +2,10 @@
 //! is empty.
 
 use crate::layout::{
-    CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
-    STATE, STATE_FIN, STATE_GONE, never,
+    CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, Kind, LIMIT, MESSAGE_MAX, PRODUCER,
+    RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE, never, padded,
 };
 use crate::memory::Ordering::{Acquire, Relaxed, Release};
-use crate::record::{Kind, padded, parse};
 use crate::side::{Armed, Counters, Side, stride};
 use crate::{ControlPage, DataArea, Fragment, Violation};
 
@@ -497,5 +496,43 @@ impl Consumer {
     /// What this end has counted.
     pub fn counters(&self) -> Counters {
         self.side.counters
+    }
+}
+
+/// Splits a header word; does not check the length.
+fn parse(word: u64) -> Result<(Kind, u32), Violation> {
+    let kind = match (word >> 32) as u32 {
+        1 => Kind::Whole,
+        2 => Kind::First,
+        4 => Kind::More,
+        8 => Kind::Last,
+        16 => Kind::Abort,
+        flags => return Err(Violation::Flags(flags)),
+    };
+    Ok((kind, word as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::header;
+
+    #[test]
+    fn every_kind_is_parsed_and_any_other_flag_word_is_refused() {
+        for kind in [
+            Kind::Whole,
+            Kind::First,
+            Kind::More,
+            Kind::Last,
+            Kind::Abort,
+        ] {
+            assert_eq!(parse(header(kind, 77)), Ok((kind, 77)));
+        }
+        for flags in (0..=64u32).chain([0x100, 0x8000_0000, 0x1_0001, u32::MAX]) {
+            if !flags.is_power_of_two() || flags > 16 {
+                let word = u64::from(flags) << 32 | 8;
+                assert_eq!(parse(word), Err(Violation::Flags(flags)));
+            }
+        }
     }
 }

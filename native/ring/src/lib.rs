@@ -54,7 +54,6 @@ mod control;
 mod layout;
 mod memory;
 mod producer;
-mod record;
 mod side;
 mod violation;
 
@@ -70,7 +69,6 @@ pub use violation::Violation;
 #[doc(hidden)]
 pub mod wire {
     pub use crate::layout::*;
-    pub use crate::record::{Kind, header};
 }
 
 /// Settings of the model checker: deliberately broken wake-up orders that it must catch.

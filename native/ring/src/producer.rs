@@ -1,11 +1,10 @@
 //! The writing end of a ring: push messages as records, publish them, sleep while the ring is full.
 
 use crate::layout::{
-    CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, LIMIT, MESSAGE_MAX, PRODUCER, RECORD_ALIGN,
-    STATE, STATE_FIN, STATE_GONE, never,
+    CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, Kind, LIMIT, MESSAGE_MAX, PRODUCER,
+    RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE, header, never, padded,
 };
 use crate::memory::Ordering::{Acquire, Relaxed, Release};
-use crate::record::{Kind, header, padded};
 use crate::side::{Armed, Counters, STRIDE, Side, stride};
 use crate::{ControlPage, DataArea, Violation};
 
