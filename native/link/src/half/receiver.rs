@@ -1,9 +1,8 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use super::busy_poll::BusyPoll;
-use super::deferred::Deferred;
 use super::reassembly::{Reassembly, SinkAdapter};
-use super::spin::Spin;
+use super::{Deferred, Spin};
 use crate::error::{Fail, LinkError};
 use crate::limits::{BYTES_PER_CALL, MESSAGES_PER_CALL, RECORD_MAX};
 use crate::memory::{Backing, SharedPages};
