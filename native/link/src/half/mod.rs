@@ -2,7 +2,6 @@
 //! what both of them use: the work that they defer, and the spin before they sleep.
 
 mod busy_poll;
-mod reassembly;
 mod receiver;
 mod sender;
 

@@ -1,17 +1,16 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use super::busy_poll::BusyPoll;
-use super::reassembly::{Reassembly, SinkAdapter};
 use super::{Deferred, Spin};
 use crate::error::{Fail, LinkError};
 use crate::limits::{BYTES_PER_CALL, MESSAGES_PER_CALL, RECORD_MAX};
 use crate::memory::{Backing, SharedPages};
 use crate::outcome::{Active, Delivered, Gathered, Polled, Received};
 use crate::status::End;
-use crate::vm::{BatchSink, Deliver, MessageSink, Vm};
+use crate::vm::{BatchSink, Buffer, Deliver, MessageSink, Vm};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tube_ring::{Consumer, Pull};
+use tube_ring::{Consumer, Fragment, Pull, Sink};
 
 pub(crate) struct Receiver<V: Vm> {
     // Before its backing, so that it is dropped first.
@@ -456,5 +455,76 @@ impl<V: Vm> Receiver<V> {
     /// Declares that nothing more will be read.
     pub(crate) fn end(&mut self) {
         self.consumer.leave();
+    }
+}
+
+/// The message being pulled. One in a single piece goes straight to its destination, one in several
+/// into a buffer.
+struct Reassembly<B> {
+    /// Messages up to this long are expected in one piece and need no buffer.
+    inline: usize,
+    buffer: Option<B>,
+    total: usize,
+    /// Bytes of the last piece.
+    piece: usize,
+    /// There was no memory for a short message in pieces. No honest peer sends one.
+    no_memory: bool,
+}
+
+impl<B: Buffer> Reassembly<B> {
+    fn new(inline: usize) -> Reassembly<B> {
+        Reassembly {
+            inline,
+            buffer: None,
+            total: 0,
+            piece: 0,
+            no_memory: false,
+        }
+    }
+
+    fn make_room(&mut self) -> bool {
+        self.buffer = B::new(self.total);
+        self.buffer.is_some()
+    }
+}
+
+/// A [`Reassembly`] as the sink of a ring.
+struct SinkAdapter<'a, B, S> {
+    reassembly: &'a mut Reassembly<B>,
+    sink: &'a mut S,
+}
+
+impl<B: Buffer, S: MessageSink> Sink for SinkAdapter<'_, B, S> {
+    #[inline]
+    fn begin(&mut self, total: usize) -> bool {
+        self.reassembly.total = total;
+        if total <= self.reassembly.inline {
+            self.sink.room(total)
+        } else {
+            self.reassembly.make_room()
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>) {
+        let reassembly = &mut *self.reassembly;
+        if reassembly.buffer.is_none() {
+            if bytes.len() == reassembly.total {
+                return self.sink.take(bytes);
+            }
+            if reassembly.no_memory || !reassembly.make_room() {
+                reassembly.no_memory = true;
+                return;
+            }
+        }
+        if let Some(buffer) = &mut reassembly.buffer {
+            reassembly.piece = bytes.len();
+            let room = &mut buffer.room()[offset..][..bytes.len()];
+            bytes.copy_to(room);
+        }
+    }
+
+    fn discard(&mut self) {
+        self.reassembly.buffer = None;
     }
 }
