@@ -10,6 +10,7 @@ use crate::error::Fail;
 use std::sync::Arc;
 use tube_ring::Violation;
 
+pub use receiver::Active;
 pub(crate) use receiver::Receiver;
 pub(crate) use sender::{Put, Sender, SenderInfo};
 

@@ -5,7 +5,7 @@ use super::{Deferred, Spin};
 use crate::error::{Fail, LinkError};
 use crate::limits::{BYTES_PER_CALL, MESSAGES_PER_CALL, RECORD_MAX};
 use crate::memory::{Backing, SharedPages};
-use crate::outcome::{Active, Delivered, Gathered, Polled, Received};
+use crate::outcome::{Delivered, Gathered, Polled, Received};
 use crate::status::End;
 use crate::vm::{BatchSink, Buffer, Deliver, MessageSink, Vm};
 use std::sync::Arc;
@@ -29,6 +29,36 @@ pub(crate) struct Receiver<V: Vm> {
     /// Bytes of the largest message so far.
     largest: usize,
     backing: Backing,
+}
+
+/// Active mode: whether messages are delivered to the owner without a receive call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Active {
+    /// Never.
+    Passive,
+    /// Always.
+    Always,
+    /// The next message, with no report afterwards.
+    Once,
+    /// The next so many messages, with a report after the last. Never 0.
+    Count(u32),
+}
+
+impl Active {
+    /// Whether messages are delivered now.
+    pub fn is_active(self) -> bool {
+        self != Active::Passive
+    }
+
+    /// `self` set to `new`: counts add up, so that an owner can extend one in time.
+    #[must_use]
+    pub(crate) fn set(self, new: Active) -> Active {
+        match (self, new) {
+            (Active::Count(left), Active::Count(more)) => Active::Count(left.saturating_add(more)),
+            (_, Active::Count(0)) => Active::Passive,
+            _ => new,
+        }
+    }
 }
 
 /// The next message, or why there is none.
@@ -526,5 +556,24 @@ impl<B: Buffer, S: MessageSink> Sink for SinkAdapter<'_, B, S> {
 
     fn discard(&mut self) {
         self.reassembly.buffer = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Active::{Always, Count, Once, Passive};
+
+    #[test]
+    fn counts_add_up_and_other_values_replace() {
+        assert_eq!(Count(2).set(Count(3)), Count(5));
+        assert_eq!(Count(u32::MAX).set(Count(3)), Count(u32::MAX));
+        assert_eq!(Passive.set(Count(3)), Count(3));
+        assert_eq!(Passive.set(Count(0)), Passive);
+        assert_eq!(Always.set(Count(3)), Count(3));
+        for active in [Passive, Always, Once, Count(1)] {
+            for new in [Passive, Always, Once] {
+                assert_eq!(active.set(new), new);
+            }
+        }
     }
 }

@@ -9,9 +9,8 @@ mod send;
 
 use crate::channel::Channel;
 use crate::error::{Fail, LinkError};
-use crate::half::{Deferred, Receiver, Sender};
+use crate::half::{Active, Deferred, Receiver, Sender};
 use crate::memory::SharedPages;
-use crate::outcome::Active;
 use crate::status::{Event, Status};
 use crate::vm::{Deliver, Notifier, Vm};
 use crossbeam_utils::CachePadded;
