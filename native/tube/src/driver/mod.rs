@@ -6,7 +6,6 @@ mod dist;
 mod fragments;
 mod iovec;
 mod link;
-mod message_buffer;
 mod operation;
 mod selected_fd;
 mod stream;
