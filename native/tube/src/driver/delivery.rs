@@ -1,11 +1,11 @@
 //! Delivery of messages: out of the ring into a buffer, and from there to an active owner.
 
 use super::term::{ATOMS, Bytes, Sender};
+use crate::Beam;
 use crate::buffer::Buffer;
 use crate::handles::Mode;
 use crate::limits::ON_HEAP;
 use crate::pid::Pid;
-use crate::vm::Beam;
 use std::mem::MaybeUninit;
 use tube_link::{Buffer as _, Deliver, Event, Fragment, LinkError, MessageSink, Notifier};
 

@@ -4,10 +4,10 @@
 use super::batch_builder::{BatchBuilder, LongMessage};
 use super::notifier::NifNotifier;
 use super::{atoms, error_reply, reason, sender_monitor};
-use crate::catch_panic::catch_panic;
 use crate::handles::{self, LinkSlot};
 use crate::limits::CALL_BYTES;
 use crate::pid::Pid;
+use crate::vm::catch_panic;
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
 };
