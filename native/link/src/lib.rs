@@ -26,8 +26,9 @@ mod vm;
 
 pub use channel::{Channel, LiveCounts};
 pub use error::{ConnectError, LinkError};
+pub use half::Active;
 pub use link::{Info, Link, Offer, Refs};
-pub use outcome::{Active, Gathered, Outcome, Polled, Received, Sent};
+pub use outcome::{Gathered, Outcome, Polled, Received, Sent};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
 pub use vm::{BatchSink, Buffer, Deliver, MessageSink, Notifier, NullDeliver, Vm};

@@ -51,36 +51,6 @@ pub enum Polled {
     Wait,
 }
 
-/// Active mode: whether messages are delivered to the owner without a receive call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Active {
-    /// Never.
-    Passive,
-    /// Always.
-    Always,
-    /// The next message, with no report afterwards.
-    Once,
-    /// The next so many messages, with a report after the last. Never 0.
-    Count(u32),
-}
-
-impl Active {
-    /// Whether messages are delivered now.
-    pub fn is_active(self) -> bool {
-        self != Active::Passive
-    }
-
-    /// `self` set to `new`: counts add up, so that an owner can extend one in time.
-    #[must_use]
-    pub(crate) fn set(self, new: Active) -> Active {
-        match (self, new) {
-            (Active::Count(left), Active::Count(more)) => Active::Count(left.saturating_add(more)),
-            (_, Active::Count(0)) => Active::Passive,
-            _ => new,
-        }
-    }
-}
-
 /// How a round of deliveries ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivered {
@@ -104,33 +74,4 @@ pub enum Outcome {
     /// Call [`Link::resume`](crate::Link::resume) soon: there is more to deliver, and no
     /// notification will come for it.
     Later,
-}
-
-impl Outcome {
-    /// The outcome of a round of deliveries with no notification pending.
-    pub(crate) fn after(delivered: Delivered) -> Outcome {
-        match delivered {
-            Delivered::Budget => Outcome::Later,
-            _ => Outcome::Idle,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Active::{Always, Count, Once, Passive};
-
-    #[test]
-    fn counts_add_up_and_other_values_replace() {
-        assert_eq!(Count(2).set(Count(3)), Count(5));
-        assert_eq!(Count(u32::MAX).set(Count(3)), Count(u32::MAX));
-        assert_eq!(Passive.set(Count(3)), Count(3));
-        assert_eq!(Passive.set(Count(0)), Passive);
-        assert_eq!(Always.set(Count(3)), Count(3));
-        for active in [Passive, Always, Once, Count(1)] {
-            for new in [Passive, Always, Once] {
-                assert_eq!(active.set(new), new);
-            }
-        }
-    }
 }

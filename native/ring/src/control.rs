@@ -5,7 +5,7 @@ use crate::layout::{
     HEADER_FEATURES, HEADER_MAGIC, HEADER_NONCE, HEADER_ORDER, HEADER_VERSION, INDEX, LIMIT,
     LIVE_NOCK, LIVE_TIP, MAGIC, ORDER_MAX, PRODUCER, STATE, VERSION, never,
 };
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::memory::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, Violation};
 
 /// The ring that a control page belongs to, from the tip's point of view.

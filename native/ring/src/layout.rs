@@ -1,4 +1,5 @@
-//! Wire version 1 in numbers: where each word of the control page lies and which bits it may have.
+//! Wire version 1 in numbers: where each word of the control page lies and which bits it may have,
+//! and the header word of a record.
 //!
 //! `docs/wire.md` describes this file; a change here is a new wire version.
 
@@ -74,6 +75,33 @@ pub const HEADER: u32 = 8;
 /// Bytes of the header of a FIRST record, which also has the total.
 pub const HEADER_FIRST: u32 = 16;
 
+/// The kind of a record. Exactly one flag is set; all other bits are reserved and zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A message in one record.
+    Whole = 1,
+    /// The beginning of a message; a second header word states its total.
+    First = 2,
+    /// A further part, not the last.
+    More = 4,
+    /// The last part.
+    Last = 8,
+    /// The sender gave up the message in progress: drop it.
+    Abort = 16,
+}
+
+/// The header word: length of the payload below, flags above. One 64-bit word, so that one load
+/// takes a consistent copy of both.
+pub const fn header(kind: Kind, length: u32) -> u64 {
+    (kind as u64) << 32 | length as u64
+}
+
+/// `bytes` rounded up to the alignment of records. The caller's value is at most a ring.
+pub(crate) const fn padded(bytes: u32) -> u32 {
+    bytes.next_multiple_of(RECORD_ALIGN as u32)
+}
+
 /// An event index that no index reaches within the next 2 GiB: "do not notify".
 ///
 /// Not the own index itself: the peer compares with all that it has announced since its last
@@ -90,3 +118,21 @@ const _: () = {
     // Distances are compared modulo 2^32: a ring must stay far below half of that.
     assert!(PAGE << ORDER_MAX < 1 << 31);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_is_length_then_flags_in_memory() {
+        assert_eq!(
+            header(Kind::Last, 0x0102_0304).to_le_bytes(),
+            [4, 3, 2, 1, 8, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn padding() {
+        assert_eq!([0, 1, 7, 8, 9].map(padded), [0, 8, 8, 8, 16]);
+    }
+}

@@ -51,34 +51,29 @@
 
 mod consumer;
 mod control;
-mod counters;
 mod layout;
 mod memory;
 mod producer;
-mod record;
 mod side;
-mod sync;
 mod violation;
 
 pub use consumer::{Consumer, Pull, Sink};
 pub use control::{Direction, Geometry, Live, Role};
-pub use counters::Counters;
 pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, VERSION};
 pub use memory::{ControlPage, DataArea, Fragment};
 pub use producer::{Producer, Progress, Push};
-pub use side::Armed;
+pub use side::{Armed, Counters};
 pub use violation::Violation;
 
 /// Offsets and bits of wire version 1, for tests that act as a hostile peer.
 #[doc(hidden)]
 pub mod wire {
     pub use crate::layout::*;
-    pub use crate::record::{Kind, header};
 }
 
 /// Settings of the model checker: deliberately broken wake-up orders that it must catch.
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::sync::{Weakness, weaken};
+    pub use crate::memory::{Weakness, weaken};
 }

@@ -1,10 +1,9 @@
-//! What both ends of a ring share: the pages, the index announced to the peer, and the decision
-//! whether to notify it.
+//! What both ends of a ring share: the pages, the index announced to the peer, the decision whether
+//! to notify it, and the counters.
 
-use crate::counters::Counters;
 use crate::layout::{COUNTERS, EVENT_INDEX, INDEX, RECORD_ALIGN, never};
-use crate::sync::Ordering::{Relaxed, Release};
-use crate::sync::announce_then_look;
+use crate::memory::Ordering::{Relaxed, Release};
+use crate::memory::announce_then_look;
 use crate::{ControlPage, DataArea, Violation};
 
 /// The outcome of preparing to sleep.
@@ -208,6 +207,49 @@ impl Pending {
         // Saturated means more than a lap since the last comparison: every aligned index was
         // reached.
         Ok(index.wrapping_sub(event_index) < moved)
+    }
+}
+
+/// What one end has counted since it was made. In its line of the page: u64 each, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Complete messages written or read.
+    pub messages: u64,
+    /// Payload bytes of those messages.
+    pub bytes: u64,
+    /// How often this end prepared to sleep and found nothing to do: a full ring for the producer,
+    /// an empty one for the consumer.
+    pub waits: u64,
+    /// Notifications that this end had to send.
+    pub notifications: u64,
+    /// Notifications saved because the peer was awake.
+    pub notifications_saved: u64,
+}
+
+impl Counters {
+    /// Publishes the counters in the line at `line`. Each word is exact; the five together are not
+    /// an atomic snapshot.
+    #[inline]
+    pub(crate) fn publish(&self, page: &ControlPage, line: usize) {
+        let values = [
+            self.messages,
+            self.bytes,
+            self.waits,
+            self.notifications,
+            self.notifications_saved,
+        ];
+        for (i, value) in values.into_iter().enumerate() {
+            page.store_count(line + 8 * i, value);
+        }
+    }
+
+    /// Counts one comparison with the peer's event index.
+    pub(crate) fn count_comparison(&mut self, notify: bool) {
+        if notify {
+            self.notifications += 1;
+        } else {
+            self.notifications_saved += 1;
+        }
     }
 }
 

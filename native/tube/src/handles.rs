@@ -4,10 +4,10 @@
 //! monitor of its sender, and that resource's down callback has nothing but an id to find the link
 //! by.
 
+use crate::Beam;
 use crate::nif::sender_monitor::SenderMonitor;
 use crate::pid::Pid;
 use crate::slab::{Cache, Id, Slab};
-use crate::vm::Beam;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

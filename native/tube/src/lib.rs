@@ -2,8 +2,6 @@
 //! connects `tube_link` and `tube_platform` to the VM, and has no logic of its own.
 
 mod buffer;
-mod build_id;
-mod catch_panic;
 mod driver;
 mod handles;
 mod limits;
@@ -15,3 +13,11 @@ mod sys;
 mod vm;
 
 rustler::init!("Elixir.Tube.Native");
+
+/// The Erlang VM, as `tube_link` sees it.
+struct Beam;
+
+impl tube_link::Vm for Beam {
+    type Process = pid::Pid;
+    type Buffer = buffer::Buffer;
+}

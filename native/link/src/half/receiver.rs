@@ -1,18 +1,16 @@
 //! The receiving half: its owner, and how messages get to it.
 
 use super::busy_poll::BusyPoll;
-use super::deferred::Deferred;
-use super::reassembly::{Reassembly, SinkAdapter};
-use super::spin::Spin;
+use super::{Deferred, Spin};
 use crate::error::{Fail, LinkError};
 use crate::limits::{BYTES_PER_CALL, MESSAGES_PER_CALL, RECORD_MAX};
 use crate::memory::{Backing, SharedPages};
-use crate::outcome::{Active, Delivered, Gathered, Polled, Received};
+use crate::outcome::{Delivered, Gathered, Polled, Received};
 use crate::status::End;
-use crate::vm::{BatchSink, Deliver, MessageSink, Vm};
+use crate::vm::{BatchSink, Buffer, Deliver, MessageSink, Vm};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tube_ring::{Consumer, Pull};
+use tube_ring::{Consumer, Fragment, Pull, Sink};
 
 pub(crate) struct Receiver<V: Vm> {
     // Before its backing, so that it is dropped first.
@@ -31,6 +29,36 @@ pub(crate) struct Receiver<V: Vm> {
     /// Bytes of the largest message so far.
     largest: usize,
     backing: Backing,
+}
+
+/// Active mode: whether messages are delivered to the owner without a receive call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Active {
+    /// Never.
+    Passive,
+    /// Always.
+    Always,
+    /// The next message, with no report afterwards.
+    Once,
+    /// The next so many messages, with a report after the last. Never 0.
+    Count(u32),
+}
+
+impl Active {
+    /// Whether messages are delivered now.
+    pub fn is_active(self) -> bool {
+        self != Active::Passive
+    }
+
+    /// `self` set to `new`: counts add up, so that an owner can extend one in time.
+    #[must_use]
+    pub(crate) fn set(self, new: Active) -> Active {
+        match (self, new) {
+            (Active::Count(left), Active::Count(more)) => Active::Count(left.saturating_add(more)),
+            (_, Active::Count(0)) => Active::Passive,
+            _ => new,
+        }
+    }
 }
 
 /// The next message, or why there is none.
@@ -457,5 +485,95 @@ impl<V: Vm> Receiver<V> {
     /// Declares that nothing more will be read.
     pub(crate) fn end(&mut self) {
         self.consumer.leave();
+    }
+}
+
+/// The message being pulled. One in a single piece goes straight to its destination, one in several
+/// into a buffer.
+struct Reassembly<B> {
+    /// Messages up to this long are expected in one piece and need no buffer.
+    inline: usize,
+    buffer: Option<B>,
+    total: usize,
+    /// Bytes of the last piece.
+    piece: usize,
+    /// There was no memory for a short message in pieces. No honest peer sends one.
+    no_memory: bool,
+}
+
+impl<B: Buffer> Reassembly<B> {
+    fn new(inline: usize) -> Reassembly<B> {
+        Reassembly {
+            inline,
+            buffer: None,
+            total: 0,
+            piece: 0,
+            no_memory: false,
+        }
+    }
+
+    fn make_room(&mut self) -> bool {
+        self.buffer = B::new(self.total);
+        self.buffer.is_some()
+    }
+}
+
+/// A [`Reassembly`] as the sink of a ring.
+struct SinkAdapter<'a, B, S> {
+    reassembly: &'a mut Reassembly<B>,
+    sink: &'a mut S,
+}
+
+impl<B: Buffer, S: MessageSink> Sink for SinkAdapter<'_, B, S> {
+    #[inline]
+    fn begin(&mut self, total: usize) -> bool {
+        self.reassembly.total = total;
+        if total <= self.reassembly.inline {
+            self.sink.room(total)
+        } else {
+            self.reassembly.make_room()
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>) {
+        let reassembly = &mut *self.reassembly;
+        if reassembly.buffer.is_none() {
+            if bytes.len() == reassembly.total {
+                return self.sink.take(bytes);
+            }
+            if reassembly.no_memory || !reassembly.make_room() {
+                reassembly.no_memory = true;
+                return;
+            }
+        }
+        if let Some(buffer) = &mut reassembly.buffer {
+            reassembly.piece = bytes.len();
+            let room = &mut buffer.room()[offset..][..bytes.len()];
+            bytes.copy_to(room);
+        }
+    }
+
+    fn discard(&mut self) {
+        self.reassembly.buffer = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Active::{Always, Count, Once, Passive};
+
+    #[test]
+    fn counts_add_up_and_other_values_replace() {
+        assert_eq!(Count(2).set(Count(3)), Count(5));
+        assert_eq!(Count(u32::MAX).set(Count(3)), Count(u32::MAX));
+        assert_eq!(Passive.set(Count(3)), Count(3));
+        assert_eq!(Passive.set(Count(0)), Passive);
+        assert_eq!(Always.set(Count(3)), Count(3));
+        for active in [Passive, Always, Once, Count(1)] {
+            for new in [Passive, Always, Once] {
+                assert_eq!(active.set(new), new);
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The sending half: one message in progress at a time, and the senders that wait.
 
-use super::deferred::Deferred;
-use super::spin::Spin;
+use super::{Deferred, Spin};
 use crate::error::{Fail, LinkError};
 use crate::limits::{BYTES_PER_CALL, MESSAGES_PER_CALL, TRIES_PER_CALL};
 use crate::memory::{Backing, SharedPages};

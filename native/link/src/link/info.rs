@@ -1,8 +1,7 @@
 //! Introspection of a link.
 
 use super::Link;
-use crate::half::{Receiver, SenderInfo};
-use crate::outcome::Active;
+use crate::half::{Active, Receiver, SenderInfo};
 use crate::status::{Event, Flags};
 use crate::vm::Vm;
 use tube_ring::Counters;

@@ -1,19 +1,17 @@
-//! A link: two halves and a status. `mod` has what concerns the link as a whole.
+//! A link: two halves and a status. `connect` makes one; `notified` has the calls of its driver.
 
 mod busy_poll;
 mod connect;
 mod info;
 mod notified;
-mod recv;
-mod send;
 
 use crate::channel::Channel;
 use crate::error::{Fail, LinkError};
-use crate::half::{Deferred, Receiver, Sender};
+use crate::half::{Active, Deferred, Put, Receiver, Sender};
 use crate::memory::SharedPages;
-use crate::outcome::Active;
-use crate::status::{Event, Status};
-use crate::vm::{Deliver, Notifier, Vm};
+use crate::outcome::{Gathered, Received, Sent};
+use crate::status::{End, Event, Status};
+use crate::vm::{BatchSink, Deliver, MessageSink, Notifier, Vm};
 use crossbeam_utils::CachePadded;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -169,7 +167,192 @@ impl<V: Vm> Link<V> {
         // Unmapping the pages has notified the peer.
         self.finish(deferred, target);
     }
+}
 
+/// Sending, by any process.
+impl<V: Vm> Link<V> {
+    /// The fast path: puts a short message into the ring, if that is all there is to do. `false`:
+    /// nothing was done; [`send`](Self::send) does it or says why not.
+    #[inline]
+    pub fn put(&self, message: &[u8]) -> bool {
+        if !self.status.now().is_undisturbed() {
+            return false;
+        }
+        let Ok(mut half) = self.tx.lock() else {
+            return false;
+        };
+        let Some(tx) = half.as_mut() else {
+            return false;
+        };
+        match tx.put_one(message) {
+            Put::No => false,
+            Put::Done => true,
+            Put::Notify => {
+                let channel = tx.backing().channel().clone();
+                drop(half);
+                channel.notify();
+                true
+            }
+        }
+    }
+
+    /// Puts the next part of `message` into the ring; `done` is what the last call for it returned,
+    /// at first 0.
+    ///
+    /// # Errors
+    /// Every [`LinkError`] except those of the receiving side.
+    pub fn send(
+        &self,
+        sender: V::Process,
+        message: &[u8],
+        done: u64,
+        notifier: &impl Notifier<V::Process>,
+    ) -> Result<Sent, LinkError> {
+        self.send_parts(sender, &[message], done, notifier)
+    }
+
+    /// [`send`](Self::send) of a message in several parts, the same in each call for it.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn send_parts<B: AsRef<[u8]>>(
+        &self,
+        sender: V::Process,
+        parts: &[B],
+        done: u64,
+        notifier: &impl Notifier<V::Process>,
+    ) -> Result<Sent, LinkError> {
+        let mut deferred = Deferred::default();
+        let sent = self.with_tx(&mut deferred, |tx, deferred| {
+            self.status.now().may_send()?;
+            tx.send(sender, parts, done, deferred)
+        });
+        self.finish(deferred, notifier);
+        sent
+    }
+
+    /// Puts messages into the ring, within the limits of one call. Returns how many are whole, and
+    /// the outcome of the next one: [`Sent::Whole`] if there is none, and [`Sent::More`] of no
+    /// bytes if the limits were reached.
+    pub fn send_many<'m>(
+        &self,
+        sender: V::Process,
+        messages: &mut impl Iterator<Item = &'m [u8]>,
+        notifier: &impl Notifier<V::Process>,
+    ) -> (usize, Result<Sent, LinkError>) {
+        let (mut deferred, mut count) = (Deferred::default(), 0);
+        let next = self.with_tx(&mut deferred, |tx, deferred| {
+            self.status.now().may_send()?;
+            let (whole, next) = tx.send_many(sender, messages, deferred);
+            count = whole;
+            next
+        });
+        self.finish(deferred, notifier);
+        (count, next)
+    }
+
+    /// Ends the sender's wait, and aborts its message if part of it is in the ring.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`], [`LinkError::Protocol`].
+    pub fn cancel(
+        &self,
+        sender: V::Process,
+        notifier: &impl Notifier<V::Process>,
+    ) -> Result<(), LinkError> {
+        let mut deferred = Deferred::default();
+        let done = self.with_tx(&mut deferred, |tx, deferred| tx.cancel(sender, deferred));
+        self.finish(deferred, notifier);
+        done
+    }
+
+    /// Declares that nothing more will be sent; a message in progress may still be completed.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`].
+    pub fn shutdown(&self, notifier: &impl Notifier<V::Process>) -> Result<(), LinkError> {
+        let mut deferred = Deferred::default();
+        let done = self.with_tx(&mut deferred, |tx, deferred| {
+            tx.shutdown(deferred);
+            Ok(())
+        });
+        self.finish(deferred, notifier);
+        done
+    }
+}
+
+/// Receiving, by a passive owner.
+impl<V: Vm> Link<V> {
+    /// The next message, for a passive owner.
+    ///
+    /// # Errors
+    /// Every [`LinkError`] except those of the sending side. [`LinkError::Invalid`] if active.
+    pub fn recv(
+        &self,
+        owner: V::Process,
+        sink: &mut impl MessageSink,
+        notifier: &impl Notifier<V::Process>,
+    ) -> Result<Received<V::Buffer>, LinkError> {
+        self.receive(owner, notifier, |rx, end, deferred| {
+            rx.recv(owner, sink, end, deferred)
+        })
+    }
+
+    /// As many messages as are there, for a passive owner: at most `most`, and within the limits of
+    /// one call.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), and only if there is no message before the error.
+    pub fn recv_many(
+        &self,
+        owner: V::Process,
+        most: usize,
+        batch: &mut impl BatchSink<V::Buffer>,
+        notifier: &impl Notifier<V::Process>,
+    ) -> Result<Gathered, LinkError> {
+        self.receive(owner, notifier, |rx, end, deferred| {
+            rx.recv_many(owner, most, batch, end, deferred)
+        })
+    }
+
+    fn receive<R>(
+        &self,
+        owner: V::Process,
+        notifier: &impl Notifier<V::Process>,
+        take: impl FnOnce(&mut Receiver<V>, End, &mut Deferred<V::Process>) -> Result<R, Fail>,
+    ) -> Result<R, LinkError> {
+        let mut deferred = Deferred::default();
+        let received = self.with_rx(&mut deferred, |rx, deferred| {
+            let now = self.status.now();
+            let received = match now.has(Event::Violated) && rx.is_owner(owner) {
+                true => Err(LinkError::Protocol.into()),
+                false => take(rx, now.end(), deferred),
+            };
+            if received.is_err() || now.ends() {
+                self.note_end(rx);
+            }
+            if let Err(fail) = &received
+                && fail.is_the_end()
+            {
+                self.status.raise(Event::OwnerTold);
+            }
+            received
+        });
+        self.finish(deferred, notifier);
+        received
+    }
+
+    /// Ends the owner's wait.
+    pub fn recv_cancel(&self, owner: V::Process) {
+        _ = self.with_rx(&mut Deferred::default(), |rx, _| {
+            rx.cancel(owner);
+            Ok(())
+        });
+    }
+}
+
+/// What the calls have in common.
+impl<V: Vm> Link<V> {
     /// Releases the shared pages, of any owner or only the peer's; keeps a copy of unread data. As
     /// long as a page of a dead domain is mapped, the hypervisor cannot free the domain.
     fn leave_pages(&self, all: bool) {

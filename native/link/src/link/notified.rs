@@ -127,3 +127,13 @@ impl<V: Vm> Link<V> {
         self.finish(deferred, notifier);
     }
 }
+
+impl Outcome {
+    /// The outcome of a round of deliveries with no notification pending.
+    pub(super) fn after(delivered: Delivered) -> Outcome {
+        match delivered {
+            Delivered::Budget => Outcome::Later,
+            _ => Outcome::Idle,
+        }
+    }
+}

@@ -2,14 +2,14 @@
 //! the ring go to the VM. Until OTP's handshake is over, the process that carries it out writes to
 //! the port and reads from the link, as with any other port.
 
+use super::delivery::{Message, MessageBuffer};
 use super::fragments::{Held, Next, Packet};
 use super::iovec::{Piece, pieces, prefix};
-use super::message_buffer::{Message, MessageBuffer};
 use super::term::{ATOMS, Sender};
+use crate::Beam;
 use crate::buffer::Buffer;
 use crate::pid::Pid;
 use crate::sys;
-use crate::vm::Beam;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use tube_link::{Deliver, Event, Fragment, Link, LinkError, MessageSink, Notifier, Sent};

@@ -6,15 +6,13 @@ mod dist;
 mod fragments;
 mod iovec;
 mod link;
-mod message_buffer;
 mod operation;
 mod selected_fd;
 mod stream;
 mod term;
 
-use crate::build_id;
-use crate::catch_panic::catch_panic;
 use crate::sys;
+use crate::vm::{self, catch_panic};
 use link::LinkPort;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -92,7 +90,7 @@ unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
         let ["tube", kind, id, build_id] = command.split(' ').collect::<Vec<_>>()[..] else {
             return None;
         };
-        if build_id != build_id::build_id() {
+        if build_id != vm::build_id() {
             return None;
         }
         let id = id.parse().ok()?;

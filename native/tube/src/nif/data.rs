@@ -3,11 +3,11 @@
 
 use super::batch_builder::{BatchBuilder, LongMessage};
 use super::notifier::NifNotifier;
-use super::{atoms, error_reply, reason, sender_monitor, timeslice};
-use crate::catch_panic::catch_panic;
+use super::{atoms, error_reply, reason, sender_monitor};
 use crate::handles::{self, LinkSlot};
 use crate::limits::CALL_BYTES;
 use crate::pid::Pid;
+use crate::vm::catch_panic;
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
 };
@@ -189,13 +189,33 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// Charges the calling process for the work of a call, so that long calls do not get it more than
-/// its share of the scheduler.
+/// its share of the scheduler. The VM alone counts the longest call like the shortest.
 fn charge(env: Env<'_>, bytes: usize, messages: usize) {
-    let percent = timeslice::percent(bytes, messages);
+    let percent = timeslice_percent(bytes, messages);
     if percent > 0 {
         _ = rustler::schedule::consume_timeslice(env, percent as i32);
     }
 }
+
+/// The percentage of a time slice that a call uses up, 0 to 100.
+#[inline]
+const fn timeslice_percent(bytes: usize, messages: usize) -> usize {
+    /// Bytes copied that count as one percent.
+    const BYTES: usize = 64 << 10;
+    /// Messages moved that count as one percent.
+    const MESSAGES: usize = 128;
+    let percent = bytes / BYTES + messages / MESSAGES;
+    if percent < 100 { percent } else { 100 }
+}
+
+// Short calls are free, and long ones count by their work.
+const _: () = {
+    assert!(timeslice_percent(64, 1) == 0);
+    assert!(timeslice_percent((64 << 10) - 1, 127) == 0);
+    assert!(timeslice_percent(64 << 10, 0) == 1);
+    assert!(timeslice_percent(256 << 10, 1024) == 12);
+    assert!(timeslice_percent(usize::MAX, 0) == 100);
+};
 
 fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;

@@ -1,7 +1,7 @@
 //! Introspection: the counters of a link, the native objects of this VM, the build id.
 
 use super::{atoms, error_reply};
-use crate::{build_id, handles};
+use crate::{handles, vm};
 use rustler::{Encoder, Env, NifMap, Term};
 use tube_link::{Active, Counters, Info, LinkError, LiveCounts};
 
@@ -39,7 +39,7 @@ struct Report {
 
 #[rustler::nif]
 fn build_id() -> &'static str {
-    build_id::build_id()
+    vm::build_id()
 }
 
 #[rustler::nif]

@@ -3,10 +3,10 @@
 use super::notifier::NifNotifier;
 use super::platform::Attached;
 use super::{atoms, error_reply, named_error};
-use crate::catch_panic::catch_panic;
+use crate::Beam;
 use crate::handles::{self, Binding, Mode};
 use crate::pid::Pid;
-use crate::vm::Beam;
+use crate::vm::catch_panic;
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
 use tube_link::{ConnectError, Link, LinkError, NullDeliver, Offer};

@@ -8,7 +8,6 @@ mod link;
 mod notifier;
 mod platform;
 pub mod sender_monitor;
-mod timeslice;
 
 use crate::names;
 use rustler::{Atom, Encoder, Env, Term};
