@@ -1,6 +1,7 @@
 defmodule Tube.Connection do
   @moduledoc false
-  # Calls to the process of a tube, `Tube.Connection.Server`, from its owner and the rest of the library.
+  # Calls to the process of a tube, `Tube.Connection.Server`, from its owner and the rest of the
+  # library.
 
   alias Tube.Connection.{BusyPoller, Owner, Server}
   alias Tube.{Domain, Handshake}
@@ -70,8 +71,8 @@ defmodule Tube.Connection do
   def close(tube), do: call(tube.pid, :close)
 
   @doc """
-  Ends a tube because the machine will be suspended. When this returns, after `ms` at most, nothing is
-  shared any more; the owner can still take what had arrived. Returns false if time ran out.
+  Ends a tube because the machine will be suspended. When this returns, after `ms` at most, nothing
+  is shared any more; the owner can still take what had arrived. Returns false if time ran out.
   """
   @spec suspend(pid, non_neg_integer) :: boolean
   def suspend(pid, ms), do: call(pid, {:suspend, ms}) != {:ok, :cut_short}

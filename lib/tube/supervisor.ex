@@ -5,7 +5,7 @@ defmodule Tube.Supervisor do
   #
   #     Tube.Supervisor (rest_for_one)
   #     ├── Tube.Registry             tubes by number, and the numbers that nocks have taken
-  #     ├── Tube.Domain.Server        this VM as a domain: platform, store connection, re-attaching
+  #     ├── Tube.Domain.Server        this VM as a domain: platform, store connection
   #     ├── Tube.Connections          a process per tube
   #     ├── Tube.Listener.Dispatcher  accepts open requests
   #     ├── Tube.Listeners            a process per service

@@ -13,12 +13,10 @@ defmodule Tube.Telemetry do
 
   ## Metadata of every event
 
-    * `:span` - a reference that all events of one tube share, and no others
-    * `:role` - `:nock` if this side opened the tube, `:tip` if it accepted it
-    * `:domid` - the domain of this VM
-    * `:peer` - the domain at the other end
-    * `:tid` - the number of the tube between the two
-    * `:service` - name of the service at the tip
+  * `:span` - a reference that all events of one tube share, and no others * `:role` - `:nock` if
+  this side opened the tube, `:tip` if it accepted it * `:domid` - the domain of this VM * `:peer` -
+  the domain at the other end * `:tid` - the number of the tube between the two * `:service` - name
+  of the service at the tip
 
   ## Handshake
 
@@ -26,11 +24,11 @@ defmodule Tube.Telemetry do
   incoming request is accepted or refused with a reason; domains that are not on the list of peers
   cause no events.
 
-    * `[:tube, :handshake, :start]`
+  * `[:tube, :handshake, :start]`
       * measurements: `:monotonic_time`, `:system_time`
-    * `[:tube, :handshake, :stop]` - the tube is open
+  * `[:tube, :handshake, :stop]` - the tube is open
       * measurements: `:monotonic_time`, `:duration`
-    * `[:tube, :handshake, :exception]` - the handshake failed
+  * `[:tube, :handshake, :exception]` - the handshake failed
       * measurements: `:monotonic_time`, `:duration`
       * metadata also: `:kind`, always `:error`; `:reason`, one of `t:Tube.Error.reason/0`, or
         `:owner_down` if the process that opened the tube has ended; `:stacktrace`, always `[]`
@@ -39,9 +37,9 @@ defmodule Tube.Telemetry do
 
   The span of an open tube. At the tip it includes the time that the tube waits to be accepted.
 
-    * `[:tube, :connection, :start]`
+  * `[:tube, :connection, :start]`
       * measurements: `:monotonic_time`, `:system_time`
-    * `[:tube, :connection, :stop]` - the rings are free
+  * `[:tube, :connection, :stop]` - the rings are free
       * measurements: `:monotonic_time`, `:duration`, and the counters of `Tube.getstat/1`, unless
         the tube's port was closed by force
       * metadata also: `:reason`, which is `:closed` for an orderly end from either side,
@@ -49,11 +47,11 @@ defmodule Tube.Telemetry do
 
   ## Trouble
 
-    * `[:tube, :ring, :full]` - a message found no room. Executed by the sending process, once for
+  * `[:tube, :ring, :full]` - a message found no room. Executed by the sending process, once for
       each message that has to wait or is refused for that reason; with `mode: :port` by the tube's
       process
       * measurements: `:monotonic_time`, `:size` (bytes of the message)
-    * `[:tube, :peer, :lost]` - an open tube lost its peer: the peer's VM or domain ended, or the
+  * `[:tube, :peer, :lost]` - an open tube lost its peer: the peer's VM or domain ended, or the
       peer broke the protocol. Messages that it sent before are still delivered, so `[:tube,
       :connection, :stop]` may follow much later
       * measurements: `:monotonic_time`, `:duration` (since the tube was opened)

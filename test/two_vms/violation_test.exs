@@ -75,8 +75,9 @@ defmodule Tube.TwoVMs.ViolationTest do
     reason
   end
 
-  # Writes an impossible index (docs/wire.md, section 2) into every control page that this VM has mapped:
-  # the consumer's, which a sender reads, or the producer's. Returns how many pages there are.
+  # Writes an impossible index (docs/wire.md, section 2) into every control page that this VM has
+  # mapped: the consumer's, which a sender reads, or the producer's. Returns how many pages there
+  # are.
   defp corrupt(finder) do
     index = %{sender: 0x100, receiver: 0x80}[finder]
     {:ok, memory} = :file.open(~c"/proc/self/mem", [:read, :write, :raw, :binary])

@@ -1,10 +1,10 @@
 defmodule Tube.Connection.Blocking do
   @moduledoc false
-  # Blocking send and receive on top of native calls that never wait: repeats a call that was cut short
-  # by its bound, and waits for space or data. Runs in the caller's process.
+  # Blocking send and receive on top of native calls that never wait: repeats a call that was cut
+  # short by its bound, and waits for space or data. Runs in the caller's process.
   #
-  # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`. It
-  # may arrive after the caller has given up, so every exit from a wait flushes it.
+  # The native side wakes a waiting caller with one `{:"$tube_space", id}` or `{:"$tube_data", id}`.
+  # It may arrive after the caller has given up, so every exit from a wait flushes it.
 
   alias Tube.Connection.Registry
   alias Tube.{Native, Telemetry}
@@ -58,8 +58,8 @@ defmodule Tube.Connection.Blocking do
   defp send_on(:ok, _id, _data, _deadline), do: :ok
   defp send_on({:error, _} = error, _id, _data, _deadline), do: error
 
-  # There is space; the call was cut short by its bound. The time limit counts waits only, so a limit
-  # of 0 still sends a message that fits.
+  # There is space; the call was cut short by its bound. The time limit counts waits only, so a
+  # limit of 0 still sends a message that fits.
   defp send_on({:more, cont}, id, data, deadline),
     do: send_on(Native.send(id, data, cont), id, data, deadline)
 
@@ -86,7 +86,8 @@ defmodule Tube.Connection.Blocking do
   defp recv_on({:error, _} = error, _id, _deadline, _again), do: error
   defp recv_on(:more, id, deadline, again), do: recv_on(again.(), id, deadline, again)
 
-  # A busy-polled tube without data. It asks for no notification; other processes run between two polls.
+  # A busy-polled tube without data. It asks for no notification; other processes run between two
+  # polls.
   defp recv_on(:poll, id, deadline, again) do
     if deadline != :infinity and left(deadline) == 0 do
       give_up(id)

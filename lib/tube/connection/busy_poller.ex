@@ -1,27 +1,27 @@
 defmodule Tube.Connection.BusyPoller do
   @moduledoc false
-  # A process that polls a link for an active owner, or for the VM where the tube carries distribution. A
-  # passive owner polls by itself, in `Tube.recv/2`.
+  # A process that polls a link for an active owner, or for the VM where the tube carries
+  # distribution. A passive owner polls by itself, in `Tube.recv/2`.
   #
-  # The link decides how long to poll, and whether it pays (native/link/src/half/busy_poll.rs). The loop is
-  # in Erlang, so that other processes run between two polls: a native loop would hold a scheduler that the
-  # receiver of the message may need.
+  # The link decides how long to poll, and whether it pays (native/link/src/half/busy_poll.rs). The
+  # loop is in Erlang, so that other processes run between two polls: a native loop would hold a
+  # scheduler that the receiver of the message may need.
   #
-  # While it polls, the peer sends no notifications. If a poller dies, the process linked to it must end
-  # the tube, or ask for notifications again by `stop/2`.
+  # While it polls, the peer sends no notifications. If a poller dies, the process linked to it must
+  # end the tube, or ask for notifications again by `stop/2`.
 
   alias Tube.Native
 
   @type option :: :off | {:adaptive, pos_integer}
 
   @doc """
-  Starts a poller of `tube`, linked to the caller. It polls as `Native.link_poll/2` has set, and ends with the
-  tube. It needs only the native part of the library.
+  Starts a poller of `tube`, linked to the caller. It polls as `Native.link_poll/2` has set, and
+  ends with the tube. It needs only the native part of the library.
   """
   @spec start_link(Tube.t()) :: {:ok, pid}
   def start_link(%{id: id, port: port}), do: {:ok, spawn_link(fn -> loop(id, port) end)}
 
-  @doc "Applies the option `:poll`. `pid` is the caller's poller, if any; returns the poller that it has then."
+  @doc "Applies the option `:poll`. `pid` is the caller's poller, if any; returns its new one."
   @spec set(pid | nil, Tube.t(), option) :: pid | nil
   def set(nil, _tube, :off), do: nil
   def set(pid, tube, :off), do: stop(pid, tube)

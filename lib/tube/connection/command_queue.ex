@@ -2,8 +2,8 @@ defmodule Tube.Connection.CommandQueue do
   @moduledoc false
   # Messages from commands to a tube, as commands to a port: `{owner, {:command, iodata}}`.
   #
-  # A command cannot block its sender. If the ring has no room, the message waits here, in order, or is
-  # dropped and counted, as the option `:on_full` says.
+  # A command cannot block its sender. If the ring has no room, the message waits here, in order, or
+  # is dropped and counted, as the option `:on_full` says.
 
   alias Tube.{Native, Telemetry}
 

@@ -2,8 +2,8 @@ defmodule Tube.Connection.Effects do
   @moduledoc false
   # Performs the operations of `Tube.Handshake` and the actions of `Tube.Connection.Ending`.
   #
-  # Both functions fold: they take and return the connection's state and the events that the handshake's
-  # machine is to get next, newest first.
+  # Both functions fold: they take and return the connection's state and the events that the
+  # handshake's machine is to get next, newest first.
 
   alias Tube.Connection.{BusyPoller, CommandQueue, Ending, Link, Owner, Registry, State}
   alias Tube.Stats.Publisher
@@ -29,8 +29,8 @@ defmodule Tube.Connection.Effects do
     end
   end
 
-  # A transaction is retried as a whole, so this waits for it, with a limit: that of the handshake, if it is
-  # longer.
+  # A transaction is retried as a whole, so this waits for it, with a limit: that of the handshake,
+  # if it is longer.
   def carry_out({:store, ref, {:transaction, requests}}, {state, events}) do
     limit = [timeout: max(state.options.timeout, @transaction)]
     {state, [{:store, ref, transaction(state, {:transaction, requests}, limit)} | events]}
@@ -107,8 +107,8 @@ defmodule Tube.Connection.Effects do
   ## How it ends
 
   @doc """
-  Passes `event` to `Tube.Connection.Ending` and performs its actions. Events for the handshake's machine
-  join `events`.
+  Passes `event` to `Tube.Connection.Ending` and performs its actions. Events for the handshake's
+  machine join `events`.
   """
   @spec ending(Ending.event(), {State.t(), [Handshake.event()]}) ::
           {State.t(), [Handshake.event()]}

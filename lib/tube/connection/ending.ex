@@ -2,10 +2,10 @@ defmodule Tube.Connection.Ending do
   @moduledoc false
   # How a tube ends, as data: events in, actions out. It knows no process, link or clock.
   #
-  # Several parties take part in an end, in any order: the handshake's machine frees what is shared and
-  # cleans up the store; the link reports what the peer did and what the owner has taken; the owner
-  # closes, or ends; the machine is suspended. `Tube.Connection.Server` passes their events in, and
-  # `Tube.Connection.Effects` performs the actions.
+  # Several parties take part in an end, in any order: the handshake's machine frees what is shared
+  # and cleans up the store; the link reports what the peer did and what the owner has taken; the
+  # owner closes, or ends; the machine is suspended. `Tube.Connection.Server` passes their events
+  # in, and `Tube.Connection.Effects` performs the actions.
   #
   #     {ending, actions} = Ending.handle(ending, event)
   #
@@ -13,8 +13,8 @@ defmodule Tube.Connection.Ending do
   #
   # - An end from our side reaches the machine once, when everything accepted has been sent or the
   #   `linger` limit is over.
-  # - When the machine frees the link, nothing shared remains. An owner that has more to learn is served
-  #   from a private copy: the messages that had arrived, then the reason.
+  # - When the machine frees the link, nothing shared remains. An owner that has more to learn is
+  #   served from a private copy: the messages that had arrived, then the reason.
   # - The process stops once the machine has stopped, the opener has the result, and the owner is
   #   informed: by the link, by closing, by its own end, or in port mode by an exit signal.
   # - Each caller gets one reply. Each link is freed once.
@@ -25,7 +25,8 @@ defmodule Tube.Connection.Ending do
     owner: :alive,
     # the caller of open/2: nil at the tip, :unclaimed until it asks for the result
     opener: nil,
-    # :none, :idle (made, no data yet), :flowing, :cut, :freed, or :closed (its port, by another process)
+    # :none, :idle (made, no data yet), :flowing, :cut, :freed, or :closed (its port, by another
+    # process)
     link: :none,
     # %Tube{} once it is open; opaque here
     tube: nil,
@@ -64,8 +65,10 @@ defmodule Tube.Connection.Ending do
   - `:link`: the link was made. `:start`: data flows. `{:connected, tube}`: the tube is open.
   - `{:failed, reason}`, `:free`, `{:stop, reason}`: as the handshake's machine says
     (`t:Tube.Handshake.op/0`).
-  - `:drained`, `:owner_told`, `:protocol`: as the link reports. `:link_closed`: another process closed its port.
-  - `{:close, closer}`, `:owner_down`, `:shutdown`: of the owner. `{:suspend, from}`: of `Tube.suspend/1`.
+  - `:drained`, `:owner_told`, `:protocol`: as the link reports. `:link_closed`: another process
+    closed its port.
+  - `{:close, closer}`, `:owner_down`, `:shutdown`: of the owner. `{:suspend, from}`: of
+    `Tube.suspend/1`.
   - `{:unsent, boolean}`: whether commands wait to be sent.
   - `:linger_timeout`, `:suspend_timeout`.
   """

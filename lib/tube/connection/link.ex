@@ -50,8 +50,8 @@ defmodule Tube.Connection.Link do
     end
   end
 
-  # `%Tube{}`, spelled out: the struct belongs to the API, and nothing below the API depends on it. The
-  # driver builds the same map for its messages (native/tube/src/driver/term.rs).
+  # `%Tube{}`, spelled out: the struct belongs to the API, and nothing below the API depends on it.
+  # The driver builds the same map for its messages (native/tube/src/driver/term.rs).
   defp handle(port, id), do: %{__struct__: :"Elixir.Tube", pid: self(), port: port, id: id}
 
   @doc "Starts the flow of data."
@@ -68,7 +68,8 @@ defmodule Tube.Connection.Link do
   end
 
   @doc """
-  Frees everything shared. The owner still gets what had arrived, from a private copy, and then `reason`.
+  Frees everything shared. The owner still gets what had arrived, from a private copy, and then
+  `reason`.
   """
   @spec cut(Tube.t(), atom) :: :ok
   def cut(tube, reason) do

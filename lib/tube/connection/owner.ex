@@ -25,8 +25,8 @@ defmodule Tube.Connection.Owner do
   def is?(owner, pid), do: owner.pid == pid
 
   @doc """
-  Forwards the tube's messages in the caller's mailbox to `new_owner`. The tube must be passive, so that
-  none arrives meanwhile.
+  Forwards the tube's messages in the caller's mailbox to `new_owner`. The tube must be passive, so
+  that none arrives meanwhile.
   """
   @spec forward(Tube.t(), pid) :: :ok
   def forward(%{pid: pid} = tube, new_owner) do

@@ -1,13 +1,14 @@
 defmodule Tube.Connection.Registry do
   @moduledoc false
-  # What anyone may know of a connected tube without asking its process, so without waiting: a record
-  # per tube, from its connection to its end, in the process `Tube.Registry`. Also the numbers (tid)
-  # that nocks have taken.
+  # What anyone may know of a connected tube without asking its process, so without waiting: a
+  # record per tube, from its connection to its end, in the process `Tube.Registry`. Also the
+  # numbers (tid) that nocks have taken.
 
   alias Tube.Native
 
   @typedoc """
-  `:dropped` counts messages that `on_full: :drop` dropped; `:span` is the metadata of telemetry events.
+  `:dropped` counts messages that `on_full: :drop` dropped; `:span` is the metadata of telemetry
+  events.
   """
   @type record :: %{
           tube: Tube.t(),
@@ -67,8 +68,8 @@ defmodule Tube.Connection.Registry do
   @doc """
   Removes everything that the calling process has registered.
 
-  A `Registry` removes the keys of a process some time after its end. A caller that learns of a tube's
-  end must find it nowhere, and its number free, so the process removes them itself first.
+  A `Registry` removes the keys of a process some time after its end. A caller that learns of a
+  tube's end must find it nowhere, and its number free, so the process removes them itself first.
   """
   @spec unregister() :: :ok
   def unregister do

@@ -4,9 +4,9 @@ defmodule Tube.Connection.Server do
   #
   # What to do is decided elsewhere, in pure data: `Tube.Handshake` says which store request, watch,
   # timer or native call comes next, `Tube.Connection.Ending` how the tube ends.
-  # `Tube.Connection.Effects` does it, and this process passes on what came of it. Messages do not pass
-  # through here: senders and the owner call `Tube.Native`, and the driver's port delivers to the
-  # owner. To the owner this process is the port.
+  # `Tube.Connection.Effects` does it, and this process passes on what came of it. Messages do not
+  # pass through here: senders and the owner call `Tube.Native`, and the driver's port delivers to
+  # the owner. To the owner this process is the port.
 
   use GenServer, restart: :temporary
 
@@ -177,7 +177,8 @@ defmodule Tube.Connection.Server do
   def handle_info({:EXIT, port, _reason}, %{tube: %{port: port}} = state),
     do: %{state | tube: nil} |> ending(:link_closed) |> machine(:gone) |> next()
 
-  # It ends by itself when the tube does. If somebody killed it, notifications must be asked for again.
+  # It ends by itself when the tube does. If somebody killed it, notifications must be asked for
+  # again.
   def handle_info({:EXIT, pid, _reason}, %{poller: pid, tube: tube} = state) when pid != nil do
     {:noreply, if(tube, do: set_option({:poll, :off}, state), else: state)}
   end

@@ -33,7 +33,7 @@ defmodule Tube.Connection.State do
 
   @type t :: %__MODULE__{}
 
-  @typedoc "What a tube begins with: at the nock the process that opens, at the tip the open request."
+  @typedoc "What a tube begins with: the opener at the nock, the open request at the tip."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
           | {:tip, Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), listener :: pid,

@@ -501,15 +501,18 @@ impl Consumer {
 
 /// Splits a header word; does not check the length.
 fn parse(word: u64) -> Result<(Kind, u32), Violation> {
-    let kind = match (word >> 32) as u32 {
+    Ok((kind((word >> 32) as u32)?, word as u32))
+}
+
+fn kind(flags: u32) -> Result<Kind, Violation> {
+    Ok(match flags {
         1 => Kind::Whole,
         2 => Kind::First,
         4 => Kind::More,
         8 => Kind::Last,
         16 => Kind::Abort,
-        flags => return Err(Violation::Flags(flags)),
-    };
-    Ok((kind, word as u32))
+        _ => return Err(Violation::Flags(flags)),
+    })
 }
 
 #[cfg(test)]

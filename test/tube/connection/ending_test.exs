@@ -1,7 +1,7 @@
 defmodule Tube.Connection.EndingTest do
-  # Walks every order in which the events of an end may come: mode of the tube x behaviour of its owner
-  # x two causes, against a model of the link and of the handshake's machine that may do whatever their
-  # contracts allow.
+  # Walks every order in which the events of an end may come: mode of the tube x behaviour of its
+  # owner x two causes, against a model of the link and of the handshake's machine that may do
+  # whatever their contracts allow.
   use ExUnit.Case, async: true
 
   alias Tube.Connection.Ending
@@ -20,8 +20,8 @@ defmodule Tube.Connection.EndingTest do
 
   ## The model: what the link, the machine, the owner and the peer may do next
 
-  # `queue`: events of the link that are on their way. `machine`: :opening, :open, :closing, :failed,
-  # :freed, :stopped. `replies`: by caller. `owner_told`: the link has told the owner.
+  # `queue`: events of the link that are on their way. `machine`: :opening, :open, :closing,
+  # :failed, :freed, :stopped. `replies`: by caller. `owner_told`: the link has told the owner.
   @start %{
     mode: :tube,
     owner: :active,
