@@ -15,7 +15,7 @@ defmodule Tube.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       compilers: [:tube_native | Mix.compilers()],
       start_permanent: Mix.env() == :prod,
-      # hex.pm is no dependency of this project, so there are none.
+      # None, so that the project builds without hex.pm.
       deps: []
     ]
   end

@@ -1,6 +1,6 @@
-# bin/bench dist: see bench/README.md for what is measured and how.
+# bin/bench dist: bench/README.md describes the cases and the method.
 #
-# As in bench/tube.exs the code is compiled here, and the two nodes get it from us.
+# As in bench/tube.exs, the code is compiled here and sent to the two nodes.
 Code.require_file("../test/support/script.exs", __DIR__)
 
 bench = for name <- ~w(host stats carrier rings report cli), do: "bench/lib/#{name}.ex"

@@ -1,5 +1,6 @@
-# bin/bench ring: native/ring/benches/ring measures and prints; here it is only built and run.
-# It knows nothing of the library, so --case is not for it.
+# bin/bench ring: builds and runs native/ring/benches/ring, which does not use the library. It has
+# no
+# --case.
 {_output, status} =
   System.cmd(
     "cargo",

@@ -1,4 +1,4 @@
-# What ExDoc makes of the project; bin/docs gives it this.
+# The configuration of ExDoc, for bin/docs.
 in_group = fn group -> &(&1[:group] == group) end
 
 [
@@ -32,19 +32,19 @@ in_group = fn group -> &(&1[:group] == group) end
   groups_for_modules: [
     Tubes: [Tube, Tube.Error],
     Services: [Tube.Handler, Tube.Handler.Supervisor],
-    "Seeing what happens": [Tube.Telemetry, Tube.Logger],
+    Observability: [Tube.Telemetry, Tube.Logger],
     "From LING": [:tube]
   ],
-  # The pages on how it works name what is hidden from users.
-  skip_code_autolink_to: ~w(Tube.Connection Tube.Door Tube.Handshake Tube.Handshake.sweep/1),
-  # Hidden modules are no part of it; this one has no chunk of documentation to say so.
+  # The pages on how it works name hidden modules.
+  skip_code_autolink_to: ~w(Tube.Connection Tube.Connection.Ending Tube.Listener.Dispatcher Tube.Handshake Tube.Handshake.Directory.sweep/1),
+  # This module is hidden, but it has no documentation chunk that says so.
   filter_modules: fn module, _metadata -> module != :tube_dist end,
   groups_for_docs: [
     "This domain": in_group.(:domain),
     "Opening and accepting": in_group.(:opening),
     "Sending and receiving": in_group.(:data),
     "Owner and options": in_group.(:owner),
-    "The end": in_group.(:end),
-    "Looking at tubes": in_group.(:look)
+    Closing: in_group.(:end),
+    Introspection: in_group.(:introspection)
   ]
 ]

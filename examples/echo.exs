@@ -1,7 +1,7 @@
-# An echo service and somebody who uses it, over a tube.
+# An echo service and a client, over a tube.
 #
-#     mix run examples/echo.exs                               both in this VM
-#     TUBE_DOMID=5 mix run --no-halt examples/echo.exs serve  each in a VM of its own
+#     mix run examples/echo.exs                               both in one VM
+#     TUBE_DOMID=5 mix run --no-halt examples/echo.exs serve  in separate VMs
 #     TUBE_DOMID=7 mix run examples/echo.exs ask 5 hello
 
 defmodule Echo do
@@ -35,8 +35,8 @@ defmodule Echo do
   def ask(domid, text) do
     {:ok, tube} = Tube.open(domid, service: "echo", active: false)
     :ok = Tube.send(tube, text)
-    {:ok, answer} = Tube.recv(tube, 5_000)
-    IO.puts("asked #{inspect(text)}, heard #{inspect(answer)} through #{inspect(tube)}")
+    {:ok, reply} = Tube.recv(tube, 5_000)
+    IO.puts("asked #{inspect(text)}, heard #{inspect(reply)} through #{inspect(tube)}")
     :ok = Tube.close(tube)
   end
 end

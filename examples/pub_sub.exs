@@ -1,5 +1,5 @@
-# Publish and subscribe over tubes: whoever opens the service "news" and names a topic gets all
-# that is published there from then on. One who reads slowly is passed over, not waited for.
+# Publish and subscribe over tubes. A subscriber opens the service "news" and sends a topic. It then
+# receives all texts published there, except while it reads too slowly: publishers do not wait.
 #
 #     mix run examples/pub_sub.exs
 
@@ -8,30 +8,30 @@ defmodule News do
 
   def child_spec(_), do: Registry.child_spec(keys: :duplicate, name: __MODULE__)
 
-  # Publishing only tells the connections, so it takes no longer for one that is slow.
+  # Publishing only sends messages to the connections, so a slow one does not delay it.
   def publish(topic, text) do
     Registry.dispatch(__MODULE__, topic, fn subscribers ->
       for {pid, _} <- subscribers, do: send(pid, {:publish, topic, text})
     end)
   end
 
-  # The one thing that a subscriber says is a topic. What we say first is that it is noted.
+  # All data from a subscriber is a topic. The reply confirms the subscription.
   @impl true
   def handle_data(topic, tube, state) do
     {:ok, _} = Registry.register(__MODULE__, topic, nil)
-    answer(Tube.send(tube, "subscribed to " <> topic), state)
+    continue(Tube.send(tube, "subscribed to " <> topic), state)
   end
 
   @impl true
   def handle_info({:publish, topic, text}, tube, state) do
     case Tube.send(tube, [topic, ": ", text], nosuspend: true) do
       {:error, :busy} -> {:continue, state}
-      other -> answer(other, state)
+      other -> continue(other, state)
     end
   end
 
-  defp answer(:ok, state), do: {:continue, state}
-  defp answer({:error, reason}, state), do: {:error, reason, state}
+  defp continue(:ok, state), do: {:continue, state}
+  defp continue({:error, reason}, state), do: {:error, reason, state}
 end
 
 {:ok, _supervisor} =

@@ -2,9 +2,9 @@ defmodule Tube do
   @moduledoc """
   A fast, ordered, reliable, two-way message link between two Erlang VMs of one machine.
 
-  The VMs are two Xen domains, or two OS processes or containers of one Linux host, each of
-  which is then a virtual domain with a `domid` of its own. The side that asks is the *nock*,
-  the side that accepts is the *tip*:
+  The VMs run in two Xen domains, or as two OS processes or containers on one Linux host, where
+  each is a virtual domain with its own `domid`. The side that opens a tube is the *nock*, the
+  side that accepts it is the *tip*:
 
       # in domain 5, the tip
       {:ok, listener} = Tube.listen(service: "echo", active: false)
@@ -15,25 +15,25 @@ defmodule Tube do
       {:ok, tube} = Tube.open(5, service: "echo")
       :ok = Tube.send(tube, "hello")
 
-  Either side may come first: `open/2` waits, up to its time limit, until somebody listens.
+  Either side may start first: `open/2` waits for a listener, up to its time limit.
 
   ## Messages and ownership
 
-  A tube carries messages, not bytes: what one `send/3` is given arrives whole or not at all,
-  in order, and is never dropped. Anyone may send. The process that opened or accepted the
-  tube *owns* it: only the owner receives, sets options, closes or hands over, and when the
-  owner ends, the tube is closed. An active tube sends its owner
+  A tube carries messages, not bytes: the data of one `send/3` arrives whole or not at all, in
+  order, and is never dropped. Any process may send. The process that opened or accepted the
+  tube *owns* it: only the owner may receive, set options, close the tube or hand it over, and
+  the tube closes when its owner ends. An active tube sends its owner
 
     * `{:tube, tube, data}` for each message,
     * `{:tube_passive, tube}` when a count given to `:active` is used up,
-    * `{:tube_closed, tube}` when the peer has closed and all is delivered,
+    * `{:tube_closed, tube}` when the peer has closed and every message is delivered,
     * `{:tube_error, tube, reason}` and then `{:tube_closed, tube}` when the tube ended for
       another reason.
 
-  With `mode: :port` the tube behaves as a port: its `pid` takes `{owner, {:command, iodata}}`,
+  With `mode: :port` the tube behaves like a port: its `pid` takes `{owner, {:command, iodata}}`,
   `{owner, {:connect, pid}}` and `{owner, :close}`, delivers `{pid, {:data, data}}`, is linked to
-  its owner, and exits with the reason. `{:command, iodata}` cannot make its sender wait, as a
-  busy port can: what does not fit into the ring waits in the tube's process.
+  its owner, and exits with the reason. Unlike a busy port, `{:command, iodata}` never makes its
+  sender wait: data that does not fit into the ring waits in the tube's process.
 
   ## Back-pressure
 
@@ -42,33 +42,34 @@ defmodule Tube do
 
   ## Polling
 
-  To be woken by a bell takes some ten microseconds, most of them the kernel's. With `poll: {:adaptive, 200}`
-  who waits for a message looks into the ring again and again instead, letting other processes run in between, for
-  up to 200 microseconds, and only then sleeps. A round trip between two ends that both poll takes a
-  microsecond or so.
+  Waking a sleeping receiver takes about ten microseconds, most of them in the kernel. With
+  `poll: {:adaptive, 200}` a receiver that waits polls the ring for up to 200 microseconds before
+  it sleeps, and lets other processes run between two polls. A round trip between two ends that
+  both poll takes about a microsecond.
 
-  The price is processor time: a VM that polls keeps one of its schedulers busy for as long as it looks. So
-  this is for VMs with a processor to spare each; where they share one, the one that looks keeps
-  the other from answering. It adapts: each look that was in vain halves the time, each that was not
-  doubles it again, up to the number given; a tube on which nothing comes is soon not polled at all, and where
-  processors are short attempts become rare.
+  The price is processor time: a VM that polls keeps one of its schedulers busy. Use it when each
+  VM has a processor to spare; when they share one, the VM that polls keeps the other from running.
+  Polling adapts: the time is halved after each unsuccessful attempt, and doubled after each
+  successful one, up to the number given. An idle tube soon is not polled at all, and where
+  processors are short, attempts become rare.
 
-  It works for `recv/2`, `recv_many/3` and for active tubes, for which a small process looks. Each end
-  sets it for itself. Sends that wait for room are not concerned.
+  Polling works for `recv/2`, `recv_many/3` and for active tubes, where a small process polls. Each
+  end sets it for itself. It does not affect sends that wait for room.
 
   ## Reasons
 
-  Errors are `{:error, reason}` with the reasons of `Tube.Error`. Bad arguments and options
-  raise `ArgumentError`, naming what was wrong and what is allowed.
+  Errors are `{:error, reason}` with the reasons of `Tube.Error`. Invalid arguments and options
+  raise `ArgumentError`, with a message that says what is wrong and what is allowed.
 
   ## Examples on this page
 
-  A VM may open tubes to itself on the local platform. The examples of the functions do, so
-  each of them can be pasted into one IEx session.
+  On the local platform a VM may open tubes to itself. The examples do that, so you can paste each
+  of them into one IEx session.
   """
 
-  alias Tube.Connection.Rings
-  alias Tube.{Commands, Connection, Domain, Flow, Listener, Native, Options, Suspension}
+  alias Tube.Connection.{Blocking, Link}
+  alias Tube.{Connection, Domain, Listener, Native, Options}
+  alias Tube.Domain.Suspension
 
   @enforce_keys [:pid, :port, :id]
   defstruct [:pid, :port, :id]
@@ -76,27 +77,28 @@ defmodule Tube do
   @typedoc """
   A tube: its process, its driver port, and its number in the native library.
 
-  The same term in every message, so it may be matched on. Of use in the VM that made it.
+  Every message about the tube holds the same term, so you may match on it. It is valid only in the
+  VM that made it.
   """
   @type t :: %__MODULE__{pid: pid, port: port, id: non_neg_integer}
 
-  @typedoc "A listener: from `listen/1`, or the pid or name of one from `start_link/1`."
+  @typedoc "A listener from `listen/1`, or the pid or name of one from `start_link/1`."
   @type listener :: GenServer.server()
 
-  @typedoc "A domain's number, of Xen or of the local platform."
-  @type domid :: 0..0x7FEF
+  @typedoc "The number of a domain, on Xen or on the local platform."
+  @type domid :: 0..unquote(Tube.Paths.max_domid())
 
   @type reason :: Tube.Error.reason()
 
   defguardp is_here(tube) when is_struct(tube, __MODULE__) and node(tube.pid) == node()
 
   @doc """
-  The number of the domain that this VM is.
+  Returns the number of this VM's domain.
 
-  Attaches to the platform first if that has not been done: on the local platform this claims
-  a virtual domain, and starts `tube-hub` when none runs. Errors: `{:no_hub, text}`,
-  `{:hub_version, text}`, `{:domid_taken, text}`, `{:bad_run_dir, text}`, `{:suspended, text}`, and what a platform lacks
-  (`available?/1`).
+  Attaches to the platform first if necessary: on the local platform this claims a virtual domain,
+  and starts `tube-hub` if none is running. Errors: `{:no_hub, text}`, `{:hub_version, text}`,
+  `{:domid_taken, text}`, `{:bad_run_dir, text}`, `{:suspended, text}`, and what a platform may
+  lack (`available?/1`).
 
       iex> {:ok, domid} = Tube.domid()
       iex> domid in 0..0x7FEF
@@ -107,18 +109,18 @@ defmodule Tube do
   def domid, do: Domain.domid()
 
   @doc """
-  Whether this VM could have tubes on a platform: `true`, or `{false, lacks}` with all that is
-  missing, each with a sentence that says how to get it:
+  Checks whether this VM can have tubes on a platform: `true`, or `{false, lacks}` with everything
+  that is missing, each with a sentence that says how to get it:
 
       {false, [no_gntalloc: "/dev/xen/gntalloc is not there: in a Xen domain, modprobe xen-gntalloc"]}
 
-  On Xen these are `:no_xenbus`, `:no_gntalloc`, `:no_gntdev` and `:no_evtchn` (a device is not
-  there), `:no_libxengnttab` and `:no_libxenevtchn` (a library of Xen's is not there), and `:eacces`
-  (a device may not be opened by this user). Nothing is attached or started by asking.
+  On Xen these are `:no_xenbus`, `:no_gntalloc`, `:no_gntdev` and `:no_evtchn` (a device is
+  missing), `:no_libxengnttab` and `:no_libxenevtchn` (a Xen library is missing), and `:eacces`
+  (this user may not open a device). The check neither attaches to a platform nor starts anything.
 
-  Which platform a VM takes is said by `config :tube, platform: :xen | :local` or the variable
-  `TUBE_PLATFORM`; otherwise a VM that names a run directory takes the local one, and any other
-  takes Xen if `/dev/xen/xenbus` is there.
+  To choose the platform, set `config :tube, platform: :xen | :local` or the variable
+  `TUBE_PLATFORM`. By default, a VM with a run directory uses the local platform, and any other VM
+  uses Xen if `/dev/xen/xenbus` exists.
 
       iex> Tube.available?(:local)
       true
@@ -133,13 +135,13 @@ defmodule Tube do
   end
 
   def available?(other) do
-    raise ArgumentError, "#{inspect(other)} is not a platform: :local and :xen are"
+    raise ArgumentError, "#{inspect(other)} is not a platform: allowed are :local and :xen"
   end
 
   @doc """
   Opens a tube to a service of the domain `peer`. The calling process owns it.
 
-  Waits until the tip listens and the handshake is done, `:timeout` milliseconds at most.
+  Waits until the tip listens and the handshake is complete, for at most `:timeout` milliseconds.
 
   ## Options
 
@@ -147,8 +149,9 @@ defmodule Tube do
 
   ## Errors
 
-  `:timeout` (nobody listens there, or not to us), `:refused`, `:busy`, `:version`, `:eexist` (that `:tid`
-  is in use), `:peer_down`, `:peer_domain_gone`, `:protocol`, and those of `domid/0`.
+  `:timeout` (nobody listens there, or does not allow this domain), `:refused`, `:busy`, `:version`,
+  `:eexist` (the `:tid` is in use), `:peer_down`, `:peer_domain_gone`, `:protocol`, and those of
+  `domid/0`.
 
   ## Example
 
@@ -169,8 +172,8 @@ defmodule Tube do
   end
 
   @doc """
-  Listens for tubes to a service of this domain. The calling process owns the listener, and
-  the listener ends with it.
+  Listens for tubes to a service of this domain. The calling process owns the listener: when the
+  process ends, so does the listener.
 
   ## Options
 
@@ -178,7 +181,7 @@ defmodule Tube do
 
   ## Errors
 
-  `:eexist` (this VM listens to that service already), and those of `domid/0`.
+  `:eexist` (this VM already listens for that service), and those of `domid/0`.
 
   ## Example
 
@@ -195,19 +198,19 @@ defmodule Tube do
   end
 
   @doc """
-  Starts a listener that is linked to the calling process, as part of a supervision tree:
+  Starts a listener linked to the calling process, as part of a supervision tree:
 
       children = [{Tube, service: "echo", active: false, name: Echo}]
       Supervisor.start_link(children, strategy: :one_for_one)
       {:ok, tube} = Tube.accept(Echo)
 
-  Anyone may accept. To have connections as supervised processes too, see `Tube.Handler`.
+  Any process may accept. `Tube.Handler` also runs a supervised process for each tube.
 
   ## Options
 
   #{Options.docs(:start_link)}
 
-  Errors are those of `listen/1`, and `{:already_started, pid}` for a `:name` in use.
+  Errors: those of `listen/1`, and `{:already_started, pid}` if the `:name` is in use.
 
   ## Example
 
@@ -224,8 +227,8 @@ defmodule Tube do
   end
 
   @doc """
-  A child specification of a listener, for a supervisor. Options are those of `start_link/1`, and
-  `:id` (by default the `:name`, else `{Tube, service}`). Bad options raise `ArgumentError`.
+  Returns the child specification of a listener. Takes the options of `start_link/1`, and `:id` (by
+  default the `:name`, or else `{Tube, service}`). Invalid options raise `ArgumentError`.
 
       iex> Tube.child_spec(service: "echo").id
       {Tube, "echo"}
@@ -245,8 +248,8 @@ defmodule Tube do
   end
 
   @doc """
-  Takes the tube that has waited longest, or waits for the next, `timeout` milliseconds at
-  most. The calling process owns it.
+  Accepts the tube that has waited longest, or waits for the next one, for at most `timeout`
+  milliseconds. The calling process owns it.
 
   Errors: `:timeout`, `:closed` (the listener has ended).
 
@@ -269,29 +272,29 @@ defmodule Tube do
 
   def accept(other, _timeout) do
     raise ArgumentError,
-          "#{inspect(other)} is not a listener: a pid from listen/1, or the pid or name of one " <>
-            "from start_link/1 is allowed"
+          "#{inspect(other)} is not a listener: allowed is a pid from listen/1, or the pid or " <>
+            "name of a listener from start_link/1"
   end
 
   @doc """
   Sends one message; returns when all of it is in the ring.
 
-  `data` is iodata. When the ring is full, waits for room, up to a limit in milliseconds. Of a
-  message that ran into the limit the peer sees nothing. A limit stands for `[timeout: limit]`.
+  `data` is iodata. When the ring is full, waits for room, up to a limit in milliseconds. If the
+  limit passes, the peer sees nothing of the message. A number is short for `[timeout: number]`.
 
   ## Options
 
   #{Options.docs(:send)}
 
-  Errors: `:timeout`, `:busy` (there is no room, and no time was given), `:closed`, `:emsgsize`,
-  `:peer_down`, `:peer_domain_gone`, `:protocol`, `:distribution` (the tube carries distributed Erlang).
+  Errors: `:timeout`, `:busy` (no room, and the limit is 0), `:closed`, `:emsgsize`, `:peer_down`,
+  `:peer_domain_gone`, `:protocol`, `:distribution` (the tube carries distributed Erlang).
 
       case Tube.send(tube, sample, nosuspend: true) do
         :ok -> :sent
         {:error, :busy} -> :skipped
       end
 
-  Messages are whole, whatever they were made of:
+  Each call sends one message, whatever shape its iodata has:
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "send", active: false, max_message: 100)
@@ -313,13 +316,12 @@ defmodule Tube do
     do: send(tube, data, send_limit(options))
 
   def send(%__MODULE__{id: id, pid: pid}, data, timeout) when node(pid) == node() do
-    # A whole binary goes to the ring as it is; flattening by the VM's own function yields
-    # where a native one would hold the scheduler.
+    # Flattened by the VM's own function, which yields; a native one would hold the scheduler.
     data = if is_binary(data), do: data, else: IO.iodata_to_binary(data)
 
     case Native.send(id, data) do
       :ok -> :ok
-      other -> Flow.send(other, id, data, timeout)
+      other -> Blocking.send(other, id, data, timeout)
     end
   end
 
@@ -337,9 +339,9 @@ defmodule Tube do
   @doc """
   Sends each element of a list as a message, in order; returns when all of them are in the ring.
 
-  This is the quickest way to send many small messages, as `recv_many/3` is to receive them: one call, one lock
-  and one look at whether the peer sleeps serve all of them. Messages of other senders may come in
-  between. Everything else is as of `send/3`, and the time limit is for all of them together.
+  This is the fastest way to send many small messages, as `recv_many/3` is to receive them: all of
+  them share one call, one lock and one notification of the peer. Messages from other senders may
+  come in between. Otherwise it works like `send/3`; the time limit applies to the whole list.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "send_many", active: false)
@@ -349,8 +351,9 @@ defmodule Tube do
       iex> Tube.recv_many(tip)
       {:ok, ["one", "two"]}
 
-  Errors are `{:error, {reason, rest}}` with the reasons of `send/3`: the messages before `rest` are in the ring, and of
-  those in `rest` the peer sees nothing. An element that is no iodata raises `ArgumentError` before anything is sent.
+  Errors are `{:error, {reason, rest}}` with the reasons of `send/3`: the messages before `rest` are
+  in the ring, and the peer sees nothing of those in `rest`. An element that is not iodata raises
+  `ArgumentError` before anything is sent.
 
       case Tube.send_many(tube, samples, timeout: 100) do
         :ok -> []
@@ -370,10 +373,10 @@ defmodule Tube do
       when node(pid) == node() and is_list(messages) do
     limit = send_limit(options)
 
-    # To flatten what is flat costs more than to look.
+    # Checking for binaries is cheaper than flattening binaries.
     if binaries?(messages),
-      do: Flow.send_many(messages, id, limit),
-      else: messages |> flatten() |> Flow.send_many(id, limit)
+      do: Blocking.send_many(messages, id, limit),
+      else: messages |> flatten() |> Blocking.send_many(id, limit)
   end
 
   def send_many(tube, messages, _options) when is_here(tube), do: no_list!(messages)
@@ -389,14 +392,14 @@ defmodule Tube do
 
   @spec no_list!(term) :: no_return
   defp no_list!(other) do
-    raise ArgumentError, "invalid messages #{inspect(other)}: a list of iodata is allowed"
+    raise ArgumentError, "invalid messages #{inspect(other)}: allowed is a list of iodata"
   end
 
   @doc """
-  Receives one message from a passive tube, waiting `timeout` milliseconds at most.
+  Receives one message from a passive tube. Waits for at most `timeout` milliseconds.
 
-  Errors: `:timeout`, `:closed` (the peer closed and all was received), `:not_owner`, `:einval` (the
-  tube is active), `:peer_down`, `:peer_domain_gone`, `:protocol`.
+  Errors: `:timeout`, `:closed` (the peer closed and you have received everything), `:not_owner`,
+  `:einval` (the tube is active), `:peer_down`, `:peer_domain_gone`, `:protocol`.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "recv", active: false)
@@ -418,27 +421,27 @@ defmodule Tube do
   def recv(%__MODULE__{id: id, pid: pid}, timeout) when node(pid) == node() do
     case Native.recv(id) do
       {:ok, _data} = received -> received
-      other -> Flow.recv(other, id, timeout, fn -> Native.recv(id) end)
+      other -> Blocking.recv(other, id, timeout, fn -> Native.recv(id) end)
     end
   end
 
   def recv(tube, _timeout), do: elsewhere!(tube)
 
   @doc """
-  Receives the messages that are there, at least one and at most `max`, in order, from a passive
-  tube. Waits for the first, `timeout` milliseconds at most, and never for more.
+  Receives the messages that have arrived, at least one and at most `max`, in order, from a passive
+  tube. Waits for the first one, for at most `timeout` milliseconds, and never for more.
 
-  This is the quickest way to receive many small messages: one call, one lock and one look at the
-  shared ring serve all of them. A call gives at most 1024 messages, and stops after some 256 KiB,
-  so that it never keeps a scheduler long; call it again for the rest.
+  This is the fastest way to receive many small messages: all of them share one call, one lock and
+  one access to the ring. A call returns at most 1024 messages, and stops after about 256 KiB, so
+  that it never holds a scheduler for long; call it again for the rest.
 
       {:ok, samples} = Tube.recv_many(tube)
       Enum.each(samples, &handle/1)
 
-  Messages of 65 bytes to 4 KiB may share one binary of at most 32 KiB, which lives as long as any of
-  them: `:binary.copy/1` what you keep for long.
+  Messages of 65 bytes to 4 KiB may share one binary of at most 32 KiB, which lives as long as any
+  of them: use `:binary.copy/1` on those that you keep for long.
 
-  Errors are those of `recv/2`. When there are messages before the end, they come first.
+  Errors are those of `recv/2`. Messages that arrived before the tube ended come first.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "recv_many", active: false)
@@ -463,7 +466,7 @@ defmodule Tube do
 
     case Native.recv_many(id, most) do
       {:ok, _messages} = received -> received
-      other -> Flow.recv(other, id, timeout, fn -> Native.recv_many(id, most) end)
+      other -> Blocking.recv(other, id, timeout, fn -> Native.recv_many(id, most) end)
     end
   end
 
@@ -474,16 +477,17 @@ defmodule Tube do
   def recv_many(tube, _max, _timeout), do: elsewhere!(tube)
 
   @doc """
-  Sets options of a tube. For the owner.
+  Sets options of a tube. Only for the owner.
 
   ## Options
 
   #{Options.docs(:setopts)}
 
-  A number for `:active` adds to what is left of the last; any other mode replaces it.
+  A number for `:active` is added to what is left of the last count; any other value replaces it.
 
-  Errors: `:not_owner`, `:closed`. An owner that is passive when the peer closes, perhaps because its count is used up, hears of
-  it by its next call: by `:closed` from here, if it had everything, and then no `{:tube_closed, tube}` follows.
+  Errors: `:not_owner`, `:closed`. If the owner is passive when the peer closes, perhaps because its
+  count is used up, its next call reports the end: `setopts/2` returns `:closed` if the owner has
+  received everything, and then no `{:tube_closed, tube}` follows.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "setopts", active: false)
@@ -511,11 +515,13 @@ defmodule Tube do
 
   def setopts(tube, _options), do: elsewhere!(tube)
 
-  defp set_active(tube, %{active: active}), do: Native.active(tube.port, Rings.mode(active))
+  defp set_active(tube, %{active: active}),
+    do: Native.Driver.active(tube.port, Link.encode_active(active))
+
   defp set_active(_tube, _options), do: :ok
 
   @doc """
-  The values of some options of a tube, in the order asked for. For anyone.
+  Returns the values of options of a tube, in the order of `names`. For any process.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, _listener} = Tube.listen(service: "getopts")
@@ -527,7 +533,8 @@ defmodule Tube do
 
   #{Options.docs(:getopts)}
 
-  `:active` is what is left of a count, and `:ring` what the tip chose and had room for. Errors: `:closed`.
+  `:active` is what is left of a count, and `:ring` the size that the tip chose and had room for.
+  Errors: `:closed`.
   """
   @doc group: :owner
   @spec getopts(t, [atom]) :: {:ok, keyword} | {:error, reason}
@@ -535,7 +542,7 @@ defmodule Tube do
     names = Options.names!(names, :getopts)
 
     with {:ok, options} <- Connection.options(tube), {:ok, now} <- Native.info(tube.id) do
-      options = %{options | active: Rings.active(now.active), ring: now.tx.ring}
+      options = %{options | active: Link.decode_active(now.active), ring: now.tx.ring}
       {:ok, for(name <- names, do: {name, Map.fetch!(options, name)})}
     end
   end
@@ -543,9 +550,9 @@ defmodule Tube do
   def getopts(tube, _names), do: elsewhere!(tube)
 
   @doc """
-  Makes `new_owner` the owner of the tube. For the owner.
+  Makes `new_owner` the owner of the tube. Only for the owner.
 
-  Messages of the tube that wait in the caller's mailbox move along, before any later one.
+  Messages of the tube that wait in the caller's mailbox move to the new owner, ahead of later ones.
   Errors: `:not_owner`, `:closed`, `:einval` (`new_owner` is not a live process of this VM).
 
       iex> {:ok, me} = Tube.domid()
@@ -568,12 +575,12 @@ defmodule Tube do
   def controlling_process(tube, _new_owner), do: elsewhere!(tube)
 
   @doc """
-  Says that this side sends no more. For the owner; `:write` is the only direction there is.
+  Ends sending from this side. Only for the owner; `:write` is the only direction.
 
-  What was sent before is delivered. Then the peer sees the end: its `recv/2` gives
-  `{:error, :closed}`, an active owner there gets `{:tube_closed, tube}` (with `mode: :port` it is told
-  nothing). The other direction goes on: the peer may send, and this side receive, until one of
-  them closes. To do it twice does no harm. Errors: `:not_owner`, `:closed`.
+  Messages sent before are delivered. Then the peer sees the end: its `recv/2` returns
+  `{:error, :closed}`, and an active owner there gets `{:tube_closed, tube}` (nothing with
+  `mode: :port`). The other direction goes on: the peer may send, and this side may receive, until
+  one of them closes. A second call has no effect. Errors: `:not_owner`, `:closed`.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "shutdown", active: false)
@@ -597,11 +604,11 @@ defmodule Tube do
   end
 
   @doc """
-  Closes the tube. For the owner.
+  Closes the tube. Only for the owner.
 
-  What was sent before is delivered first: returns when the peer has confirmed, or when `:linger`
-  milliseconds are over, and then all that the tube had is free. Messages not yet received here
-  are discarded. Errors: `:not_owner`, `:closed`.
+  Messages sent before are delivered first: returns when the peer has confirmed, or after `:linger`
+  milliseconds. By then everything that the tube used is free. Messages that have not been received
+  here are discarded. Errors: `:not_owner`, `:closed`.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, _listener} = Tube.listen(service: "close")
@@ -617,8 +624,8 @@ defmodule Tube do
   def close(tube), do: elsewhere!(tube)
 
   @doc """
-  What is known of a tube: `:role` (`:nock` or `:tip`), `:peer`, `:tid`, `:service`, `:mode`, `:state`, `:owner`,
-  `:ring` (bytes of the receive and transmit rings), and its counters.
+  Returns information about a tube: `:role` (`:nock` or `:tip`), `:peer`, `:tid`, `:service`,
+  `:mode`, `:state`, `:owner`, `:ring` (bytes of the receive and transmit rings), and its counters.
 
   Errors: `:closed`.
 
@@ -629,13 +636,13 @@ defmodule Tube do
       iex> {info.role, info.tid, info.owner == self()}
       {:nock, 12, true}
   """
-  @doc group: :look
+  @doc group: :introspection
   @spec info(t) :: {:ok, map} | {:error, reason}
   def info(tube) when is_here(tube), do: Connection.info(tube)
   def info(tube), do: elsewhere!(tube)
 
   @doc """
-  Who is at the other end: its domain, and what this tube is called between the two. For anyone.
+  Returns the domain at the other end, and the service and number of the tube. For any process.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, listener} = Tube.listen(service: "peer")
@@ -645,34 +652,34 @@ defmodule Tube do
       iex> {service, tid}
       {"peer", 13}
 
-  The domid is what the platform says, not what the peer says. `:service` is the tip's, and `:tid` the
-  number that the nock has given to the tube, unique among its tubes to this tip.
-  Errors: `:closed`.
+  The domid comes from the platform, not from the peer. `:service` is the tip's, and `:tid` is the
+  number that the nock gave to the tube, unique among its tubes to this tip. Errors: `:closed`.
   """
-  @doc group: :look
+  @doc group: :introspection
   @spec peer(t) ::
           {:ok, %{domid: domid, service: String.t(), tid: 0..0xFFFFFFFF}} | {:error, reason}
   def peer(tube) when is_here(tube) do
-    with {:ok, entry} <- Connection.look_up(tube.id) do
-      {:ok, %{domid: entry.peer, service: entry.service, tid: entry.tid}}
+    with {:ok, record} <- Connection.Registry.lookup(tube.id) do
+      {:ok, %{domid: record.peer, service: record.service, tid: record.tid}}
     end
   end
 
   def peer(tube), do: elsewhere!(tube)
 
   @doc """
-  Counters of a tube, named as `:inet.getstat/1` names a socket's where that has them. For anyone.
+  Returns the counters of a tube, with the names of `:inet.getstat/1` where it has them. For any
+  process.
 
-    * `:recv_cnt`, `:recv_oct`, `:recv_max` - messages and bytes that the owner has taken, and bytes of the
-      largest message
-    * `:recv_pend` - bytes in the receive ring that it has not, headers included, as of its last look there
-    * `:empty_waits` - times that the receiver found nothing
-    * `:send_cnt`, `:send_oct`, `:send_max` - the same of what was put into the transmit ring
-    * `:send_pend` - bytes in it that the peer has not taken, headers included, as of a sender's last look,
-      so it may be less by now
-    * `:send_dropped` - messages dropped for want of room: none, unless the option `:on_full` is `:drop`
+    * `:recv_cnt`, `:recv_oct`, `:recv_max` - messages and bytes that the owner has received, and
+      bytes of the largest message
+    * `:recv_pend` - bytes in the receive ring, headers included, when this end last read the ring
+    * `:empty_waits` - times that the receiver found no message
+    * `:send_cnt`, `:send_oct`, `:send_max` - the same for the messages put into the transmit ring
+    * `:send_pend` - bytes in the transmit ring, headers included, when a sender last looked; there
+      may be fewer by now
+    * `:send_dropped` - messages dropped because the ring was full: 0 unless `:on_full` is `:drop`
     * `:full_waits` - times that a sender found no room
-    * `:bells` - wake-ups of the peer, and `:bells_spared`, those that were not needed
+    * `:bells` - notifications sent to the peer, and `:bells_spared`, those that were not needed
 
   Errors: `:closed`.
 
@@ -684,50 +691,30 @@ defmodule Tube do
       iex> {counted[:send_cnt], counted[:send_oct], counted[:recv_cnt]}
       {1, 4, 0}
   """
-  @doc group: :look
+  @doc group: :introspection
   @spec getstat(t) :: {:ok, [{atom, non_neg_integer}]} | {:error, reason}
-  def getstat(tube) when is_here(tube) do
-    with {:ok, %{dropped: dropped}} <- Connection.look_up(tube.id),
-         {:ok, %{rx: rx, tx: tx}} <- Native.info(tube.id) do
-      {:ok,
-       [
-         recv_cnt: rx.messages,
-         recv_oct: rx.bytes,
-         recv_max: rx.largest,
-         recv_pend: rx.backlog,
-         empty_waits: rx.waits,
-         send_cnt: tx.messages,
-         send_oct: tx.bytes,
-         send_max: tx.largest,
-         send_pend: tx.backlog,
-         send_dropped: Commands.dropped(dropped),
-         full_waits: tx.waits,
-         bells: rx.bells + tx.bells,
-         bells_spared: rx.bells_spared + tx.bells_spared
-       ]}
-    end
-  end
-
+  def getstat(tube) when is_here(tube), do: Connection.Registry.counters(tube.id)
   def getstat(tube), do: elsewhere!(tube)
 
   @doc """
-  To be called before the machine is suspended, saved or migrated: closes all tubes of this VM.
+  Closes all tubes of this VM. Call it before the machine is suspended, saved or migrated.
 
-  A suspended domain keeps nothing that it shares with others: what it has mapped of theirs is gone when
-  it comes back, perhaps under another number, and whoever touched it would crash. So when this returns
-  nothing is shared any more, and this VM has left its domain. Until `resume/0`, `open/2`, `listen/1` and
-  `domid/0` are refused with `{:error, {:suspended, text}}`.
+  A suspended domain loses all memory that it shares with other domains: when it comes back, perhaps
+  under another number, a VM that touched such memory would crash. So when this returns, the VM
+  shares nothing any more and has left its domain. Until `resume/0`, `open/2`, `listen/1` and
+  `domid/0` return `{:error, {:suspended, text}}`.
 
-  Tubes are closed in good order: what was sent is delivered, `limit` milliseconds at most for all of
-  them. Their owners get what had arrived, and then `{:error, :suspended}`, or `{:tube_error, tube,
-  :suspended}` and `{:tube_closed, tube}`. To a peer it is a close like any other. An `open/2` under way
-  ends with `{:error, :suspended}`. Listeners live on, and whoever knocks meanwhile waits at the door.
+  Tubes close in order: messages sent before are delivered, within `limit` milliseconds for all
+  tubes together. Owners get the messages that have arrived, and then `{:error, :suspended}`, or
+  `{:tube_error, tube, :suspended}` and `{:tube_closed, tube}`. To the peer it is an ordinary close.
+  An `open/2` in progress returns `{:error, :suspended}`. Listeners stay, and requests to open a
+  tube wait until `resume/0`.
 
       :ok = Tube.suspend()
-      # the machine is suspended or migrated, and goes on
+      # the machine is suspended or migrated, and continues
       :ok = Tube.resume()
 
-  To do it twice does no harm.
+  A second call has no effect.
   """
   @doc group: :domain
   @spec suspend(non_neg_integer) :: :ok
@@ -741,11 +728,12 @@ defmodule Tube do
   end
 
   @doc """
-  To be called after `suspend/1`, when the machine is there again: attaches to the platform, and announces
-  all listeners. Tubes are to be opened anew.
+  Attaches to the platform again, and announces all listeners. Call it after `suspend/1`, when the
+  machine is back. Open your tubes again afterwards.
 
-  On the local platform the VM is the domain that it was; on Xen the one that the machine is now. Errors
-  are those of `domid/0`: then it goes on trying as long as there are listeners.
+  On the local platform the VM becomes the same domain again; on Xen it becomes the domain that the
+  machine is now. Errors are those of `domid/0`; as long as there are listeners, the library keeps
+  trying.
 
       case Tube.resume() do
         :ok -> :open
@@ -757,10 +745,11 @@ defmodule Tube do
   def resume, do: Suspension.resume()
 
   @doc """
-  All connected tubes of this VM.
+  Returns all connected tubes of this VM.
 
-  Those that carry distributed Erlang are among them, to be looked at: `info/1` has `mode: :dist`, and inspected
-  they say `distribution`. To send through one gives `{:error, :distribution}`; all else is for the owner, as always.
+  The list includes tubes that carry distributed Erlang: `info/1` has `mode: :dist`, and `inspect/1`
+  shows `distribution`. `send/3` returns `{:error, :distribution}` for them; everything else is only
+  for their owner.
 
       iex> {:ok, me} = Tube.domid()
       iex> {:ok, _listener} = Tube.listen(service: "list")
@@ -768,19 +757,19 @@ defmodule Tube do
       iex> tube in Tube.list()
       true
   """
-  @doc group: :look
+  @doc group: :introspection
   @spec list() :: [t]
-  def list, do: Connection.list()
+  def list, do: for(record <- Connection.Registry.records(), do: record.tube)
 
   @spec elsewhere!(term) :: no_return
   defp elsewhere!(%__MODULE__{pid: pid}) do
     raise ArgumentError,
-          "a tube of node #{inspect(node(pid))} is used in node #{inspect(node())}: " <>
-            "a tube is of use only in the VM that made it"
+          "this tube belongs to node #{inspect(node(pid))}, not to #{inspect(node())}: " <>
+            "a tube is valid only in the VM that made it"
   end
 
   defp elsewhere!(other) do
     raise ArgumentError,
-          "#{inspect(other)} is not a tube: a %Tube{} from open/2 or accept/2 is allowed"
+          "#{inspect(other)} is not a tube: allowed is a %Tube{} from open/2 or accept/2"
   end
 end

@@ -1,10 +1,10 @@
 defmodule Mix.Tasks.Compile.TubeNative do
   @moduledoc false
-  # Builds the cargo workspace of native/ and puts what the VM needs into priv/native:
-  # tube.so (NIF and driver in one) and tube-hub. Loaded by mix.exs, since a compiler of
-  # the project itself cannot be compiled by the project.
+  # Builds the cargo workspace in native/ and copies its products to priv/native: tube.so (NIF and
+  # driver in one library) and tube-hub. mix.exs loads this file, because a project cannot compile
+  # its own compilers.
   #
-  # TUBE_NATIVE_BUILD=0 leaves priv/native as it is, for packagers who fill it themselves.
+  # TUBE_NATIVE_BUILD=0 leaves priv/native unchanged, for packagers who fill it themselves.
 
   use Mix.Task.Compiler
 
@@ -23,9 +23,7 @@ defmodule Mix.Tasks.Compile.TubeNative do
   defp build do
     case System.find_executable("cargo") do
       nil ->
-        failed(
-          "cargo was not found: tube needs a Rust toolchain of 1.91 or newer (https://rustup.rs)"
-        )
+        failed("cargo was not found: tube needs Rust 1.91 or newer (https://rustup.rs)")
 
       cargo ->
         args =
@@ -47,19 +45,19 @@ defmodule Mix.Tasks.Compile.TubeNative do
           put(Path.join([target, "release", from]), Path.join(@priv, to)),
           do: to
 
-    # priv/ must exist before this, or Mix links nothing into _build.
+    # Mix links priv/ into _build only if it exists, so this comes after the copies.
     Mix.Project.build_structure()
     {if(changed == [], do: :noop, else: :ok), []}
   end
 
-  # A library that a running VM has mapped must never be written over: write aside, rename.
+  # Never overwrite a library that a running VM may have mapped: write another file and rename it.
   defp put(from, to) do
     if same?(from, to) do
       false
     else
-      aside = "#{to}.#{System.pid()}.new"
-      File.cp!(from, aside)
-      File.rename!(aside, to)
+      temporary = "#{to}.#{System.pid()}.new"
+      File.cp!(from, temporary)
+      File.rename!(temporary, to)
       true
     end
   end

@@ -1,25 +1,26 @@
 %% Distributed Erlang over tubes: `erl -proto_dist tube -start_epmd false -sname a@dom5`.
 %%
-%% The callbacks that net_kernel wants of a carrier, and the record that dist_util wants, which grows
-%% between releases and is therefore taken from OTP's own header. Everything else is in Tube.Dist.
+%% The callbacks of a carrier for net_kernel, and the record for dist_util. The record grows between
+%% releases, so this module is in Erlang and includes OTP's own header. Everything else is in
+%% Tube.Dist.
 %%
-%% The tube's port is the distribution controller. The process that carries out the handshake owns the
-%% tube, reads and writes it as anybody would until OTP's handshake is done, and is linked to the port
-%% from then on: neither outlives the other.
+%% The tube's port is the distribution controller. The process that runs OTP's handshake owns the
+%% tube, reads and writes it through the public API until the handshake is done, and then links to
+%% the port: neither outlives the other.
 -module(tube_dist).
 
 -export([listen/1, listen/2, address/0, accept/1, accept_connection/5, setup/5, close/1, select/1,
          is_node_name/1]).
-%% Started by these, or called by dist_util later.
+%% Spawned by the above, or called by dist_util.
 -export([accept_loop/2, do_accept/6, do_setup/5, tick/1, getstat/1]).
 
 -include_lib("kernel/include/net_address.hrl").
 -include_lib("kernel/include/dist.hrl").
 -include_lib("kernel/include/dist_util.hrl").
 
-%% Before OTP 24 a host was not handed over; nothing that this library runs on asks so.
+%% OTP calls this when listen/2 is undefined, as before OTP 24: then the host part is unknown.
 listen(_Name) ->
-    {error, "this release of OTP does not say which host part the node's name has"}.
+    {error, "this release of OTP does not pass the host part of the node's name"}.
 
 listen(Name, Host) ->
     case 'Elixir.Tube.Dist':listen(Name, Host) of
@@ -42,23 +43,23 @@ select(Node) ->
 is_node_name(Node) ->
     dist_util:is_node_name(atom_to_list(Node)).
 
-%% Tubes that come in
+%% Incoming tubes
 
 accept(Listener) ->
     spawn_opt(?MODULE, accept_loop, [self(), Listener], [link, {priority, max}]).
 
 accept_loop(Kernel, Listener) ->
-    {Tube, Later} = 'Elixir.Tube.Dist':accept(Listener),
+    {Tube, Next} = 'Elixir.Tube.Dist':accept(Listener),
     Kernel ! {accept, self(), Tube, tube, tube},
     receive
         {Kernel, controller, Pid} ->
-            %% A tube that has ended meanwhile tells its new owner as well as it would tell us.
+            %% If the tube has ended in the meantime, its new owner finds out.
             _ = 'Elixir.Tube':controlling_process(Tube, Pid),
             Pid ! {self(), controller};
         {Kernel, unsupported_protocol} ->
             exit(unsupported_protocol)
     end,
-    accept_loop(Kernel, Later).
+    accept_loop(Kernel, Next).
 
 accept_connection(Acceptor, Tube, MyNode, Allowed, SetupTime) ->
     spawn_opt(?MODULE, do_accept, [self(), Acceptor, Tube, MyNode, Allowed, SetupTime],
@@ -72,7 +73,7 @@ do_accept(Kernel, Acceptor, Tube, MyNode, Allowed, SetupTime) ->
             dist_util:handshake_other_started(HSData#hs_data{allowed = Allowed})
     end.
 
-%% Tubes that go out
+%% Outgoing tubes
 
 setup(Node, Type, MyNode, _LongOrShortNames, SetupTime) ->
     spawn_opt(?MODULE, do_setup, [self(), Node, Type, MyNode, SetupTime],

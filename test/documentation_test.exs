@@ -1,8 +1,9 @@
 defmodule Tube.DocumentationTest do
-  # The examples of the reference, and that everything public has a text, a spec, an example and its errors.
+  # Runs the examples of the reference, and checks that every public function has a text, a spec, an
+  # example and its errors.
   use ExUnit.Case, async: true
 
-  # This VM's domain has a run directory of its own: see test_helper.exs.
+  # This VM has a private run directory: see test_helper.exs.
   doctest Tube
   doctest Tube.Error
   doctest Tube.Handler.Supervisor
@@ -20,13 +21,13 @@ defmodule Tube.DocumentationTest do
     :tube
   ]
 
-  test "these modules are public, and no others but tasks, which say what they do" do
+  test "only these modules and the tasks are public, and each task has a @shortdoc" do
     {:ok, modules} = :application.get_key(:tube, :modules)
 
     shown =
       for module <- modules,
           {:docs_v1, _, _, _, %{}, _, _} <- [Code.fetch_docs(module)],
-          # test/support, and its stand-in for the library of this name
+          # test/support, and its stand-in for the library :telemetry
           module != :telemetry and not String.starts_with?(inspect(module), "Tube.Test."),
           do: module
 
@@ -38,7 +39,7 @@ defmodule Tube.DocumentationTest do
   for module <- @public do
     @tag documented: module
     test "#{inspect(module)} is documented", %{documented: module} do
-      for {kind, name, arity, doc} <- entries(module) do
+      for {kind, name, arity, doc} <- documented(module) do
         what = "#{kind} #{inspect(module)}.#{name}/#{arity}"
         assert %{"en" => text} = doc, "#{what} has no @doc"
         spec = spec(module, kind, {name, arity})
@@ -48,20 +49,22 @@ defmodule Tube.DocumentationTest do
           assert text =~ ~r/^ {4}\S/m, "#{what} has no example"
 
           if spec =~ ~r/\{:error,|on_start/,
-            do: assert(text =~ ~r/errors/i, "#{what} does not say which errors there are")
+            do: assert(text =~ ~r/errors/i, "#{what} does not document its errors")
         end
       end
     end
   end
 
-  # Without what is hidden on purpose, and without what a behaviour asked for.
-  defp entries(module) do
+  # Without hidden functions, and without callbacks of behaviours.
+  defp documented(module) do
     {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(module)
-    asked = for behaviour <- behaviours(module), f <- behaviour.behaviour_info(:callbacks), do: f
+
+    callbacks =
+      for behaviour <- behaviours(module), f <- behaviour.behaviour_info(:callbacks), do: f
 
     for {{kind, name, arity}, _, _, doc, _} <- docs,
         kind in [:function, :callback] and doc != :hidden,
-        kind == :callback or {name, arity} not in asked,
+        kind == :callback or {name, arity} not in callbacks,
         do: {kind, name, arity, doc}
   end
 

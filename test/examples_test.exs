@@ -1,5 +1,5 @@
 defmodule Tube.ExamplesTest do
-  # Each example by the command that its first lines name, as an operating system process.
+  # Runs each example with the command in its first lines, as an operating system process.
   use ExUnit.Case, async: true
 
   import Tube.Test.RunDir
@@ -18,16 +18,16 @@ defmodule Tube.ExamplesTest do
 
   test "pub_sub", context do
     assert {output, 0} = run(context, "pub_sub.exs")
-    heard = for "" <> line <- String.split(output, "\n"), line =~ " hears ", do: line
+    lines = for "" <> line <- String.split(output, "\n"), line =~ " hears ", do: line
 
-    assert heard == [
+    assert lines == [
              "Ann hears weather: rain",
              "Ben hears weather: rain",
              "Ben hears sport: a draw"
            ]
   end
 
-  # Compiled already, by this very run of the tests.
+  # This test run has already compiled the project.
   defp run(%{run_dir: run_dir}, example) do
     System.cmd("mix", ["run", "--no-compile", "examples/" <> example],
       cd: @root,

@@ -1,11 +1,11 @@
 defmodule Tube.FreshProjectTest do
   @moduledoc false
-  # What a user does first: a new Mix project that depends on tube, and two VMs of it that
-  # talk. All of it by `mix`, as operating system processes, with nothing of this test's VM.
+  # The first steps of a user: a new Mix project that depends on tube, and two VMs of it that talk.
+  # Everything runs with `mix`, as operating system processes, independent of this VM.
   use ExUnit.Case, async: true
 
   @root Path.expand("..", __DIR__)
-  # A first build of the native part is among these; minutes on a slow machine.
+  # Includes a first build of the native part, which takes minutes on a slow machine.
   @build_limit 300_000
   @moduletag timeout: 2 * @build_limit
 
@@ -43,9 +43,9 @@ defmodule Tube.FreshProjectTest do
       def nock do
         {:ok, tube} = Tube.open(5, service: "fresh", active: false, timeout: 30_000)
         :ok = Tube.send(tube, "hello")
-        {:ok, answer} = Tube.recv(tube, 30_000)
+        {:ok, reply} = Tube.recv(tube, 30_000)
         :ok = Tube.close(tube)
-        IO.puts("nock: " <> answer)
+        IO.puts("nock: " <> reply)
       end
     end
     """)
@@ -71,7 +71,7 @@ defmodule Tube.FreshProjectTest do
       stderr_to_stdout: true,
       env: [
         {"MIX_ENV", "dev"},
-        # Its build folder is its own; the native one is shared, so cargo finds its work done.
+        # The project has its own build directory; the native one is shared and already built.
         {"MIX_BUILD_PATH", nil},
         {"MIX_TARGET", nil},
         {"TUBE_RUN_DIR", run_dir},

@@ -1,5 +1,5 @@
 defmodule Tube.GuidesTest do
-  # Each guide by what its code blocks do, and README's.
+  # Runs the code blocks of each guide and of README.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
@@ -9,7 +9,7 @@ defmodule Tube.GuidesTest do
   setup :fresh_run_dir
 
   @root Path.expand("..", __DIR__)
-  # test/dist/guide_test.exs runs the first one's blocks; the second one's need Xen.
+  # test/dist/guide_test.exs runs the blocks of the first; those of the second need Xen.
   @elsewhere ["guides/distribution.md", "guides/xen.md"]
   @guides Path.wildcard(@root <> "/guides/*.md") |> Enum.map(&Path.relative_to(&1, @root))
 
@@ -22,7 +22,7 @@ defmodule Tube.GuidesTest do
     end
   end
 
-  test "the files that they name are there" do
+  test "the files that they name exist" do
     for guide <- ["README.md" | @guides],
         text = File.read!(Path.join(@root, guide)),
         [_all, path] <-
@@ -30,7 +30,7 @@ defmodule Tube.GuidesTest do
             ~r"(?<![\w./$<>-])((?:bin|examples|guides|docs|native|bench|test)/[\w./-]*[\w/])",
             text
           ) do
-      # That one is the reader's.
+      # A file of the reader.
       unless path == "bin/my_app",
         do: assert(File.exists?(Path.join(@root, path)), "#{guide} names #{path}")
     end

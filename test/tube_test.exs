@@ -1,5 +1,5 @@
 defmodule TubeTest do
-  # One VM that opens tubes to itself: the door's own manners. Two VMs are in test/two_vms.
+  # The public API in one VM that opens tubes to itself. Tests of two VMs are in test/two_vms.
   use Tube.Test.OneVM, async: false
 
   describe "bad input" do
@@ -28,7 +28,7 @@ defmodule TubeTest do
       end
     end
 
-    test "what is no tube, and a tube of another VM", %{vm: vm} do
+    test "a value that is not a tube, and a tube of another VM", %{vm: vm} do
       assert_raise ArgumentError, ~r/:nothing is not a tube/, fn -> Tube.send(:nothing, "x") end
       assert_raise ArgumentError, ~r/is not a tube/, fn -> Tube.recv(%{id: 1}) end
 
@@ -102,35 +102,35 @@ defmodule TubeTest do
     end)
   end
 
-  test "a peer that does not drain cannot hold up a close", %{vm: vm} do
+  test "a peer that does not receive cannot delay a close beyond linger", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(linger: 200)
       :ok = Tube.send(nock, "left in the ring")
       assert :ok = Tube.close(nock)
-      # And what was sent is there all the same.
+      # The sent message is still there.
       assert {:ok, "left in the ring"} = Tube.recv(tip, 1_000)
       assert {:error, :closed} = Tube.recv(tip, 1_000)
     end)
   end
 
-  test "controlling_process moves what waits in the mailbox", %{vm: vm} do
+  test "controlling_process moves messages that wait in the mailbox", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair()
       :ok = Tube.setopts(tip, active: true)
       for n <- 1..3, do: :ok = Tube.send(nock, "#{n}")
-      # All three are in this mailbox, unread, once the last is.
+      # When the last of the three arrives, all are in this mailbox.
       assert_receive {:tube, ^tip, "3"} = last, 1_000
       send(self(), last)
 
-      heir =
+      new_owner =
         Task.async(fn ->
           for n <- ["1", "2", "3", "4"], do: assert_receive({:tube, ^tip, ^n}, 1_000)
           :ok
         end)
 
-      :ok = Tube.controlling_process(tip, heir.pid)
+      :ok = Tube.controlling_process(tip, new_owner.pid)
       :ok = Tube.send(nock, "4")
-      assert :ok = Task.await(heir)
+      assert :ok = Task.await(new_owner)
       refute_received {:tube, _, _}
     end)
   end
@@ -146,7 +146,7 @@ defmodule TubeTest do
     end)
   end
 
-  describe "the manners of a port" do
+  describe "mode: :port" do
     test "command, delivery, connect, close", %{vm: vm} do
       VM.run(vm, fn ->
         {nock, tip} = pair(mode: :port, active: true)
@@ -155,17 +155,17 @@ defmodule TubeTest do
         assert_receive {^pid, {:data, "to the tip"}}, 1_000
         assert pid in elem(Process.info(self(), :links), 1)
 
-        heir =
+        new_owner =
           Task.async(fn ->
             assert_receive {^pid, {:data, "again"}}, 1_000
             send(pid, {self(), :close})
             assert_receive {^pid, :closed}, 6_000
           end)
 
-        send(pid, {self(), {:connect, heir.pid}})
+        send(pid, {self(), {:connect, new_owner.pid}})
         assert_receive {^pid, :connected}, 1_000
         send(nock.pid, {self(), {:command, "again"}})
-        Task.await(heir, 10_000)
+        Task.await(new_owner, 10_000)
       end)
     end
 
@@ -180,7 +180,7 @@ defmodule TubeTest do
       end)
     end
 
-    test "commands that nobody takes cannot hold up a close", %{vm: vm} do
+    test "commands that nobody receives cannot delay a close beyond linger", %{vm: vm} do
       VM.run(vm, fn ->
         {nock, tip} = pair(mode: :port, ring: 4096, linger: 300)
 
@@ -188,7 +188,7 @@ defmodule TubeTest do
             do: send(nock.pid, {self(), {:command, [<<n>>, :binary.copy("z", 1_500)]}})
 
         assert :ok = Tube.close(nock)
-        # What the ring had taken is there.
+        # The commands that fit into the ring are there.
         assert {:ok, <<1, "z", _::binary>>} = Tube.recv(tip, 1_000)
       end)
     end
@@ -205,19 +205,19 @@ defmodule TubeTest do
       end)
     end
 
-    test "who is not the owner, and what is no request, gets badsig", %{vm: vm} do
+    test "a sender that is not the owner, or an invalid request, gets badsig", %{vm: vm} do
       VM.run(vm, fn ->
         Process.flag(:trap_exit, true)
         {nock, _tip} = pair(mode: :port)
         pid = nock.pid
 
-        {_, stranger} =
+        {_, other} =
           spawn_monitor(fn ->
             send(pid, {self(), {:command, "x"}})
             receive(do: (:never -> :ok))
           end)
 
-        assert_receive {:DOWN, ^stranger, _, _, :badsig}, 1_000
+        assert_receive {:DOWN, ^other, _, _, :badsig}, 1_000
         send(pid, {self(), {:command, [:no, :iodata]}})
         assert_receive {:EXIT, ^pid, :badsig}, 1_000
         send(pid, {self(), :nonsense})
@@ -226,7 +226,7 @@ defmodule TubeTest do
       end)
     end
 
-    test "the exit tells why", %{vm: vm} do
+    test "the exit reason says why the tube ended", %{vm: vm} do
       VM.run(vm, fn ->
         Process.flag(:trap_exit, true)
         {nock, tip} = pair(mode: :port, active: true)

@@ -1,8 +1,8 @@
 defmodule Tube.Bench.Dist.Cases do
   @moduledoc false
-  # The cases of `bin/bench dist`: what two nodes do, over which carriers, and what it is called.
+  # The cases of `bin/bench dist`: the kind of work, the carriers and the names of the results.
   #
-  # A carrier is the setting `tube_dist` of both nodes; `false` is TCP.
+  # A carrier is the setting `tube_dist` of both nodes, or `false` for TCP.
 
   defstruct [:kind, :size, :carriers, :baselines, :metrics]
 

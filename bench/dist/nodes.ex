@@ -1,8 +1,7 @@
 defmodule Tube.Bench.Dist.Nodes do
   @moduledoc false
-  # Two nodes, and how they are connected: over a tube or over TCP, as their settings say at that
-  # moment. The nodes stay the same; each measurement has a connection of its own,
-  # since two nodes have one at a time.
+  # Two nodes, connected over a tube or over TCP as their current settings demand. Two nodes have
+  # one connection at a time, so each measurement makes a new one between the same nodes.
 
   alias Tube.Bench.Dist.Work
   alias Tube.Bench.{Host, Rings, Stats}
@@ -15,7 +14,7 @@ defmodule Tube.Bench.Dist.Nodes do
   @a :a@dom5
   @b :b@dom7
   @deadline 120_000
-  # :many has so many senders, and each has the same share.
+  # Number of senders of :many, which all send the same number of messages.
   @senders 50
 
   @spec start(Path.t(), [module]) :: t
@@ -25,15 +24,15 @@ defmodule Tube.Bench.Dist.Nodes do
     File.chmod!(run_dir, 0o700)
     loopback = Loopback.start(["dom5", "dom7"], dir)
 
-    # As a good user would set the baseline: OTP's own buffers are 1460 bytes for what is read.
+    # Good options for the baseline: OTP's default read buffer has 1460 bytes.
     buffers = for key <- [:sndbuf, :recbuf, :buffer], do: {key, 1_048_576}
     nodes = start_both(modules, buffers, run_dir: run_dir, env: loopback.env)
     %{nodes | loopback: loopback}
   end
 
   @doc """
-  Both nodes. `sockets` are options of theirs, `opts` further ones of `Tube.Test.Node.start/1`; `:flags` of
-  those are for `erl`.
+  Starts both nodes. `sockets` are options of their sockets, `opts` are options of
+  `Tube.Test.Node.start/1`, and `:flags` in `opts` are flags for `erl`.
   """
   @spec start_both([module], keyword, keyword) :: t
   def start_both(modules, sockets, opts) do
@@ -48,7 +47,7 @@ defmodule Tube.Bench.Dist.Nodes do
             domid: domid,
             modules: modules,
             carriers: ["inet_tcp", "tube"],
-            # Nobody else connects what the bench has disconnected.
+            # Prevents connections that the bench has not made.
             kernel:
               ~w(-connect_all false -kernel dist_auto_connect never) ++
                 ~w(-kernel inet_dist_connect_options #{options}) ++
@@ -67,7 +66,7 @@ defmodule Tube.Bench.Dist.Nodes do
     if nodes.loopback, do: Loopback.stop(nodes.loopback), else: :ok
   end
 
-  @doc "Finds out how many messages fill `ms` over one carrier."
+  @doc "Finds the number of messages that take `ms` over a carrier."
   @spec connect(t, map, {String.t(), keyword | false}, pos_integer) :: map
   def connect(nodes, case, {name, settings}, ms) do
     link = %{name: name, settings: settings, count: 0}
@@ -78,11 +77,11 @@ defmodule Tube.Bench.Dist.Nodes do
     end)
   end
 
-  @doc "One measurement: every value that a case may report."
+  @doc "Measures once: all values that a case can report."
   @spec measure(t, map, map) :: %{atom => float}
   def measure(nodes, case, link) do
     within(nodes, link, fn ->
-      # Buffers and schedulers as they are some time after a connection is made.
+      # Warm up the buffers and schedulers of the new connection.
       run(nodes, case, max(div(link.count, 10), @senders))
       before = Host.vm_seconds([nodes.a, nodes.b])
       {nanoseconds, samples} = run(nodes, case, link.count)
@@ -105,7 +104,7 @@ defmodule Tube.Bench.Dist.Nodes do
 
   ## Over one carrier
 
-  @doc "Calls `measure` while the nodes are connected as `link` says."
+  @doc "Calls `measure` while the nodes are connected over `link`."
   @spec within(t, map, (() -> result)) :: result when result: term
   def within(nodes, link, measure) do
     settings = link.settings || [connect: false]
@@ -117,7 +116,7 @@ defmodule Tube.Bench.Dist.Nodes do
     ^link = check_carrier(nodes, link)
     result = measure.()
 
-    # Known on both sides, else the next connection could meet the old one.
+    # Wait until both sides have noticed, or the next connection could collide with the old one.
     for vm <- [nodes.a, nodes.b], do: VM.run(vm, fn -> :net_kernel.monitor_nodes(true) end)
     VM.call(nodes.a, :erlang, :disconnect_node, [@b])
 
@@ -130,13 +129,13 @@ defmodule Tube.Bench.Dist.Nodes do
     result
   end
 
-  # Where the machine is busy with something else an attempt between guests may run out of time.
+  # An attempt between guests may time out if the machine is busy.
   defp connected?(_nodes, 0), do: false
 
   defp connected?(nodes, attempts),
     do: Node.connect(nodes.a, @b) == true or connected?(nodes, attempts - 1)
 
-  # A figure must be of the carrier that it is said to be of.
+  # Makes sure that the connection uses the expected carrier.
   defp check_carrier(nodes, link) do
     {:ok, address} = VM.call(nodes.a, :net_kernel, :node_info, [@b, :address])
     {:net_address, _address, _host, protocol, _family} = address

@@ -1,15 +1,15 @@
 defmodule Tube.Bench.Dist.Work do
   @moduledoc false
-  # What the nodes do. All of it runs in them: `a` measures, `b` answers. A measurement ends when `b`
-  # has said that it has everything, so nothing that only lies in a queue or a buffer is counted.
+  # The work of the nodes: `a` measures, `b` replies. A measurement ends when `b` has confirmed that
+  # it has everything, so messages in queues and buffers do not count.
 
   use GenServer
 
   @pairs 50
-  # No answer takes this long; one that does hangs.
+  # A reply that takes longer hangs.
   @limit 60_000
 
-  @doc "Does `count` of a kind to node `b`: nanoseconds of all, or of each round trip."
+  @doc "Runs `count` messages to node `b`. Returns total nanoseconds, and those of each round trip."
   @spec run(Tube.Bench.Dist.Cases.kind(), node, non_neg_integer, pos_integer) ::
           {pos_integer, [pos_integer]}
   def run(:send, b, size, count) do
@@ -51,18 +51,18 @@ defmodule Tube.Bench.Dist.Work do
     {Enum.sum(samples), samples}
   end
 
-  # Somebody else sends large messages over the same connection all the while.
+  # Another process sends large messages over the same connection all the time.
   def run(:ping_under_bulk, b, size, count) do
     sink = Node.spawn_link(b, __MODULE__, :sink, [size])
     payload = payload(size)
     {bulk, ref} = spawn_monitor(fn -> bulk(sink, payload) end)
-    # Well under way when this is answered behind the first of it.
+    # This reply follows the first large messages, so they are well under way.
     send(sink, {:all, self(), :any})
     receive do: ({^sink, :all} -> :ok)
     result = run(:ping, b, 0, count)
     Process.exit(bulk, :kill)
     receive do: ({:DOWN, ^ref, :process, ^bulk, _killed} -> :ok)
-    # Behind what is still on its way.
+    # This waits for the large messages that are still on their way.
     finish(sink)
     result
   end
@@ -113,7 +113,7 @@ defmodule Tube.Bench.Dist.Work do
     calls(server, left - 1, [now() - began | samples])
   end
 
-  # Links would tell of its end; nothing of one measurement is to be there in the next.
+  # Waits for the end of the process, so that nothing of this measurement disturbs the next one.
   defp finish(pid) do
     ref = Process.monitor(pid)
     Process.unlink(pid)
@@ -134,7 +134,7 @@ defmodule Tube.Bench.Dist.Work do
 
   @doc false
   def sink(size) do
-    # As whoever takes much from a node would have it.
+    # The usual setting for a process that receives a lot.
     Process.flag(:message_queue_data, :off_heap)
     sunk(size, 0)
   end
@@ -154,7 +154,7 @@ defmodule Tube.Bench.Dist.Work do
     end
   end
 
-  # Of the right length and right at both ends, which lie in different pages if it is large.
+  # Checks the length and both ends, which are in different pages if the message is large.
   defp touch(data, size) do
     between = size - 2
     <<0xA5, _::binary-size(between), 0xA5>> = data

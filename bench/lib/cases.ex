@@ -1,8 +1,8 @@
 defmodule Tube.Bench.Cases do
   @moduledoc false
-  # The cases of `bin/bench tube`: what each does, on which links, and what it is called.
-  # One measurement may answer for several cases: they are told apart by `metrics`, each of one
-  # carrier beside every baseline.
+  # The cases of `bin/bench tube`: the kind of work, the carriers and the names of the results. One
+  # measurement can have several results: each of `metrics` compares one carrier with every
+  # baseline.
 
   alias Tube.Bench.Carrier
 
@@ -24,8 +24,8 @@ defmodule Tube.Bench.Cases do
     {"gen_tcp_unix", Carrier.Unix}
   ]
   @both ["gen_tcp_loopback", "gen_tcp_unix"]
-  # Where one receives by asking, which is all that it can.
-  @asked {"socket_unix", Carrier.SocketUnix}
+  # Only for cases without active mode, which it lacks.
+  @socket {"socket_unix", Carrier.Socket}
   @kib64 65_536
 
   @spec all() :: [t]
@@ -49,7 +49,7 @@ defmodule Tube.Bench.Cases do
         size: 64,
         carriers:
           @carriers ++
-            [@asked, {"polling", Carrier.Polling}, {"polling_active", Carrier.PollingActive}],
+            [@socket, {"polling", Carrier.Polling}, {"polling_active", Carrier.PollingActive}],
         baselines: @both ++ ["socket_unix"],
         metrics: [
           {"rtt_active_p50", "us", :p50_us, "tube"},
@@ -68,7 +68,7 @@ defmodule Tube.Bench.Cases do
     ]
   end
 
-  # Many messages in one call at both ends, by whatever each carrier has for that.
+  # Many messages in one call at both ends, as each carrier supports it.
   defp batches(size, name),
     do: %__MODULE__{
       kind: :batch,
@@ -86,7 +86,7 @@ defmodule Tube.Bench.Cases do
     {carriers, baselines} =
       if kind == :active,
         do: {@carriers, @both},
-        else: {@carriers ++ [@asked], @both ++ ["socket_unix"]}
+        else: {@carriers ++ [@socket], @both ++ ["socket_unix"]}
 
     %__MODULE__{
       kind: kind,

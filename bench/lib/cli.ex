@@ -1,13 +1,13 @@
 defmodule Tube.Bench.CLI do
   @moduledoc false
-  # `bin/bench tube` and its like: arguments in, rounds in turn, report out.
+  # The command line of the benches: parses arguments, runs the rounds, prints the results.
 
   alias Tube.Bench.{Host, Report, Stats}
 
   @typedoc """
-  A bench: its cases, each with `:carriers`, `:baselines` and `:metrics`, and the module that measures
-  them, which has the functions of `Tube.Bench.Pair`. `:quick` and `:full` say how many rounds of how
-  many milliseconds, where the usual are not enough.
+  A bench: its cases, each with `:carriers`, `:baselines` and `:metrics`, and the module that
+  measures them, with the functions of `Tube.Bench.Pair`. `:quick` and `:full` override the number
+  of rounds and their milliseconds.
   """
   @type bench :: %{
           required(:name) => String.t(),
@@ -17,19 +17,18 @@ defmodule Tube.Bench.CLI do
         }
 
   @switches [quick: :boolean, json: :boolean, rounds: :integer, ms: :integer, case: :keep]
-  # Quick fits into 60 s with some 40 links, a full run into 10 minutes.
+  # With 40 links, a quick run takes less than 60 s and a full run less than 10 minutes.
   @quick %{rounds: 3, ms: 250}
   @full %{rounds: 7, ms: 2_000}
 
-  @doc "`modules` are those of the bench itself, which the two VMs need as well."
+  @doc "`modules` are those of the bench itself, which the two VMs need too."
   @spec main([String.t()], [module], bench) :: :ok
   def main(argv, modules, bench) do
     options = argv |> parse!(bench) |> Map.put(:bench, bench)
 
     case System.get_env("TUBE_BENCH_DIR") do
-      # bin/bench only wants to know whether the arguments are right.
+      # bin/bench only checks the arguments.
       nil -> :ok
-      # One that it removes.
       dir -> measure_all(dir, modules, options)
     end
   end
@@ -44,7 +43,7 @@ defmodule Tube.Bench.CLI do
 
   defp parse!(argv, bench) do
     {switches, rest, invalid} = OptionParser.parse(argv, strict: @switches)
-    if invalid != [] or rest != [], do: usage!("what is #{inspect(rest ++ invalid)}?")
+    if invalid != [] or rest != [], do: usage!("invalid arguments: #{arguments(rest, invalid)}")
 
     defaults =
       if switches[:quick],
@@ -53,7 +52,7 @@ defmodule Tube.Bench.CLI do
 
     rounds = Keyword.get(switches, :rounds, defaults.rounds)
     ms = Keyword.get(switches, :ms, defaults.ms)
-    if rounds < 1 or ms < 1, do: usage!("--rounds and --ms are 1 or more")
+    if rounds < 1 or ms < 1, do: usage!("--rounds and --ms must be 1 or more")
 
     %{
       rounds: rounds,
@@ -69,13 +68,18 @@ defmodule Tube.Bench.CLI do
     known = for case <- cases, metric <- case.metrics, do: elem(metric, 0)
 
     for name <- names, name not in known do
-      usage!("no case is called #{name}; there are: #{Enum.join(known, " ")}")
+      usage!("no case is named #{name}; there are: #{Enum.join(known, " ")}")
     end
 
     for case <- cases,
         metrics = Enum.filter(case.metrics, &(elem(&1, 0) in names)),
         metrics != [],
         do: %{case | metrics: metrics}
+  end
+
+  defp arguments(rest, invalid) do
+    unknown = for {switch, value} <- invalid, do: [switch | List.wrap(value)]
+    Enum.join(rest ++ List.flatten(unknown), " ")
   end
 
   @spec usage!(String.t()) :: no_return
@@ -91,7 +95,7 @@ defmodule Tube.Bench.CLI do
     links = for carrier <- carriers, do: bench.pair.connect(pair, case, carrier, options.ms)
     idle = Host.idle_cpus()
 
-    # A round is one measurement of each, so that all see the same moments of the machine.
+    # A round measures each link once, so that all share the state of the machine at that time.
     rounds =
       for round <- 1..options.rounds do
         progress("#{names}: round #{round} of #{options.rounds}")

@@ -1,12 +1,12 @@
 defmodule Tube.Bench.Host do
   @moduledoc false
-  # What the kernel tells about the machine and its processes, from /proc.
+  # Facts about the machine and its processes, from /proc.
 
   alias Tube.Test.{Lab, VM}
 
   @idle_window 200
 
-  @doc "How many processors were idle, as a mean over the last moments (which it waits for)."
+  @doc "Number of idle processors, measured for a moment."
   @spec idle_cpus() :: float
   def idle_cpus do
     {idle_before, all_before} = ticks()
@@ -20,19 +20,19 @@ defmodule Tube.Bench.Host do
     (idle - idle_before) / max(all - all_before, 1) * cpus()
   end
 
-  @doc "Processor time of a process, its threads and its system calls, in seconds."
+  @doc "Processor time of a process with its threads and system calls, in seconds."
   @spec cpu_seconds(pos_integer) :: float
   def cpu_seconds(os_pid) do
-    # The command's name stands in brackets and may hold anything, brackets too.
+    # The name of the command is in brackets and may contain brackets.
     [_pid_and_name, fields] = "/proc/#{os_pid}/stat" |> File.read!() |> split_last(") ")
-    # utime and stime are fields 14 and 15; what is left begins with field 3.
+    # utime and stime are fields 14 and 15; `fields` starts with field 3.
     [utime, stime] =
       fields |> String.split() |> Enum.slice(11, 2) |> Enum.map(&String.to_integer/1)
 
     (utime + stime) / ticks_per_second()
   end
 
-  @doc "The same of VMs together. Those in guests of the lab are no processes of this machine: 0."
+  @doc "Processor time of VMs. It is 0 for VMs in guests of the lab, which are not processes here."
   @spec vm_seconds([VM.t()]) :: float
   def vm_seconds(vms) do
     if Lab.here?(),
@@ -40,7 +40,7 @@ defmodule Tube.Bench.Host do
       else: vms |> Enum.map(&cpu_seconds(VM.os_pid(&1))) |> Enum.sum()
   end
 
-  @doc "Model, count and kernel, for the head of a report."
+  @doc "Processors, kernel and OTP release, for the head of a report."
   @spec describe() :: String.t()
   def describe do
     model =
@@ -55,7 +55,7 @@ defmodule Tube.Bench.Host do
 
   defp cpus, do: :erlang.system_info(:logical_processors_available)
 
-  # user nice system idle iowait irq softirq steal; what follows is counted in user already.
+  # user nice system idle iowait irq softirq steal; user already includes the fields that follow.
   defp ticks do
     ["cpu" | numbers] =
       "/proc/stat" |> File.read!() |> String.split("\n") |> hd() |> String.split()
@@ -64,7 +64,7 @@ defmodule Tube.Bench.Host do
     {Enum.at(ticks, 3) + Enum.at(ticks, 4), Enum.sum(ticks)}
   end
 
-  # USER_HZ, which is 100 on every Linux that runs a BEAM; asked all the same.
+  # USER_HZ
   defp ticks_per_second do
     {number, 0} = System.cmd("getconf", ["CLK_TCK"])
     number |> String.trim() |> String.to_integer()

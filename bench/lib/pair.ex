@@ -1,6 +1,6 @@
 defmodule Tube.Bench.Pair do
   @moduledoc false
-  # Two VMs, and one link between them for each carrier of a case.
+  # Two VMs with a link between them for each carrier of a case.
 
   alias Tube.Bench.{Host, Rings, Stats, Work}
   alias Tube.Test.VM
@@ -9,10 +9,10 @@ defmodule Tube.Bench.Pair do
 
   @type t :: %__MODULE__{near: VM.t(), far: VM.t(), dir: Path.t()}
 
-  # No measurement takes this long; one that does hangs.
+  # A measurement that takes longer hangs.
   @deadline 120_000
 
-  # The domains of the founding document: 7 asks, 5 accepts.
+  # Domain 7 opens, domain 5 accepts.
   @spec start(Path.t(), [module]) :: t
   def start(dir, modules) do
     run_dir = Path.join(dir, "run")
@@ -29,10 +29,10 @@ defmodule Tube.Bench.Pair do
     :ok = VM.stop(far)
   end
 
-  @doc "Connects one carrier for one case, and finds out how many messages fill `ms`."
+  @doc "Connects a carrier for a case, and finds the number of messages that take `ms`."
   @spec connect(t, Tube.Bench.Cases.t(), {String.t(), module}, pos_integer) :: map
   def connect(pair, case, {name, carrier}, ms) do
-    # Each link has processes of its own at both ends, so nothing waits in a shared mailbox.
+    # Each link has its own processes at both ends, so no mailbox is shared.
     as = :"#{case.kind}_#{case.size}_#{name}"
     dir = pair.dir
     {listener, address} = VM.run(pair.far, fn -> carrier.listen("#{as}", dir) end, as: as)
@@ -66,7 +66,7 @@ defmodule Tube.Bench.Pair do
     VM.run(pair.far, fn -> carrier.close_listener(link.listener) end, as: as)
   end
 
-  @doc "One measurement: every value that a case may report."
+  @doc "Measures once: all values that a case can report."
   @spec measure(t, Tube.Bench.Cases.t(), map) :: %{atom => float}
   def measure(pair, case, link) do
     before = Host.vm_seconds([pair.near, pair.far])
@@ -122,9 +122,9 @@ defmodule Tube.Bench.Pair do
 
   defp both(pair, link, near, far) do
     opts = [as: link.as, timeout: @deadline]
-    answering = VM.async(pair.far, far, opts)
+    far_side = VM.async(pair.far, far, opts)
     result = VM.run(pair.near, near, opts)
-    :ok = Task.await(answering, @deadline)
+    :ok = Task.await(far_side, @deadline)
     result
   end
 end

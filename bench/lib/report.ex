@@ -1,6 +1,6 @@
 defmodule Tube.Bench.Report do
   @moduledoc false
-  # Results as JSON lines, or as a table with a bar per ratio.
+  # Formats results as JSON lines, or as a table with a bar for each ratio.
 
   @type line :: %{
           bench: String.t(),
@@ -27,7 +27,7 @@ defmodule Tube.Bench.Report do
 
   @spec header() :: String.t()
   def header do
-    row("case", "metric", "value", "baseline", "its value", "ratio") <> "  (smallest to largest)"
+    row("case", "metric", "value", "baseline", "its value", "ratio") <> "  (minimum to maximum)"
   end
 
   @spec table(line) :: String.t()
@@ -42,10 +42,10 @@ defmodule Tube.Bench.Report do
     ) <> "  " <> bar(line.ratio) <> " (#{number(line.ratio_min)} to #{number(line.ratio_max)})"
   end
 
-  # Numbers and words of ours only: nothing in them needs more than quotes.
+  # No string in a line needs escaping.
   defp encode(value) when is_binary(value), do: ~s("#{value}")
   defp encode(value) when is_integer(value), do: Integer.to_string(value)
-  # Four figures are more than any of these measurements is good for.
+  # No measurement is more precise than four digits.
   defp encode(value) when is_float(value), do: :io_lib.format("~.4g", [value]) |> to_string()
 
   defp row(a, b, c, d, e, f) do
@@ -57,7 +57,7 @@ defmodule Tube.Bench.Report do
     end)
   end
 
-  # Logarithmic, 1/64 to 64 with 1 in the middle: twice as good and half as good look alike.
+  # Logarithmic from 1/64 to 64 with 1 in the middle, so that 1/2 and 2 are equally far from 1.
   defp bar(ratio) do
     length = round(@bar / 2 + :math.log2(ratio) * @bar / 12) |> max(0) |> min(@bar)
     "[" <> String.duplicate("#", length) <> String.duplicate(" ", @bar - length) <> "]"

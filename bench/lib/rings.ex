@@ -1,14 +1,14 @@
 defmodule Tube.Bench.Rings do
   @moduledoc false
-  # Who cannot have the rings that were asked for gets smaller ones, and would be compared with something
-  # else then.
+  # Checks the sizes of rings: they are smaller than requested if memory is short, and a comparison
+  # with such rings would be wrong.
 
   alias Tube.Bench.Carrier
   alias Tube.Test.VM
 
   @doc """
-  Raises unless this end of a tube has rings of the size that all are measured with. One that is closed has
-  none, as that of a node's connection before may be.
+  Raises unless the rings of a tube have the size of all measurements. A closed tube, such as that
+  of the previous connection of a node, has no rings.
   """
   @spec check!(VM.t(), Tube.t()) :: :ok
   def check!(vm, tube) do
@@ -18,7 +18,7 @@ defmodule Tube.Bench.Rings do
     end
   end
 
-  @doc "The same of sizes in bytes, of whatever it is."
+  @doc "Raises unless these sizes in bytes are right."
   @spec equal!(String.t(), [pos_integer]) :: :ok
   def equal!(what, sizes) do
     wanted = Carrier.buffer()
@@ -27,8 +27,8 @@ defmodule Tube.Bench.Rings do
       do: :ok,
       else:
         raise(
-          "#{what} has rings of #{Enum.join(sizes, " and ")} bytes where #{wanted} are measured: " <>
-            "are pages left to share?"
+          "#{what} has rings of #{Enum.join(sizes, " and ")} bytes instead of #{wanted}; " <>
+            "check that enough pages can be shared"
         )
   end
 end

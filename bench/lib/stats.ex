@@ -20,13 +20,13 @@ defmodule Tube.Bench.Stats do
   end
 
   @doc """
-  How many messages fill `wanted` nanoseconds, where `run` says how long a number of them takes. Begins with
-  `count`, and more of them until they take a quarter of that: a few only tell how long it takes to begin and
-  to end, which between guests is long. This warms up both sides as well.
+  The number of messages that take `wanted` nanoseconds. `run` measures a number of messages. Starts
+  with `count` and increases it until they take a quarter of `wanted`: a few messages only measure
+  the start and the end, which take long between guests. This also warms up both sides.
   """
   @spec calibrate(pos_integer, pos_integer, (pos_integer -> pos_integer)) :: pos_integer
   def calibrate(wanted, count, run) do
-    # Of a clock that stood still.
+    # The clock may not have advanced.
     took = max(run.(count), 1)
 
     if took >= wanted / 4,
@@ -34,7 +34,7 @@ defmodule Tube.Bench.Stats do
       else: calibrate(wanted, count * min(max(div(wanted, 3 * took), 2), 16), run)
   end
 
-  @doc "Of round trips in nanoseconds: what a case may report, in microseconds."
+  @doc "Percentiles in microseconds of round trips in nanoseconds."
   @spec latencies([pos_integer]) :: %{optional(:p50_us | :p99_us) => float}
   def latencies([]), do: %{}
 
@@ -42,10 +42,10 @@ defmodule Tube.Bench.Stats do
     do: %{p50_us: percentile(samples, 50) / 1000, p99_us: percentile(samples, 99) / 1000}
 
   @doc """
-  One line of the report: `values` and `baseline` are the rounds in order, one of each per round.
+  The numbers of one line of the report. `values` and `baseline` have one element per round.
 
-  A ratio is taken within a round, where both had the same machine; the median of those ratios
-  says more than the ratio of two medians.
+  A ratio is computed within a round, where both saw the same state of the machine. The median of
+  these ratios is more reliable than the ratio of the medians.
   """
   @spec compare([number, ...], [number, ...]) :: %{atom => number}
   def compare(values, baseline) when length(values) == length(baseline) do

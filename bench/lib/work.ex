@@ -1,20 +1,20 @@
 defmodule Tube.Bench.Work do
   @moduledoc false
-  # The two halves of every case, `near` in the VM that opens and measures, `far` in the other.
-  # A measurement begins when the far side says that it is ready and ends when its answer to
-  # the last message is here, so nothing that only lies in a buffer is ever counted.
+  # The two sides of each case: `near` in the VM that opens and measures, `far` in the other one. A
+  # measurement starts when the far side is ready and ends when its reply to the last message
+  # arrives, so messages in buffers do not count.
 
   alias Tube.Bench.Carrier
 
   @ready "ready"
   @done "done"
   @mark 0xA5
-  # Deliveries in active mode before the receiver asks for more: enough that asking costs
-  # little, few enough that 64 KiB messages cannot fill the memory.
+  # Number of messages to deliver in active mode before the receiver renews it: enough that renewing
+  # costs little, few enough that 64 KiB messages do not exhaust the memory.
   @credit 128
   @senders 50
 
-  @doc "Sends `count` messages of `size` bytes. Nanoseconds until all are acknowledged."
+  @doc "Sends `count` messages of `size` bytes. Returns the nanoseconds until all have arrived."
   @spec near(:pull | :batch | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
           pos_integer
   def near(:many, carrier, link, size, count) do
@@ -34,7 +34,7 @@ defmodule Tube.Bench.Work do
     timed(carrier, link, fn -> carrier.push(link, payload, count) end)
   end
 
-  @doc "Receives them."
+  @doc "Receives the messages of `near/5`."
   @spec far(:pull | :batch | :active | :many, module, Carrier.link(), pos_integer, pos_integer) ::
           :ok
   def far(kind, carrier, link, size, count) do
@@ -42,44 +42,44 @@ defmodule Tube.Bench.Work do
 
     case kind do
       one_sender when one_sender in [:pull, :batch] -> pull(carrier, link, size, count)
-      :active -> deliveries(carrier, link, size, count)
+      :active -> receive_active(carrier, link, size, count)
       :many -> pull(carrier, link, size, div(count, @senders) * @senders)
     end
 
     :ok = carrier.send(link, @done)
   end
 
-  @doc "`count` round trips of `size` bytes: nanoseconds of each."
+  @doc "Measures `count` round trips of `size` bytes in nanoseconds."
   @spec ping(module, Carrier.link(), pos_integer, pos_integer) :: [pos_integer]
   def ping(carrier, link, size, count) do
     {:ok, @ready} = carrier.recv(link)
 
-    answering(carrier, link, fn ->
-      pings(carrier, carrier.answer(), link, payload(size), count, [])
+    with_reply_mode(carrier, link, fn ->
+      pings(carrier, carrier.reply_receive(), link, payload(size), count, [])
     end)
   end
 
-  @doc "Answers them."
+  @doc "Returns the messages of `ping/4`."
   @spec echo(module, Carrier.link(), pos_integer) :: :ok
   def echo(carrier, link, count) do
-    answering(carrier, link, fn ->
+    with_reply_mode(carrier, link, fn ->
       :ok = carrier.send(link, @ready)
-      echoes(carrier, carrier.answer(), link, count)
+      echoes(carrier, carrier.reply_receive(), link, count)
     end)
   end
 
-  defp answering(carrier, link, work) do
-    active? = carrier.answer() == :active
+  defp with_reply_mode(carrier, link, work) do
+    active? = carrier.reply_receive() == :active
     if active?, do: :ok = carrier.active(link, true)
     result = work.()
     if active?, do: :ok = carrier.active(link, false)
     result
   end
 
-  @doc "Opens, takes one message and closes, `count` times: nanoseconds of all."
+  @doc "Opens, receives one message and closes, `count` times. Returns the nanoseconds."
   @spec opens(module, Carrier.address(), pos_integer) :: pos_integer
   def opens(carrier, address, count) do
-    began = now()
+    start = now()
 
     for _ <- 1..count do
       link = carrier.open(address)
@@ -87,10 +87,10 @@ defmodule Tube.Bench.Work do
       :ok = carrier.close(link)
     end
 
-    now() - began
+    now() - start
   end
 
-  @doc "Accepts, sends one message and awaits the end, `count` times."
+  @doc "Accepts, sends one message and waits for the close, `count` times."
   @spec accepts(module, Carrier.listener(), pos_integer) :: :ok
   def accepts(carrier, listener, count) do
     for _ <- 1..count do
@@ -105,32 +105,31 @@ defmodule Tube.Bench.Work do
 
   defp timed(carrier, link, work) do
     {:ok, @ready} = carrier.recv(link)
-    began = now()
+    start = now()
     work.()
     {:ok, @done} = carrier.recv(link)
-    now() - began
+    now() - start
   end
 
-  # As whoever wants speed would.
   defp pull(carrier, link, size, count) do
-    case carrier.quickest(size) do
-      :recv_many -> batches(carrier, link, size, count)
-      :active -> deliveries(carrier, link, size, count)
+    case carrier.bulk_receive(size) do
+      :recv_many -> receive_batches(carrier, link, size, count)
+      :active -> receive_active(carrier, link, size, count)
     end
   end
 
-  defp batches(_carrier, _link, _size, 0), do: :ok
+  defp receive_batches(_carrier, _link, _size, 0), do: :ok
 
-  defp batches(carrier, link, size, left) do
+  defp receive_batches(carrier, link, size, left) do
     {:ok, messages} = carrier.recv_many(link)
-    batches(carrier, link, size, left - touch_all(messages, size, 0))
+    receive_batches(carrier, link, size, left - touch_all(messages, size, 0))
   end
 
-  defp deliveries(carrier, link, size, count) do
+  defp receive_active(carrier, link, size, count) do
     :ok = carrier.active(link, @credit)
     delivered(carrier, link, size, count)
     :ok = carrier.active(link, false)
-    # The last credit may have run out just before.
+    # The last message may have used up the credit.
     receive do
       {passive, ^link} when passive in [:tube_passive, :tcp_passive] -> :ok
     after
@@ -160,10 +159,10 @@ defmodule Tube.Bench.Work do
   defp pings(_carrier, _how, _link, _payload, 0, samples), do: samples
 
   defp pings(carrier, how, link, payload, left, samples) do
-    began = now()
+    start = now()
     :ok = carrier.send(link, payload)
-    data = answer(carrier, how, link, left)
-    took = now() - began
+    data = receive_reply(carrier, how, link, left)
+    took = now() - start
     true = byte_size(data) == byte_size(payload)
     pings(carrier, how, link, payload, left - 1, [took | samples])
   end
@@ -171,16 +170,16 @@ defmodule Tube.Bench.Work do
   defp echoes(_carrier, _how, _link, 0), do: :ok
 
   defp echoes(carrier, how, link, left) do
-    :ok = carrier.send(link, answer(carrier, how, link, left))
+    :ok = carrier.send(link, receive_reply(carrier, how, link, left))
     echoes(carrier, how, link, left - 1)
   end
 
-  defp answer(carrier, :recv, link, _left) do
+  defp receive_reply(carrier, :recv, link, _left) do
     {:ok, data} = carrier.recv(link)
     data
   end
 
-  defp answer(_carrier, :active, link, left) do
+  defp receive_reply(_carrier, :active, link, left) do
     receive do
       {_data, ^link, data} -> data
     after
@@ -188,7 +187,7 @@ defmodule Tube.Bench.Work do
     end
   end
 
-  # Of the right length and right at both ends, which lie in different pages if it is large.
+  # Checks the length and both ends, which are in different pages if the message is large.
   defp touch(data, size) do
     between = size - 2
     <<first, _::binary-size(between), last>> = data

@@ -1,7 +1,7 @@
 defmodule Tube.Bench.Xen.Cases do
   @moduledoc false
-  # The cases of `bin/bench xen`: those of the other benches, between two guests, beside what there is
-  # between guests.
+  # The cases of `bin/bench xen`: cases of the other benches between two guests, compared with other
+  # transports between guests.
 
   alias Tube.Bench.{Carrier, Cases, Dist}
 

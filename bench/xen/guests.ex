@@ -1,25 +1,22 @@
 defmodule Tube.Bench.Xen.Guests do
   @moduledoc false
-  # What the lab's guests need for this bench beyond what they need for tests.
+  # Prepares the guests of the lab for this bench.
 
   alias Tube.Test.Lab
 
   @domids [5, 7]
-  # A tube with rings of 1 MiB both ways has 514 pages and a libxenvchan 513, of which Linux allows 1,024
-  # in all, and a link may be closing while the next one opens.
+  # A tube with two rings of 1 MiB has 514 pages, a libxenvchan 513. Linux allows 1,024 pages in all
+  # by default, which is not enough while one link closes and the next one opens.
   @pages 8192
 
-  @doc "The domains of the nodes."
-  @spec domids() :: [pos_integer]
-  def domids, do: @domids
-
-  @doc "A guest's address on domain 0's bridge."
+  @doc "The address of a guest on the bridge of domain 0."
   @spec address(pos_integer) :: :inet.ip4_address()
   def address(domid), do: {10, 0, 2, 100 + domid}
 
   @doc """
-  Room for rings, names for nodes, an epmd for those that are connected over TCP, and a processor for each
-  guest: there are two, and where both guests happen to be on one the figures are of Xen's scheduler.
+  Raises the limit on shared pages, adds host names for nodes, starts epmd for connections over
+  TCP, and pins each guest to one of the two processors: if both shared one, the results would
+  depend on Xen's scheduler.
   """
   @spec prepare() :: :ok
   def prepare do

@@ -1,14 +1,14 @@
 defmodule Tube.Bench.Carrier.Netfront do
   @moduledoc false
-  # gen_tcp from guest to guest: netfront, domain 0's bridge, netfront. The kernel sets the sizes of its
-  # own buffers better than anybody who names one; what OTP reads at once makes the difference.
-  use Tube.Bench.Carrier.Socket
+  # gen_tcp between guests: netfront, the bridge of domain 0, netfront. The kernel tunes its own
+  # buffers better than fixed sizes do; the size of OTP's reads makes the difference.
+  use Tube.Bench.Carrier.GenTcp
 
   alias Tube.Bench.Xen.Guests
 
   @buffer 262_144
 
-  @doc "Bytes that are read at once, here and by nodes."
+  @doc "Bytes that a read returns at most, here and in nodes."
   def buffer, do: @buffer
 
   @impl true

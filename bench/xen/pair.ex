@@ -1,8 +1,8 @@
 defmodule Tube.Bench.Xen.Pair do
   @moduledoc false
-  # Two nodes in guests, and what is measured between them: links as in `bin/bench tube`, connections as
-  # in `bin/bench dist`, and programs beside them. One VM of a domain has tubes, so both kinds have the
-  # same two.
+  # Two nodes in guests with links as in `bin/bench tube`, connections as in `bin/bench dist`, and
+  # programs for libxenvchan. Only one VM of a domain can have tubes, so the same two serve for
+  # links and connections.
 
   alias Tube.Bench.{Carrier, Cases, Dist, Pair, Rings, Stats}
   alias Tube.Bench.Dist.Nodes
@@ -11,9 +11,9 @@ defmodule Tube.Bench.Xen.Pair do
 
   defstruct [:nodes, :links]
 
-  # A VM that looks for work before it sleeps does so on a processor that domain 0 may need meanwhile, to
-  # carry the other's packets: TCP is several times as quick without.
-  # And the first connection loads code, which takes a busy machine more than the usual seven seconds.
+  # Without busy-waiting of schedulers: it takes a processor that domain 0 needs to forward packets,
+  # and makes TCP several times slower. The long setup time is for the first connection, which loads
+  # code: a busy machine needs more than the default of seven seconds.
   @flags ~w(+sbwt none +sbwtdcpu none +sbwtdio none -kernel net_setuptime 60)
 
   @type t :: %__MODULE__{nodes: Nodes.t(), links: Pair.t()}

@@ -1,7 +1,8 @@
 defmodule Tube.Bench.Xen.Vchan do
   @moduledoc false
-  # A libxenvchan channel between two guests: a program at each end (native/platform/examples/vchan),
-  # which is told what to do a line at a time, so that its measurements lie between those of others.
+  # A libxenvchan channel between two guests, with a program at each end
+  # (native/platform/examples/vchan). A line starts each measurement, so that it takes turns with
+  # other carriers.
 
   alias Tube.Test.Lab
 
@@ -9,12 +10,12 @@ defmodule Tube.Bench.Xen.Vchan do
 
   @type t :: %__MODULE__{far: port, near: port, rings: [pos_integer]}
 
-  # No measurement takes this long; one that does hangs.
+  # A measurement that takes longer hangs.
   @deadline 120_000
-  # Of a line with the nanoseconds of each round trip.
+  # Maximum length of a line, which may have the nanoseconds of each round trip.
   @line 1_048_576
 
-  @doc "Domain 5 offers, 7 opens. `:rings` of the result are the sizes as both have them."
+  @doc "Domain 5 offers, domain 7 opens. `:rings` has the sizes at both ends."
   @spec open(pos_integer) :: t
   def open(bytes) do
     path = "/local/domain/5/data/vchan/7/bench"
@@ -26,7 +27,7 @@ defmodule Tube.Bench.Xen.Vchan do
     %__MODULE__{far: far, near: near, rings: rings}
   end
 
-  @doc "Nanoseconds of `count` messages, or of each round trip."
+  @doc "Measures `count` messages. Returns total nanoseconds, and those of each round trip."
   @spec run(t, :pull | :rtt, pos_integer, pos_integer) :: {pos_integer, [pos_integer]}
   def run(vchan, :pull, size, count) do
     "took " <> nanoseconds = both(vchan, "send", "take", size, count)
@@ -39,7 +40,7 @@ defmodule Tube.Bench.Xen.Vchan do
     {Enum.sum(samples), samples}
   end
 
-  # The one that opened first: the other's nodes in the store go with it.
+  # Closes the opening end first: the nodes of the offering end vanish with it.
   @spec close(t) :: :ok
   def close(%__MODULE__{near: near, far: far}) do
     for port <- [near, far] do
@@ -50,17 +51,17 @@ defmodule Tube.Bench.Xen.Vchan do
     :ok
   end
 
-  defp both(%__MODULE__{near: near, far: far}, ask, answer, size, count) do
-    Port.command(far, "#{answer} #{size} #{count}\n")
-    Port.command(near, "#{ask} #{size} #{count}\n")
-    said = line(near)
+  defp both(%__MODULE__{near: near, far: far}, near_command, far_command, size, count) do
+    Port.command(far, "#{far_command} #{size} #{count}\n")
+    Port.command(near, "#{near_command} #{size} #{count}\n")
+    result = line(near)
     "done" = line(far)
-    said
+    result
   end
 
   defp start(domid, args) do
     program = System.fetch_env!("TUBE_BENCH_VCHAN")
-    # The library lies beside the program: guests have no use for it otherwise.
+    # The library is in the directory of the program.
     words = ["env", "LD_LIBRARY_PATH=#{Path.dirname(program)}", program | args]
     env = [{~c"TUBE_DOMID", ~c"#{domid}"}]
     options = [:binary, :exit_status, {:line, @line}, args: words, env: env]
@@ -72,7 +73,7 @@ defmodule Tube.Bench.Xen.Vchan do
       {^port, {:data, {:eol, line}}} -> line
       {^port, {:exit_status, status}} -> raise "the program of libxenvchan ended with #{status}"
     after
-      @deadline -> raise "the program of libxenvchan says nothing"
+      @deadline -> raise "the program of libxenvchan does not reply"
     end
   end
 end

@@ -1,7 +1,7 @@
 defmodule Tube.Demo.Nodes do
   @moduledoc false
-  # The second act: two nodes of distributed Erlang join over a tube and exchange calls, and then the
-  # same two do the same over TCP, for comparison.
+  # Part two of the demo: two nodes of distributed Erlang connect over a tube and exchange calls,
+  # then the same over TCP for comparison.
 
   alias Tube.Bench.Dist.Nodes
   alias Tube.Bench.{Report, Stats}
@@ -9,28 +9,28 @@ defmodule Tube.Demo.Nodes do
   alias Tube.Test.{RunDir, VM}
 
   @carriers [{"tube", []}, {"inet_tcp", false}]
-  # Of each carrier in turn, so that both see the same machine.
+  # Each round measures both carriers, so that both see the same state of the machine.
   @rounds 3
   @ms 300
 
-  @spec tell(Path.t(), [module]) :: :ok
-  def tell(dir, modules) do
+  @spec run(Path.t(), [module]) :: :ok
+  def run(dir, modules) do
     File.mkdir_p!(dir)
-    Screen.title("Second act: two nodes of distributed Erlang")
+    Screen.title("Part two: two nodes of distributed Erlang")
     nodes = Nodes.start(dir, modules)
     join(nodes)
 
-    Screen.title("The same two nodes over a tube, and over TCP on loopback")
+    Screen.title("The two nodes over a tube, compared with TCP on loopback")
 
-    for {what, kind, size, value, unit} <- [
-          {"GenServer.call, there and back", :call, 0, :p50_us, " us"},
+    for {label, kind, size, value, unit} <- [
+          {"GenServer.call, round trip", :call, 0, :p50_us, " us"},
           {"messages of 64 bytes", :send, 64, :messages_per_s, "/s"},
           {"messages of 64 KiB", :send, 65_536, :bytes_per_s, "B/s"}
         ] do
       {tube, tcp, ratio} = compare(nodes, %{kind: kind, size: size}, value)
 
       Screen.line(
-        String.pad_trailing(what, 32) <>
+        String.pad_trailing(label, 32) <>
           "tube #{String.pad_leading(Report.number(tube) <> unit, 9)}   " <>
           "inet_tcp #{String.pad_leading(Report.number(tcp) <> unit, 9)}   " <>
           "ratio #{Report.number(ratio)}"
@@ -52,7 +52,7 @@ defmodule Tube.Demo.Nodes do
       Screen.line("b: Node.list()              [:a@dom5]")
       {:b@dom7, os_pid} = VM.run(a, fn -> where(:b@dom7) end)
       true = os_pid == VM.os_pid(b)
-      Screen.line("a: GenServer.call to b      answered by :b@dom7, process #{os_pid}")
+      Screen.line("a: GenServer.call to b      reply from :b@dom7, process #{os_pid}")
     end)
   end
 
@@ -69,7 +69,7 @@ defmodule Tube.Demo.Nodes do
 
   ## In a, and in b
 
-  # Agents are GenServers, and their functions run where they are.
+  # An agent is a GenServer, and its function runs in its own node.
   defp where(node) do
     {:ok, agent} = :erpc.call(node, Agent, :start, [__MODULE__, :here, []])
     here = Agent.get(agent, Function, :identity, [])

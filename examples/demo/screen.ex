@@ -1,6 +1,6 @@
 defmodule Tube.Demo.Screen do
   @moduledoc false
-  # Lines for people: colour and a moving bar on a terminal, plain lines everywhere else.
+  # Output for people: colours and a progress bar on a terminal, plain lines elsewhere.
 
   @bar 40
 
@@ -10,10 +10,7 @@ defmodule Tube.Demo.Screen do
   @spec line(String.t()) :: :ok
   def line(text), do: IO.puts("  " <> text)
 
-  @spec faint(String.t()) :: :ok
-  def faint(text), do: IO.puts(paint("  " <> text, :faint))
-
-  @doc "Draws the bar; without a terminal only when it is full."
+  @doc "Draws the bar. Without a terminal, draws only the full bar."
   @spec progress(non_neg_integer, pos_integer, String.t()) :: :ok
   def progress(done, total, text) do
     full = div(done * @bar, total)
@@ -22,7 +19,7 @@ defmodule Tube.Demo.Screen do
     line = "  [#{bar}] #{percent} %  #{text}"
 
     cond do
-      # Over the line that was there, whose end may have been longer.
+      # Overwrite the previous line, which may have been longer.
       terminal?() -> IO.write("\r" <> line <> "\e[K" <> if(done == total, do: "\n", else: ""))
       done == total -> IO.puts(line)
       true -> :ok
@@ -41,6 +38,6 @@ defmodule Tube.Demo.Screen do
       else: text
   end
 
-  # bin/demo knows: a VM without a shell cannot ask its terminal for anything.
+  # bin/demo sets this, because a VM without a shell does not know its terminal.
   defp terminal?, do: System.get_env("TUBE_DEMO_TERMINAL") == "1"
 end

@@ -1,34 +1,34 @@
 defmodule Mix.Tube do
   @moduledoc false
-  # What the tasks of tubes share: whose tubes are meant, and tables.
+  # What the mix tasks share: arguments, the tubes of a VM, and tables.
 
-  alias Tube.Snapshot
+  alias Tube.Stats.Snapshot
 
   @node [node: :string, cookie: :string]
 
-  @doc "Switches and arguments; `strict` are those of the task beyond `--node` and `--cookie`."
+  @doc "Parses options and arguments; `strict` are the task's own, beside `--node` and `--cookie`."
   @spec parse!([String.t()], keyword) :: {keyword, [String.t()]}
   def parse!(args, strict \\ []) do
     case OptionParser.parse(args, strict: strict ++ @node) do
       {options, rest, []} -> {options, rest}
-      {_options, _rest, [{name, _value} | _]} -> Mix.raise("#{name} is no option of this task")
+      {_options, _rest, [{name, _value} | _]} -> Mix.raise("unknown option #{name}")
     end
   end
 
-  @doc "The tubes of the VM that `--node` names, else of this one."
+  @doc "Returns the tubes of the VM that `--node` names, by default of this one."
   @spec tubes!(keyword) :: [Snapshot.tube()]
   def tubes!(options) do
     case options[:node] do
-      nil -> here()
-      name -> there!(String.to_atom(name), options[:cookie])
+      nil -> local()
+      name -> remote!(String.to_atom(name), options[:cookie])
     end
   end
 
-  # A fresh VM has none, and is not made a domain by looking.
-  defp here, do: if(Process.whereis(Tube.Supervisor), do: Snapshot.take(), else: [])
+  # A fresh VM has no tubes. It does not become a domain to list them.
+  defp local, do: if(Process.whereis(Tube.Supervisor), do: Snapshot.take(), else: [])
 
-  defp there!(node, cookie) do
-    alive!(node)
+  defp remote!(node, cookie) do
+    become_node!(node)
     if cookie, do: Node.set_cookie(node, String.to_atom(cookie))
 
     unless Node.connect(node) == true,
@@ -37,7 +37,7 @@ defmodule Mix.Tube do
     :erpc.call(node, Snapshot, :take, [], 10_000)
   end
 
-  defp alive!(node) do
+  defp become_node!(node) do
     names = if Atom.to_string(node) =~ ".", do: :longnames, else: :shortnames
 
     unless Node.alive?() do
@@ -47,13 +47,13 @@ defmodule Mix.Tube do
 
         {:error, reason} ->
           Mix.raise(
-            "this VM cannot become a node (#{inspect(reason)}): start it as one, elixir --sname"
+            "this VM cannot become a node (#{inspect(reason)}): start it with elixir --sname"
           )
       end
     end
   end
 
-  @doc "Starts the library, as the project that the task runs in does, if there is one."
+  @doc "Starts the library, and the applications of the project, if the task runs in one."
   @spec start() :: :ok
   def start do
     if Mix.Project.get(), do: Mix.Task.run("app.start")
@@ -61,15 +61,17 @@ defmodule Mix.Tube do
     :ok
   end
 
-  @doc "Says what there is, or why there may be nothing."
-  @spec table([[String.t()]], keyword) :: :ok
-  def table([_titles], options) do
+  @doc "Prints a line that says that there are no tubes."
+  @spec no_tubes(keyword) :: :ok
+  def no_tubes(options) do
     if options[:node],
       do: Mix.shell().info("no tubes"),
-      else: Mix.shell().info("no tubes in this VM; those of another: --node NAME")
+      else: Mix.shell().info("no tubes in this VM; for another VM use --node NAME")
   end
 
-  def table(rows, _options) do
+  @doc "Prints rows in columns."
+  @spec table([[String.t()]]) :: :ok
+  def table(rows) do
     widths =
       rows
       |> Enum.zip_with(& &1)
@@ -85,24 +87,19 @@ defmodule Mix.Tube do
     :ok
   end
 
-  @doc "A service as it may be shown: it is a peer's word."
+  @doc "Escapes a service for the terminal, because its name may come from a peer."
   @spec service(binary) :: String.t()
   def service(name), do: name |> inspect() |> String.trim("\"")
 
-  @doc "Nock, number and tip of a tube, whichever end this is."
-  @spec ends(Snapshot.tube()) :: {Tube.domid(), non_neg_integer, Tube.domid()}
-  def ends(%{role: :nock} = tube), do: {tube.me, tube.tid, tube.peer}
-  def ends(%{role: :tip} = tube), do: {tube.peer, tube.tid, tube.me}
-
-  @doc "A time for people."
+  @doc "Formats a time in microseconds."
   @spec time(microseconds :: number) :: String.t()
   def time(us) when us >= 10_000, do: "#{one_decimal(us / 1_000)} ms"
   def time(us), do: "#{one_decimal(us / 1)} us"
 
-  # Not as `to_string/1` has it: 1.7e3.
+  # `to_string/1` may print 1.7e3.
   defp one_decimal(float), do: :erlang.float_to_binary(float, decimals: 1)
 
-  @doc "A whole number from an argument."
+  @doc "Parses a whole number; `what` names it in the error."
   @spec number!(String.t(), String.t()) :: non_neg_integer
   def number!(text, what) do
     case Integer.parse(text) do

@@ -1,15 +1,15 @@
 defmodule Tube.Application do
   @moduledoc false
-  # Starts the processes of the library (`Tube.Tree`), or watches over those that distribution has
-  # started before.
+  # The application's callback module. Starts `Tube.Supervisor`, or watches over it when
+  # distribution has already started it.
 
   use Application
 
   @impl true
   def start(_type, _args) do
-    case Tube.Tree.start_link() do
-      {:error, {:already_started, _tree}} ->
-        watch = %{id: Tube.Tree, start: {Tube.Tree, :watch, [nil]}}
+    case Tube.Supervisor.start_link() do
+      {:error, {:already_started, _supervisor}} ->
+        watch = %{id: Tube.Supervisor, start: {Tube.Supervisor, :watch, []}}
         Supervisor.start_link([watch], strategy: :one_for_one)
 
       started ->

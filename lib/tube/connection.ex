@@ -1,16 +1,15 @@
 defmodule Tube.Connection do
   @moduledoc false
-  # One tube, as its owner and the rest of the library speak with it: calls of its process,
-  # `Tube.Connection.Server`, and what is registered of it.
+  # Calls to the process of a tube, `Tube.Connection.Server`, from its owner and the rest of the library.
 
-  alias Tube.Connection.{Owner, Server, State}
-  alias Tube.{Domain, Handshake, Poller}
+  alias Tube.Connection.{BusyPoller, Owner, Server}
+  alias Tube.{Domain, Handshake}
 
   @type reason :: Tube.Error.reason()
 
   ## Starting
 
-  @doc "A tube that the calling process asks for."
+  @doc "Opens a tube. The calling process owns it."
   @spec open(Tube.domid(), Tube.Options.t()) :: {:ok, Tube.t()} | {:error, reason}
   def open(peer, options) do
     with {:ok, domain} <- Domain.attach(),
@@ -19,11 +18,16 @@ defmodule Tube.Connection do
     end
   end
 
-  @doc "A tube that the listener's service was knocked for."
-  @spec answer(Domain.t(), Handshake.Knock.knock(), Tube.Options.t(), pid | nil, term) ::
+  @doc """
+  Starts the tip's side of an open request, on behalf of the calling process, the dispatcher.
+
+  The new process sends `{:tube_ready, tube}` to `listener` when the tube is connected, and
+  `{:tip_done, pid}` to the dispatcher when it no longer needs the store.
+  """
+  @spec start_tip(Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), pid, term) ::
           {:ok, pid} | {:error, reason}
-  def answer(domain, knock, options, listener, verdict) do
-    start({:tip, domain, knock, options, listener, verdict})
+  def start_tip(domain, request, options, listener, verdict) do
+    start({:tip, domain, request, options, listener, self(), verdict})
   end
 
   defp start(args) do
@@ -35,27 +39,30 @@ defmodule Tube.Connection do
 
   ## Calls of the owner
 
-  @doc "Hands the tube to `new_owner`, and with it what waits in the caller's mailbox."
+  @doc "Gives the tube to `new_owner`, with the tube's messages in the caller's mailbox."
   @spec give(Tube.t(), pid) :: :ok | {:error, reason}
   def give(tube, new_owner) do
-    # Asked before anything moves: what is sent to a process that is no more is lost.
-    with {:ok, mode} <- call(tube.pid, {:hold, new_owner}) do
-      # Passive now, so nothing follows what is forwarded here.
+    # Check the new owner before anything moves: messages to a dead process are lost.
+    with {:ok, active} <- call(tube.pid, {:hold, new_owner}) do
+      # The tube is passive now, so no message follows those that are forwarded here.
       Owner.forward(tube, new_owner)
-      call(tube.pid, {:give, new_owner, mode})
+      call(tube.pid, {:give, new_owner, active})
     end
   end
 
-  @doc "Gives a tube that waited to be accepted to who accepts it. Called by its listener."
+  @doc "Gives a tube to the process that accepts it. Called by its listener."
   @spec hand_over(Tube.t(), pid) :: :ok | {:error, reason}
   def hand_over(tube, new_owner), do: call(tube.pid, {:give, new_owner, :initial})
 
-  @doc "Sets what of the options is not the driver's to know."
-  @spec set(Tube.t(), %{optional(:send_timeout) => timeout, optional(:poll) => Poller.option()}) ::
+  @doc "Sets the options that the driver does not know."
+  @spec set(Tube.t(), %{
+          optional(:send_timeout) => timeout,
+          optional(:poll) => BusyPoller.option()
+        }) ::
           :ok | {:error, reason}
   def set(tube, options), do: call(tube.pid, {:set, options})
 
-  @doc "Says that no more will be sent; the other direction stays as it is."
+  @doc "Ends our direction: no more is sent. The other direction stays open."
   @spec shutdown(Tube.t()) :: :ok | {:error, reason}
   def shutdown(tube), do: call(tube.pid, :shutdown)
 
@@ -63,50 +70,24 @@ defmodule Tube.Connection do
   def close(tube), do: call(tube.pid, :close)
 
   @doc """
-  Ends a tube because the machine is to be suspended. When this returns, after `ms` at most, nothing is
-  shared any more; its owner is still served with what had arrived. Was it done in good order?
+  Ends a tube because the machine will be suspended. When this returns, after `ms` at most, nothing is
+  shared any more; the owner can still take what had arrived. Returns false if time ran out.
   """
   @spec suspend(pid, non_neg_integer) :: boolean
   def suspend(pid, ms), do: call(pid, {:suspend, ms}) != {:ok, :cut_short}
 
-  @doc "The options as they are now."
+  @doc "Returns the current options."
   @spec options(Tube.t()) :: {:ok, Tube.Options.t()} | {:error, reason}
   def options(tube), do: call(tube.pid, :options)
 
   @spec info(Tube.t()) :: {:ok, map} | {:error, reason}
   def info(tube), do: call(tube.pid, :info)
 
-  @doc "Every wait in here has a limit of its own, so that the caller needs none."
+  @doc "Calls the process. Each of its waits has a limit, so the call needs none."
   @spec call(pid, term) :: term
   def call(pid, request) do
     GenServer.call(pid, request, :infinity)
   catch
     :exit, _gone -> {:error, :closed}
-  end
-
-  @doc "All connected tubes of this VM."
-  @spec list() :: [Tube.t()]
-  def list, do: Enum.map(entries(), & &1.tube)
-
-  @doc "What is registered of all of them."
-  @spec entries() :: [State.entry()]
-  def entries, do: Registry.select(Tube.Registry, [{{{:tube, :_}, :_, :"$1"}, [], [:"$1"]}])
-
-  @doc "The send limit of a tube. Asked only by who has to wait."
-  @spec send_timeout(non_neg_integer) :: timeout
-  def send_timeout(id) do
-    case look_up(id) do
-      {:ok, %{send_timeout: limit}} -> limit
-      {:error, :closed} -> :infinity
-    end
-  end
-
-  @doc "What is registered of a tube. Asks no process, so it cannot wait."
-  @spec look_up(non_neg_integer) :: {:ok, State.entry()} | {:error, :closed}
-  def look_up(id) do
-    case Registry.lookup(Tube.Registry, {:tube, id}) do
-      [{_pid, entry}] -> {:ok, entry}
-      [] -> {:error, :closed}
-    end
   end
 end

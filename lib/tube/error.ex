@@ -1,20 +1,20 @@
 defmodule Tube.Error do
   @moduledoc """
-  Why a call on a tube failed, and a sentence for each reason.
+  The reasons why calls on tubes fail, and a sentence for each.
 
-  Functions of `Tube` return `{:error, reason}`. A reason is a posix atom where the operating
-  system or the store gave one, else one of `t:own/0`.
+  Functions of `Tube` return `{:error, reason}`. A reason is a posix atom if it comes from the
+  operating system or the store, and one of `t:own/0` otherwise.
 
       iex> Tube.Error.message(:timeout)
-      "the time limit passed"
+      "timed out"
       iex> Tube.Error.message(:eacces)
       "permission denied (eacces)"
   """
 
   @own [
-    busy: "the ring is full, or the peer takes no more tubes now",
+    busy: "the ring is full, or the peer accepts no more tubes now",
     closed: "the tube is closed",
-    distribution: "the tube carries distributed Erlang, and only the VM sends through it",
+    distribution: "the tube carries distributed Erlang, so only the VM may send through it",
     protocol: "the peer broke the protocol, so the tube was closed",
     peer_down: "the peer's VM ended",
     peer_domain_gone: "the peer's domain was destroyed",
@@ -22,24 +22,24 @@ defmodule Tube.Error do
     refused: "the peer refused the tube",
     suspended: "tubes are suspended until Tube.resume/0 is called",
     store_lost: "the connection to xenstore was lost",
-    timeout: "the time limit passed",
-    version: "the peer speaks another version of the protocol",
-    no_hub: "no tube-hub answers and none could be started",
-    hub_version: "the running tube-hub speaks another version of its protocol",
+    timeout: "timed out",
+    version: "the peer uses another version of the protocol",
+    no_hub: "no tube-hub is running and none could be started",
+    hub_version: "the running tube-hub uses another version of its protocol",
     domid_taken: "another VM is this domain already",
     bad_run_dir: "the run directory cannot be used",
-    no_xenbus: "/dev/xen/xenbus is not there",
-    no_gntalloc: "/dev/xen/gntalloc is not there",
-    no_gntdev: "/dev/xen/gntdev is not there",
-    no_evtchn: "/dev/xen/evtchn is not there",
-    no_libxengnttab: "the library libxengnttab.so.1 is not there",
-    no_libxenevtchn: "the library libxenevtchn.so.1 is not there",
+    no_xenbus: "/dev/xen/xenbus does not exist",
+    no_gntalloc: "/dev/xen/gntalloc does not exist",
+    no_gntdev: "/dev/xen/gntdev does not exist",
+    no_evtchn: "/dev/xen/evtchn does not exist",
+    no_libxengnttab: "the library libxengnttab.so.1 is not installed",
+    no_libxenevtchn: "the library libxenevtchn.so.1 is not installed",
     emsgsize: "the message is larger than max_message"
   ]
 
   @posix [
     eacces: "permission denied",
-    eexist: "a tube of this number is open already",
+    eexist: "a tube of this number is already open",
     einval: "not possible in this mode or with this value",
     enomem: "out of memory",
     enospc: "no grants or store nodes left",
@@ -47,7 +47,7 @@ defmodule Tube.Error do
     emfile: "too many open files"
   ]
 
-  @typedoc "Reasons of this library's own."
+  @typedoc "The reasons that this library defines."
   @type own ::
           :busy
           | :closed
@@ -73,16 +73,16 @@ defmodule Tube.Error do
           | :no_libxenevtchn
           | :emsgsize
 
-  @typedoc "A reason, or a reason with what is known of its circumstances."
+  @typedoc "A reason, or a reason with a sentence that gives the details."
   @type reason :: own | :file.posix() | {own | :file.posix(), String.t()}
 
   @doc """
-  A sentence, without a full stop, for `reason`; for any other term what `inspect/1` makes of it.
+  Returns a sentence, without a full stop, for `reason`. Any other term is inspected.
 
       iex> Tube.Error.message(:peer_down)
       "the peer's VM ended"
-      iex> Tube.Error.message({:domid_taken, "domain 5 lives already"})
-      "domain 5 lives already"
+      iex> Tube.Error.message({:domid_taken, "domain 5 is already taken"})
+      "domain 5 is already taken"
   """
   @spec message(reason | term) :: String.t()
   def message({reason, text}) when is_atom(reason) and is_binary(text), do: text

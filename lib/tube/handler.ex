@@ -1,7 +1,6 @@
 defmodule Tube.Handler do
   @moduledoc """
-  A service as a module of callbacks: each tube that is accepted becomes a supervised process that
-  calls them.
+  A service as a callback module: each accepted tube gets a supervised process that calls it.
 
       defmodule Echo do
         use Tube.Handler
@@ -18,41 +17,41 @@ defmodule Tube.Handler do
       children = [{Tube.Handler.Supervisor, handler: Echo, service: "echo"}]
       Supervisor.start_link(children, strategy: :one_for_one)
 
-  All callbacks are optional. A connection begins with `c:handle_connection/2`, and ends with exactly
-  one of `c:handle_close/2`, `c:handle_error/3` and `c:handle_shutdown/2`; then its tube is closed, and
-  what was sent is still delivered within the tube's `:linger`.
+  All callbacks are optional. A connection begins with `c:handle_connection/2`, and ends with
+  exactly one of `c:handle_close/2`, `c:handle_error/3` and `c:handle_shutdown/2`. Then its tube is
+  closed; messages sent before are still delivered within the tube's `:linger`.
 
   ## The process
 
-  It owns its tube and traps exits. A message that is not the tube's goes to `c:handle_info/3`, so a
-  connection may subscribe, monitor, and be told things. Messages of the tube come one at a time, in
-  order; how many may wait in the mailbox is the option `:active` of `Tube.Handler.Supervisor`, and
-  beyond that the sender at the other end waits. A callback that takes long delays its own
-  connection and no other.
+  The process owns its tube and traps exits. Messages that are not from the tube go to
+  `c:handle_info/3`, so a connection may subscribe to things and monitor processes. Messages from
+  the tube come one at a time, in order. The option `:active` of `Tube.Handler.Supervisor` limits
+  how many may wait in the mailbox; beyond that the sender at the other end waits. A slow callback
+  delays only its own connection.
 
   `Logger` metadata of the process: `:tube`, `:peer_domid`, `:service`.
 
   ## Return values
 
-  `t:handler_result/0` is all that a callback with a result may return; anything else ends the
-  connection by an error that says so. Of the callbacks that end a connection the result is ignored.
+  Callbacks must return a `t:handler_result/0`; anything else ends the connection with an error that
+  names the callback. The results of the callbacks that end a connection are ignored.
 
   ## Crashes
 
-  An exception in a callback ends its connection: `c:handle_error/3` is called with the exception or the
-  exit reason, the tube is closed, and the supervisor reports the crash. It is not started again:
-  its tube is gone. Other connections go on.
+  An exception in a callback ends its connection: `c:handle_error/3` is called with the exception or
+  the exit reason, the tube is closed, and the supervisor reports the crash. The process is not
+  restarted, because its tube is gone. Other connections continue.
   """
 
-  @typedoc "What a connection keeps between callbacks; at first the option `:state` of the supervisor."
+  @typedoc "The state of a connection; initially the option `:state` of the supervisor."
   @type state :: term
 
   @typedoc """
   What happens next:
 
-    * `{:continue, state}` - goes on
-    * `{:continue, state, timeout}` - goes on, and `c:handle_timeout/2` is called if nothing comes within so
-      many milliseconds. It is for this one time
+    * `{:continue, state}` - the connection continues
+    * `{:continue, state, timeout}` - the connection continues, and `c:handle_timeout/2` is called
+      if nothing comes within `timeout` milliseconds. The next callback cancels this limit
     * `{:close, state}` - closes the tube after `c:handle_close/2`
     * `{:error, reason, state}` - closes the tube after `c:handle_error/3`
   """
@@ -62,31 +61,31 @@ defmodule Tube.Handler do
           | {:close, state}
           | {:error, reason :: term, state}
 
-  @doc "A tube was accepted. `Tube.peer/1` says whose it is."
+  @doc "A tube was accepted. Use `Tube.peer/1` to see from whom."
   @callback handle_connection(Tube.t(), state) :: handler_result
 
-  @doc "A message has come."
+  @doc "A message arrived."
   @callback handle_data(data :: binary, Tube.t(), state) :: handler_result
 
-  @doc "Nothing has come within the time that was asked for. By default this closes the tube."
+  @doc "Nothing came within the `timeout` of the last result. By default this closes the tube."
   @callback handle_timeout(Tube.t(), state) :: handler_result
 
-  @doc "A message that is not the tube's. By default it is logged and forgotten."
+  @doc "A message that is not from the tube. By default it is logged and ignored."
   @callback handle_info(message :: term, Tube.t(), state) :: handler_result
 
   @doc """
-  The peer has closed or shut down its side and all that it sent was handled, or a callback has
-  returned `{:close, state}`. If the peer only shut down its side, it can still be sent to.
+  The peer has closed or shut down its side and all its messages were handled, or a callback has
+  returned `{:close, state}`. If the peer only shut down its side, you can still send to it.
   """
   @callback handle_close(Tube.t(), state) :: term
 
   @doc """
-  The tube broke (`t:Tube.Error.reason/0`), a callback has returned `{:error, reason, state}`, or a
+  The tube failed (`t:Tube.Error.reason/0`), a callback has returned `{:error, reason, state}`, or a
   callback has crashed.
   """
   @callback handle_error(reason :: term, Tube.t(), state) :: term
 
-  @doc "The supervisor is being stopped. What had arrived by then was handled; the tube still sends."
+  @doc "The supervisor is stopping. All messages that arrived were handled; you can still send."
   @callback handle_shutdown(Tube.t(), state) :: term
 
   @optional_callbacks handle_connection: 2,

@@ -1,7 +1,36 @@
 defmodule Tube.Label do
   @moduledoc false
-  # What a process of ours is called where processes are looked at: observer, crash reports, the shell's
-  # `i()`. OTP 27 has labels; before that the same word stands in the process dictionary.
+  # Names of tubes, and the labels of processes in observer, crash reports and the shell's `i()`.
+  # OTP 27 has process labels; before that the label is in the process dictionary.
+
+  @typedoc "What the library knows of one end of a tube. Either `:me` or `:domid` is this domain."
+  @type tube :: %{
+          :role => :nock | :tip,
+          :peer => Tube.domid(),
+          :tid => non_neg_integer,
+          optional(:me) => Tube.domid(),
+          optional(:domid) => Tube.domid(),
+          optional(any) => any
+        }
+
+  @doc "The name of a tube, the same at both ends: `7:0 -> 5` is tube 0 from nock 7 to tip 5."
+  @spec name(tube) :: String.t()
+  def name(tube) do
+    {nock, tid, tip} = ends(tube)
+    "#{nock}:#{tid} -> #{tip}"
+  end
+
+  @doc "The nock, the number and the tip of a tube, whichever end this is."
+  @spec ends(tube) :: {Tube.domid(), non_neg_integer, Tube.domid()}
+  def ends(%{role: :nock} = tube), do: {me(tube), tube.tid, tube.peer}
+  def ends(%{role: :tip} = tube), do: {tube.peer, tube.tid, me(tube)}
+
+  defp me(%{me: domid}), do: domid
+  defp me(%{domid: domid}), do: domid
+
+  @doc "The label of a tube's process."
+  @spec tube(%{:service => binary, optional(any) => any}) :: {:tube, String.t(), binary}
+  def tube(tube), do: {:tube, name(tube), tube.service}
 
   @doc "Labels the calling process."
   @spec set(term) :: :ok
@@ -13,18 +42,4 @@ defmodule Tube.Label do
       :ok
     end
   end
-
-  @doc "A tube's label: its nock and number, its tip, its service, as `inspect/1` calls it too."
-  @spec tube(%{
-          :role => :nock | :tip,
-          :domid => Tube.domid(),
-          :peer => Tube.domid(),
-          :tid => non_neg_integer,
-          :service => binary,
-          optional(any) => any
-        }) :: {:tube, String.t(), binary}
-  def tube(%{role: :nock} = tube), do: tube(tube.domid, tube.tid, tube.peer, tube.service)
-  def tube(%{role: :tip} = tube), do: tube(tube.peer, tube.tid, tube.domid, tube.service)
-
-  defp tube(nock, tid, tip, service), do: {:tube, "#{nock}:#{tid} -> #{tip}", service}
 end

@@ -1,13 +1,15 @@
 defmodule Tube.Listener do
   @moduledoc false
-  # One service of this domain: the tubes that are ready to be accepted, and who waits for them.
+  # The process of one service: a queue of tubes ready to be accepted, and a queue of callers that
+  # wait to accept one.
   #
-  # It owns each tube until somebody accepts it. It is registered with the door, which lets
-  # knocks for its service in, and it ends with the process that listens.
+  # It owns each tube until a caller accepts it. It registers with the dispatcher, which lets open
+  # requests for its service in, and it ends with the process that listens.
 
   use GenServer, restart: :temporary
 
-  alias Tube.{Connection, Door, Label}
+  alias Tube.{Connection, Label}
+  alias Tube.Listener.Dispatcher
 
   defstruct [:owner, :options, ready: :queue.new(), waiting: :queue.new(), monitors: %{}]
 
@@ -36,32 +38,20 @@ defmodule Tube.Listener do
     end
   end
 
-  @doc "The oldest ready tube, now owned by the calling process."
+  @doc "Returns the oldest ready tube, now owned by the calling process."
   @spec accept(GenServer.server(), timeout) :: {:ok, Tube.t()} | {:error, reason}
   def accept(listener, timeout) do
-    # The limit is the listener's, so that no tube is handed to a caller that gave up.
+    # The listener keeps the time limit, so that it hands no tube to a caller that gave up.
     GenServer.call(listener, {:accept, timeout}, :infinity)
   catch
     :exit, _gone -> {:error, :closed}
   end
 
-  @doc "May one more tube come in? Counts those that wait to be accepted."
-  @spec room?(pid) :: boolean
-  def room?(listener) do
-    GenServer.call(listener, :room?)
-  catch
-    :exit, _gone -> false
-  end
-
-  @doc "Hands in a connected tube. Called by its process."
-  @spec ready(pid, Tube.t()) :: :ok
-  def ready(listener, tube), do: GenServer.cast(listener, {:ready, tube})
-
   @impl true
   def init({owner, options}) do
     Process.flag(:trap_exit, true)
 
-    case Door.add(options, owner) do
+    case Dispatcher.add(options, owner) do
       :ok ->
         Process.monitor(owner)
         Label.set({:tube_listener, options.service})
@@ -80,24 +70,25 @@ defmodule Tube.Listener do
     {:noreply, match(%{state | waiting: waiting})}
   end
 
+  # From the dispatcher: is there room for one more tube that waits to be accepted?
   def handle_call(:room?, _from, state) do
     {:reply, :queue.len(state.ready) < state.options.backlog, state}
   end
 
   @impl true
-  def handle_cast({:ready, tube}, state) do
+  # From the process of a tube that has just been connected.
+  def handle_info({:tube_ready, tube}, state) do
     monitor = Process.monitor(tube.pid)
     monitors = Map.put(state.monitors, monitor, tube)
     ready = :queue.in({monitor, tube}, state.ready)
     {:noreply, match(%{state | ready: ready, monitors: monitors})}
   end
 
-  @impl true
   def handle_info({:DOWN, _ref, :process, owner, _reason}, %{owner: owner} = state),
     do: {:stop, :normal, state}
 
   def handle_info({:DOWN, ref, :process, _pid, _reason}, state) do
-    # Either a tube that ended before anyone took it, or a caller that ended while waiting.
+    # Either a tube that ended before it was accepted, or a caller that ended while it waited.
     {tube, monitors} = Map.pop(state.monitors, ref)
     drop = fn queue -> :queue.filter(&(elem(&1, 0) != ref), queue) end
 
@@ -120,7 +111,7 @@ defmodule Tube.Listener do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # Gives the oldest ready tube to the oldest caller. A tube that ends meanwhile is passed over.
+  # Hands the oldest ready tube to the oldest caller. A tube that ends meanwhile is skipped.
   defp match(state) do
     with {{:value, {tube_monitor, tube}}, ready} <- :queue.out(state.ready),
          {{:value, {monitor, {caller, _} = from, timer}}, waiting} <- :queue.out(state.waiting) do

@@ -1,20 +1,21 @@
 defmodule Tube.Logger do
   @moduledoc """
-  Logs the life of tubes, if asked to. This library itself logs nothing.
+  Logs how tubes open and end. By default this library logs nothing.
 
       :ok = Tube.Logger.attach(:info)
 
-  listens to the events of `Tube.Telemetry`, so it needs the module `:telemetry`. Levels, each with
-  all that is above it:
+  attaches a handler to the events of `Tube.Telemetry`, so it needs the module `:telemetry`. Each
+  level includes those above it:
 
-    * `:error` - handshakes that failed, peers that were lost
-    * `:info` - tubes that were opened and have ended, with how much they carried
-    * `:debug` - handshakes that begin, rings that are full
+    * `:error` - failed handshakes and lost peers
+    * `:info` - tubes that opened or ended, with how much they carried
+    * `:debug` - handshakes that begin, and full rings
 
-  An event is logged at the level by which it is listed here. `Logger` metadata: `:tube` (as
-  `7:0 -> 5`: nock, number, tip), `:peer_domid`, `:service`.
+  Each event is logged at the level that lists it. `Logger` metadata: `:tube` (such as `7:0 -> 5`:
+  nock, number, tip), `:peer_domid`, `:service`.
   """
 
+  alias Tube.Label
   require Logger
 
   @handler __MODULE__
@@ -25,16 +26,16 @@ defmodule Tube.Logger do
     debug: [[:tube, :handshake, :start], [:tube, :ring, :full]]
   ]
 
-  @typedoc "How much to log."
+  @typedoc "Which events to log."
   @type level :: :error | :info | :debug
 
   @doc """
-  Starts to log at `level`. At another level than before: `detach/0` first.
+  Starts logging at `level`. To change the level, call `detach/0` first.
 
       :ok = Tube.Logger.attach(:debug)
 
-  Errors: `:no_telemetry` (there is no module `:telemetry`), `:already_exists`. Another level than those
-  above raises `ArgumentError`.
+  Errors: `:no_telemetry` (there is no module `:telemetry`), `:already_exists`. Any other level
+  raises `ArgumentError`.
   """
   @spec attach(level) :: :ok | {:error, :no_telemetry | :already_exists}
   def attach(level \\ :info) do
@@ -49,7 +50,7 @@ defmodule Tube.Logger do
   end
 
   @doc """
-  Ends the logging. Errors: `:no_telemetry`, `:not_found` (nothing was attached).
+  Stops logging. Errors: `:no_telemetry`, `:not_found` (nothing was attached).
 
       :ok = Tube.Logger.detach()
   """
@@ -74,28 +75,34 @@ defmodule Tube.Logger do
   @doc false
   @spec handle_event([atom, ...], map, map, term) :: :ok
   def handle_event(event, measurements, metadata, _config) do
-    text = fn -> ["Tube ", name(metadata), " ", text(event, measurements, metadata)] end
-    Logger.log(level(event), text, tags(metadata))
+    name = Label.name(metadata)
+    service = metadata.service
+
+    text = fn ->
+      ["Tube ", name, " ", inspect(service), " ", text(event, measurements, metadata)]
+    end
+
+    Logger.log(level(event), text, tube: name, peer_domid: metadata.peer, service: service)
   end
 
   for {level, events} <- @levels, event <- events do
     defp level(unquote(event)), do: unquote(level)
   end
 
-  defp text([:tube, :handshake, :start], _, %{role: :nock}), do: "is asked for"
-  defp text([:tube, :handshake, :start], _, %{role: :tip}), do: "was knocked for"
-  defp text([:tube, :handshake, :stop], m, _), do: "is open after #{ms(m.duration)} ms"
+  defp text([:tube, :handshake, :start], _, %{role: :nock}), do: "opening"
+  defp text([:tube, :handshake, :start], _, %{role: :tip}), do: "incoming request"
+  defp text([:tube, :handshake, :stop], m, _), do: "open after #{ms(m.duration)} ms"
 
   defp text([:tube, :handshake, :exception], m, metadata),
-    do: "was not opened: #{why(metadata)} (after #{ms(m.duration)} ms)"
+    do: "not opened: #{why(metadata)} (after #{ms(m.duration)} ms)"
 
-  defp text([:tube, :peer, :lost], _, metadata), do: "broke: #{why(metadata)}"
+  defp text([:tube, :peer, :lost], _, metadata), do: "lost its peer: #{why(metadata)}"
 
   defp text([:tube, :connection, :stop], m, metadata),
-    do: "has ended: #{why(metadata)}#{carried(m)}, after #{ms(m.duration)} ms"
+    do: "ended: #{why(metadata)}#{carried(m)}, after #{ms(m.duration)} ms"
 
   defp text([:tube, :ring, :full], m, _),
-    do: "is full: a message of #{m.size} bytes finds no room"
+    do: "full: no room for a message of #{m.size} bytes"
 
   defp carried(%{send_cnt: sent, send_oct: out, recv_cnt: received, recv_oct: in_}),
     do: "; sent #{sent} messages (#{out} bytes), received #{received} (#{in_} bytes)"
@@ -107,12 +114,4 @@ defmodule Tube.Logger do
   defp why(%{reason: reason}), do: Tube.Error.message(reason)
 
   defp ms(native), do: System.convert_time_unit(native, :native, :millisecond)
-
-  defp name(metadata), do: [between(metadata), " ", inspect(metadata.service)]
-
-  defp between(%{role: :nock} = m), do: "#{m.domid}:#{m.tid} -> #{m.peer}"
-  defp between(%{role: :tip} = m), do: "#{m.peer}:#{m.tid} -> #{m.domid}"
-
-  defp tags(metadata),
-    do: [tube: between(metadata), peer_domid: metadata.peer, service: metadata.service]
 end

@@ -1,17 +1,17 @@
 defmodule Tube.Options do
   @moduledoc false
-  # Every option of the public door, in one table: its type, default and meaning. Validation,
-  # error texts and the option lists in the documentation all come from it.
+  # Every option of the public API in one table: its type, default and meaning. Validation, error
+  # texts and the option lists in the documentation all come from it.
 
-  @max_domid 0x7FEF
+  @max_domid Tube.Paths.max_domid()
   @max_message 0x7FFF_FFFF
   @max_ms 86_400_000
   @max_poll 10_000
 
-  # {key, type, default, places, doc}; places: where the option may be given.
+  # {key, type, default, places, doc}. `places` are the functions that take the option.
   @table [
     {:name, :name, nil, [:start_link],
-     "name to register the listener under, as `GenServer` takes it; `accept/2` takes it too"},
+     "name of the listener, as for a `GenServer`; `accept/2` takes the same name"},
     {:service, :service, "default", [:open, :listen, :getopts],
      "name of the service at the tip, 1 to 64 bytes of UTF-8"},
     {:tid, {:maybe, {:integer, 0, 0xFFFF_FFFF}}, nil, [:open],
@@ -19,31 +19,34 @@ defmodule Tube.Options do
     {:peers, :peers, :any, [:listen],
      "`:any`, or the list of domids that may open tubes to this service"},
     {:backlog, {:integer, 1, 1024}, 128, [:listen],
-     "tubes that may wait to be accepted; further ones are refused"},
+     "number of tubes that may wait to be accepted; further ones are refused"},
     {:max_per_peer, {:integer, 1, 4096}, 256, [:listen],
-     "tubes that one peer domain may hold to this service at a time"},
+     "number of tubes that one peer domain may have to this service at a time"},
     {:active, :active, true, [:open, :listen, :setopts, :getopts],
      "`true`, `false`, `:once`, or a number of messages from 1 to 32767, as in `:inet.setopts/2`"},
     {:mode, {:one_of, [:tube, :port]}, :tube, [:open, :listen, :getopts],
-     "form of the messages to the owner: `{:tube, tube, data}`, or a port's `{pid, {:data, data}}`, with a link"},
+     "`:tube` sends the owner `{:tube, tube, data}`; `:port` links to the owner and sends it " <>
+       "`{pid, {:data, data}}`, as a port does"},
     {:ring, :ring, 65_536, [:open, :listen, :getopts],
-     "bytes of each ring: a power of two from 4096 to 1048576; the tip's choice counts"},
+     "size of each ring in bytes: a power of two from 4096 to 1048576; the tip's choice counts"},
     {:max_message, {:integer, 1, @max_message}, 67_108_864, [:open, :listen, :getopts],
-     "largest message in bytes, sent or received"},
+     "size of the largest message in bytes, sent or received"},
     {:timeout, {:integer, 1, @max_ms}, 5_000, [:open, :listen],
      "milliseconds that the handshake may take"},
     {:linger, {:integer, 0, @max_ms}, 5_000, [:open, :listen, :getopts],
      "milliseconds that closing waits for the peer's confirmation"},
     {:send_timeout, :timeout, :infinity, [:open, :listen, :setopts, :getopts],
-     "milliseconds that a send may wait for space in the ring, or `:infinity`"},
+     "milliseconds that a send may wait for room in the ring, or `:infinity`"},
     {:on_full, {:one_of, [:wait, :drop]}, :wait, [:open, :listen, :getopts],
-     "what becomes of a port's `{:command, data}` for which the ring has no room: it waits in the tube's process, or is dropped and counted as `:send_dropped`"},
+     "what happens to a port's `{:command, data}` when the ring has no room: it waits in the " <>
+       "tube's process, or is dropped and counted as `:send_dropped`"},
     {:poll, :poll, :off, [:open, :listen, :setopts, :getopts],
-     "`{:adaptive, microseconds}` to look for messages for up to so long (1 to 10000) before sleeping, or `:off`: see \"Polling\" in `Tube`"},
+     "`{:adaptive, microseconds}` to poll for messages for up to that long (1 to 10000) before " <>
+       "sleeping, or `:off`: see \"Polling\" in `Tube`"},
     {:timeout, :timeout, nil, [:send],
      "milliseconds that this send may wait, or `:infinity`; by default the tube's `:send_timeout`"},
     {:nosuspend, {:one_of, [true, false]}, false, [:send],
-     "`true` for not waiting at all, as a `:timeout` of 0"}
+     "`true` to not wait at all, the same as a `:timeout` of 0"}
   ]
 
   @type place :: :open | :listen | :start_link | :setopts | :getopts | :send
@@ -61,18 +64,18 @@ defmodule Tube.Options do
     if place == :setopts, do: given, else: Map.merge(defaults(allowed), given)
   end
 
-  # Who starts a listener says all that who listens says.
+  # `start_link/1` takes the options of `listen/1` as well.
   defp rows(place) do
     for {_key, _type, _default, places, _doc} = row <- @table,
         place in places or (place == :start_link and :listen in places),
         do: row
   end
 
-  @doc "Takes the `:id` of a child specification out of the options of `place`."
+  @doc "Splits the `:id` of a child specification from the options of `place`."
   @spec id!(term, place) :: {term, keyword}
   def id!(options, place), do: options |> pairs!(place) |> Keyword.pop(:id)
 
-  @doc "A list of names of options of `place`, or ArgumentError."
+  @doc "Checks a list of option names for `place`. Raises `ArgumentError`."
   @spec names!(term, place) :: [atom]
   def names!(names, place) do
     known = for row <- rows(place), do: elem(row, 0)
@@ -81,7 +84,7 @@ defmodule Tube.Options do
       names
     else
       raise ArgumentError,
-            "invalid names of options #{inspect(names)} for #{place}: allowed is a list of " <>
+            "invalid option names #{inspect(names)} for #{place}: allowed is a list of " <>
               Enum.map_join(known, ", ", &inspect/1)
     end
   end
@@ -90,16 +93,17 @@ defmodule Tube.Options do
   @spec max_message() :: pos_integer
   def max_message, do: @max_message
 
-  @doc "A domid that a peer may have, or ArgumentError."
-  @spec domid!(term) :: 0..0x7FEF
+  @doc "Checks the domid of a peer. Raises `ArgumentError`."
+  @spec domid!(term) :: Tube.Paths.domid()
   def domid!(domid) when is_integer(domid) and domid in 0..@max_domid, do: domid
 
   def domid!(other) do
     raise ArgumentError,
-          "invalid peer #{inspect(other)}: a domid is an integer from 0 to #{@max_domid} (0x7FEF)"
+          "invalid peer #{inspect(other)}: allowed is a domid, an integer from 0 to " <>
+            "#{@max_domid} (0x7FEF)"
   end
 
-  @doc "A time limit in milliseconds, or `:infinity`, or ArgumentError."
+  @doc "Checks a time limit in milliseconds, or `:infinity`. Raises `ArgumentError`."
   @spec timeout!(term) :: timeout
   def timeout!(value) do
     if valid?(:timeout, value) do
@@ -109,7 +113,7 @@ defmodule Tube.Options do
     end
   end
 
-  @doc "The options of `place` as a Markdown list, for the documentation."
+  @doc "Returns the options of `place` as a Markdown list, for the documentation."
   @spec docs(place) :: String.t()
   def docs(place) do
     Enum.map_join(rows(place), "\n", fn
@@ -129,7 +133,7 @@ defmodule Tube.Options do
       options
     else
       raise ArgumentError,
-            "invalid options #{inspect(options)} for #{place}: a keyword list is allowed"
+            "invalid options #{inspect(options)} for #{place}: allowed is a keyword list"
     end
   end
 
@@ -139,14 +143,16 @@ defmodule Tube.Options do
         known = Enum.map_join(allowed, ", ", &inspect(elem(&1, 0)))
 
         raise ArgumentError,
-              "unknown option #{inspect(key)} (#{inspect(value)}) for #{place}: allowed are #{known}"
+              "unknown option #{inspect(key)} (#{inspect(value)}) for #{place}: allowed are " <>
+                known
 
       {_key, type, _default} ->
         if valid?(type, value) do
           {key, value}
         else
           raise ArgumentError,
-                "invalid value #{inspect(value)} for option #{inspect(key)}: allowed is #{allowed(type)}"
+                "invalid value #{inspect(value)} for option #{inspect(key)}: allowed is " <>
+                  allowed(type)
         end
     end
   end
@@ -188,6 +194,6 @@ defmodule Tube.Options do
   defp allowed(:timeout), do: "an integer from 0 to #{@max_ms} (milliseconds), or :infinity"
   defp allowed(:poll), do: ":off, or {:adaptive, microseconds} with 1 to #{@max_poll}"
   defp allowed(:service), do: "a string of 1 to 64 bytes of UTF-8"
-  defp allowed(:peers), do: ":any, or a list of domids from 0 to #{@max_domid}, not empty"
+  defp allowed(:peers), do: ":any, or a non-empty list of domids from 0 to #{@max_domid}"
   defp allowed(:ring), do: "a power of two from 4096 to 1048576"
 end

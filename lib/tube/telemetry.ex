@@ -1,20 +1,20 @@
 defmodule Tube.Telemetry do
   @moduledoc """
-  What this library tells of itself, as events of [`:telemetry`](https://hexdocs.pm/telemetry).
+  The [`:telemetry`](https://hexdocs.pm/telemetry) events of this library.
 
-  Add `:telemetry` to the dependencies of your own application and attach handlers to these events;
-  nothing else has to be configured. Without `:telemetry`, or as long as nobody has attached a
-  handler anywhere, an event costs one look at whether that module is loaded. There is no event per
-  message. `Tube.Logger` is a handler ready for use.
+  Add `:telemetry` to the dependencies of your application and attach handlers to these events; no
+  other configuration is necessary. Without `:telemetry`, or as long as no handler is attached
+  anywhere, an event only checks whether that module is loaded. There is no event per message.
+  `Tube.Logger` is a ready-made handler.
 
-  This page is a contract: events, measurements and metadata are added in minor versions, and
-  changed or removed in major ones only. Times and durations are in `:native` units
+  This page is a contract: minor versions may add events, measurements and metadata; only major
+  versions change or remove them. Times and durations are in `:native` units
   (`System.convert_time_unit/3`).
 
   ## Metadata of every event
 
-    * `:span` - a reference that is the same in all events of one tube, and in no others
-    * `:role` - `:nock` if this side asked for the tube, `:tip` if it accepted it
+    * `:span` - a reference that all events of one tube share, and no others
+    * `:role` - `:nock` if this side opened the tube, `:tip` if it accepted it
     * `:domid` - the domain of this VM
     * `:peer` - the domain at the other end
     * `:tid` - the number of the tube between the two
@@ -22,37 +22,40 @@ defmodule Tube.Telemetry do
 
   ## Handshake
 
-  One span per attempt, sent by the tube's own process. At the tip it begins with a knock that was
-  let in or is being refused with a reason; domains that are not on the list of peers cause none.
+  One span per attempt, executed by the tube's own process. At the tip the span begins when an
+  incoming request is accepted or refused with a reason; domains that are not on the list of peers
+  cause no events.
 
     * `[:tube, :handshake, :start]`
       * measurements: `:monotonic_time`, `:system_time`
     * `[:tube, :handshake, :stop]` - the tube is open
       * measurements: `:monotonic_time`, `:duration`
-    * `[:tube, :handshake, :exception]` - there will be no tube
+    * `[:tube, :handshake, :exception]` - the handshake failed
       * measurements: `:monotonic_time`, `:duration`
-      * metadata also: `:kind`, always `:error`; `:reason`, one of `t:Tube.Error.reason/0`, or `:owner_down` if
-        who asked has ended; `:stacktrace`, always `[]`
+      * metadata also: `:kind`, always `:error`; `:reason`, one of `t:Tube.Error.reason/0`, or
+        `:owner_down` if the process that opened the tube has ended; `:stacktrace`, always `[]`
 
   ## Connection
 
-  The life of an open tube. At the tip it includes the time that the tube waits to be accepted.
+  The span of an open tube. At the tip it includes the time that the tube waits to be accepted.
 
     * `[:tube, :connection, :start]`
       * measurements: `:monotonic_time`, `:system_time`
-    * `[:tube, :connection, :stop]` - the rings are given back
-      * measurements: `:monotonic_time`, `:duration`, and the counters of `Tube.getstat/1`, unless the tube's
-        port was closed by force
-      * metadata also: `:reason`, which is `:closed` for an orderly end from either side, `:owner_down`, or a
-        `t:Tube.Error.reason/0`
+    * `[:tube, :connection, :stop]` - the rings are free
+      * measurements: `:monotonic_time`, `:duration`, and the counters of `Tube.getstat/1`, unless
+        the tube's port was closed by force
+      * metadata also: `:reason`, which is `:closed` for an orderly end from either side,
+        `:owner_down`, or a `t:Tube.Error.reason/0`
 
   ## Trouble
 
-    * `[:tube, :ring, :full]` - a message found no room. Sent by the process that sends, once for each message
-      that has to wait or is refused for that reason; with `mode: :port` by the tube's process
+    * `[:tube, :ring, :full]` - a message found no room. Executed by the sending process, once for
+      each message that has to wait or is refused for that reason; with `mode: :port` by the tube's
+      process
       * measurements: `:monotonic_time`, `:size` (bytes of the message)
-    * `[:tube, :peer, :lost]` - an open tube broke: the peer's VM or domain ended, or it broke the protocol.
-      What it had sent before is still delivered, so `[:tube, :connection, :stop]` may follow much later
+    * `[:tube, :peer, :lost]` - an open tube lost its peer: the peer's VM or domain ended, or the
+      peer broke the protocol. Messages that it sent before are still delivered, so `[:tube,
+      :connection, :stop]` may follow much later
       * measurements: `:monotonic_time`, `:duration` (since the tube was opened)
       * metadata also: `:reason`
 
@@ -63,7 +66,7 @@ defmodule Tube.Telemetry do
       end, nil)
   """
 
-  alias Tube.Connection
+  alias Tube.Connection.Registry
 
   @events [
     [:tube, :handshake, :start],
@@ -83,7 +86,7 @@ defmodule Tube.Telemetry do
         }
 
   @doc """
-  Names of all events, for `:telemetry.attach_many/4`.
+  Returns the names of all events, for `:telemetry.attach_many/4`.
 
       iex> [:tube, :peer, :lost] in Tube.Telemetry.events()
       true
@@ -91,7 +94,7 @@ defmodule Tube.Telemetry do
   @spec events() :: [[atom, ...], ...]
   def events, do: @events
 
-  ## What the life of a tube tells. Each takes and gives its span.
+  ## Called by a tube's process, which keeps the span
 
   @doc false
   @spec handshake(map) :: span
@@ -129,16 +132,16 @@ defmodule Tube.Telemetry do
   @doc false
   @spec ended(span, Tube.t() | nil, term) :: span
   def ended(%{phase: :connection} = span, tube, reason) do
-    if heard?() do
-      counted =
-        with %Tube{} <- tube, {:ok, counted} <- Tube.getstat(tube) do
-          Map.new(counted)
+    if loaded?() do
+      counters =
+        with %{id: id} <- tube, {:ok, counters} <- Registry.counters(id) do
+          Map.new(counters)
         else
           _gone -> %{}
         end
 
       now = System.monotonic_time()
-      stop([:tube, :connection, :stop], now, span, counted, %{reason: reason})
+      stop([:tube, :connection, :stop], now, span, counters, %{reason: reason})
     end
 
     %{span | phase: :over}
@@ -149,7 +152,7 @@ defmodule Tube.Telemetry do
   @doc false
   @spec full(non_neg_integer, non_neg_integer) :: :ok
   def full(id, size) do
-    with true <- heard?(), {:ok, %{span: metadata}} <- Connection.look_up(id) do
+    with true <- loaded?(), {:ok, %{span: metadata}} <- Registry.lookup(id) do
       execute(
         [:tube, :ring, :full],
         %{monotonic_time: System.monotonic_time(), size: size},
@@ -168,13 +171,13 @@ defmodule Tube.Telemetry do
     execute(event, measurements, Map.merge(span.metadata, metadata))
   end
 
-  # Who attaches a handler calls that module, and so loads it: while it is not loaded nobody listens.
-  # That also keeps an event from looking for it on disk.
-  defp heard?, do: function_exported?(:telemetry, :execute, 3)
+  # Attaching a handler loads the module: while it is not loaded there are no handlers. This check
+  # never searches for the module on disk.
+  defp loaded?, do: function_exported?(:telemetry, :execute, 3)
 
-  # By name, because it is no dependency of ours.
+  # By name, because `:telemetry` is not a dependency.
   defp execute(event, measurements, metadata) do
-    if heard?(), do: apply(:telemetry, :execute, [event, measurements, metadata])
+    if loaded?(), do: apply(:telemetry, :execute, [event, measurements, metadata])
     :ok
   end
 end

@@ -1,37 +1,35 @@
 defmodule Tube.Xenstore do
   @moduledoc false
-  # The store, as the rest of the library uses it. `store` is the pid of a connection
-  # (`Tube.Domain.store/0`) or, inside of `transaction/3`, the handle that its function gets.
+  # The client API for xenstore. `store` is the pid of a connection (`Tube.Domain.store/0`) or,
+  # inside `transaction/3`, the handle that is passed to its function.
   #
-  # Every function waits no longer than its option `:timeout` (milliseconds, 5,000 unless told) and
+  # Every function waits at most for its option `:timeout` (milliseconds, 5,000 by default) and
   # returns `:ok`, `{:ok, value}` or `{:error, reason}`. Reasons:
   #
-  #   * the store's own, as an atom: :enoent, :eacces, :eagain, :enospc, ...; a name that is not
-  #     known comes as {:xenstore, "ENAME"}
-  #   * :einval also for arguments that no store would take, :e2big for a request that is too
-  #     long; nothing was sent then
-  #   * :timeout: no answer in time. What was asked for may have been done all the same
+  #   * the store's own, as an atom: :enoent, :eacces, :eagain, :enospc, ...; an unknown name
+  #     becomes {:xenstore, "ENAME"}
+  #   * :einval also for arguments that no store would accept, :e2big for a request that is too
+  #     long; nothing was sent
+  #   * :timeout: no reply in time. The request may have been carried out all the same
   #   * :store_lost: the connection has ended
-  #   * :protocol: the answer made no sense
-  #   * :closed: the transaction has ended already
+  #   * :protocol: the reply was malformed
+  #   * :closed: the transaction has already ended
   #
   # ## Watches
   #
-  # A subscriber gets {:xenstore_watch, token, changed_path}, says `ack/2`, then looks at the store:
-  # in that order, or it may miss what happens between the look and the ack. Until it does so there
-  # is no further message for that token: changes meanwhile are merged and come afterwards. So a
-  # mailbox holds one event per subscription, however much happens in the store. The path may be
-  # above what really changed (one domain changed very much), and an event may be about nothing at
-  # all: always look again.
+  # A subscriber gets {:xenstore_watch, token, changed_path}, calls `ack/2`, then reads the store.
+  # In the other order it may miss a change between the read and the ack. Before the ack there is no
+  # further message for that token: changes are merged and come afterwards. So a mailbox holds at
+  # most one event per subscription. The path may be above the changed node (if much changed in one
+  # domain), and an event may have no cause at all: always read again.
   #
-  # After unwatch/2 has returned one last event may still be in the mailbox: choose a new token when
-  # watching again.
+  # After unwatch/2 has returned, one last event may still be in the mailbox: choose a new token for
+  # the next watch.
 
-  alias Tube.Xenstore.{Client, Operation, Perms, Transaction}
+  alias Tube.Xenstore.{Batch, Client, Operation, Transaction}
 
   @type store :: pid() | Transaction.t()
   @type path :: String.t()
-  @type perms :: Perms.t()
   @type reason :: Client.reason()
   @type op :: Operation.op()
   @type limit :: [timeout: non_neg_integer()]
@@ -43,41 +41,25 @@ defmodule Tube.Xenstore do
   @spec read(store(), path(), limit()) :: {:ok, binary()} | {:error, reason()}
   def read(store, path, opts \\ []), do: run(store, {:read, path}, opts)
 
-  @doc "Sets the value of a node; makes it, and those above it, if there is none."
+  @doc "Sets the value of a node. Creates it and its parents if they do not exist."
   @spec write(store(), path(), iodata(), limit()) :: :ok | {:error, reason()}
   def write(store, path, value, opts \\ []), do: run(store, {:write, path, value}, opts)
 
-  @doc "Makes an empty node, and those above it. One that is there is left as it is."
-  @spec mkdir(store(), path(), limit()) :: :ok | {:error, reason()}
-  def mkdir(store, path, opts \\ []), do: run(store, {:mkdir, path}, opts)
-
-  @doc "Removes a node and all below it. No error if only the node itself is not there."
+  @doc "Removes a node and everything below it. No error if only the node itself does not exist."
   @spec rm(store(), path(), limit()) :: :ok | {:error, reason()}
   def rm(store, path, opts \\ []), do: run(store, {:rm, path}, opts)
 
-  @doc "The names of the nodes below a node, however many there are."
+  @doc "The names of the children of a node, however many there are."
   @spec directory(store(), path(), limit()) :: {:ok, [String.t()]} | {:error, reason()}
   def directory(store, path, opts \\ []), do: run(store, {:directory, path}, opts)
 
-  @doc "Who may do what with a node; the first entry is its owner."
-  @spec get_perms(store(), path(), limit()) :: {:ok, perms()} | {:error, reason()}
-  def get_perms(store, path, opts \\ []), do: run(store, {:get_perms, path}, opts)
-
-  @doc "Sets who may do what."
-  @spec set_perms(store(), path(), perms(), limit()) :: :ok | {:error, reason()}
-  def set_perms(store, path, perms, opts \\ []), do: run(store, {:set_perms, path, perms}, opts)
-
-  @doc "The directory of a domain."
-  @spec domain_path(store(), 0..0x7FEF, limit()) :: {:ok, path()} | {:error, reason()}
-  def domain_path(store, domid, opts \\ []), do: run(store, {:domain_path, domid}, opts)
-
-  @doc "Does one operation that is given as data."
+  @doc "Does one operation, given as data."
   @spec perform(store(), op(), limit()) :: :ok | {:ok, term()} | {:error, reason()}
   def perform(store, op, opts \\ []), do: run(store, op, opts)
 
   @doc """
-  Does several operations in the order given, without waiting for one before the next is sent; their
-  results in that order. All are done, whatever comes of others.
+  Does several operations in the given order, and sends each without waiting for the one before.
+  Returns their results in that order. A failure does not stop the others.
   """
   @spec perform_all(store(), [op()], limit()) :: [:ok | {:ok, term()} | {:error, reason()}]
   def perform_all(store, ops, opts \\ [])
@@ -89,14 +71,14 @@ defmodule Tube.Xenstore do
     do: Client.run_all(client, nil, ops, timeout(opts))
 
   @doc """
-  Does several things as one: all or none, and nobody sees half of it.
+  Does several operations atomically.
 
-  With a list of operations: their results in order, `{:ok, [:ok | {:ok, value}]}`, or the first
-  error, and then nothing has been done. With a function: it gets a handle to use in place of the
-  store, and returns `:ok` or `{:ok, value}`, or `{:error, reason}` to undo.
+  With a list of operations it returns their results in order, `{:ok, [:ok | {:ok, value}]}`, or the
+  first error, and then nothing has been done. A function gets a handle to use instead of the store,
+  and returns `:ok` or `{:ok, value}` to commit, or `{:error, reason}` to abort.
 
-  The store may refuse any commit with EAGAIN; then all of it is done again after a short random
-  pause, `:tries` times at most (#{@tries}), then `{:error, :eagain}`. A function may so be run
+  The store may refuse any commit with EAGAIN. Then everything is repeated after a short random
+  pause, at most `:tries` times (#{@tries}); after that `{:error, :eagain}`. So a function may run
   several times. Whatever it does (raise, throw, exit, take too long), no transaction stays open.
   """
   @spec transaction(pid(), [op()], keyword()) :: {:ok, [:ok | {:ok, term()}]} | {:error, reason()}
@@ -115,9 +97,14 @@ defmodule Tube.Xenstore do
     Transaction.run(store, fun, tries, timeout)
   end
 
+  @doc "Does a transaction whose steps may depend on what they read, see `Tube.Xenstore.Batch`."
+  @spec batch(pid(), [Batch.step()], keyword()) :: {:ok, [Batch.result()]} | {:error, term()}
+  def batch(store, steps, opts \\ []),
+    do: transaction(store, fn tx -> Batch.run(steps, &perform_all(tx, &1)) end, opts)
+
   @doc """
-  Asks for something without waiting. The calling process gets `{:xenstore, ref, result}` in any
-  case, in time, with the result that the function of that name would have returned.
+  Starts an operation without waiting. The calling process gets exactly one `{:xenstore, ref,
+  result}` within the time limit, with the result that the function of that name would return.
 
   Besides those of `t:op/0` there are `{:watch, path, interest, token}` and `{:unwatch, token}`.
   """
@@ -134,11 +121,12 @@ defmodule Tube.Xenstore do
 
   @doc """
   Subscribes the calling process to changes at, below or above `interest`, as the store reports
-  them for `path`. See above for what it gets and what it has to say.
+  them for `path`. See above for the messages.
 
-  Watches are scarce; subscriptions to one `path` share one, so let `path` be what several have in
-  common and `interest` what this one is about. They must be equal or one above the other.
-  The first event comes without a change. `:eexist`: the process has a subscription of that token.
+  Watches are scarce, and subscriptions to one `path` share one: let `path` be what several
+  subscriptions have in common, and `interest` what this one needs. They must be equal or one above
+  the other. The first event comes without a change. `:eexist`: the process already has a
+  subscription with that token.
   """
   @spec watch(pid(), path(), path(), token :: term(), limit()) :: :ok | {:error, reason()}
   def watch(store, path, interest, token, opts \\ []) when is_pid(store),
@@ -149,7 +137,7 @@ defmodule Tube.Xenstore do
   def unwatch(store, token, opts \\ []) when is_pid(store),
     do: Client.unwatch(store, token, timeout(opts))
 
-  @doc "Says that the event of `token` has been taken. Say it, then look."
+  @doc "Acknowledges the event of `token`. Do this, then read."
   @spec ack(pid(), token :: term()) :: :ok
   def ack(store, token) when is_pid(store), do: Client.acknowledge(store, token)
 

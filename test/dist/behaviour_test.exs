@@ -1,6 +1,6 @@
 defmodule Tube.Dist.BehaviourTest do
-  # What people use nodes for, over tubes: names through a partition, a table that is copied, a shell on
-  # another node, distribution that begins and ends at run time.
+  # Uses of nodes, over tubes: global names through a partition, a copied table, a remote shell, and
+  # distribution that starts and stops at run time.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -11,7 +11,7 @@ defmodule Tube.Dist.BehaviourTest do
 
   @a :a@dom5
   @b :b@dom7
-  @limit Lab.patience(30_000)
+  @limit Lab.timeout(30_000)
   @guide Path.expand("../../guides/distribution.md", __DIR__)
 
   setup :fresh_run_dir
@@ -22,9 +22,9 @@ defmodule Tube.Dist.BehaviourTest do
     )
   end
 
-  test "a :global name that was taken on both sides of a partition is one process after it", c do
+  test "a :global name registered on both sides of a partition is one process after it", c do
     [a, b] = nodes!(c, [@a, @b])
-    # The only connections are those that the test makes.
+    # Only the test makes connections.
     for vm <- [a, b],
         do: VM.call(vm, :application, :set_env, [:kernel, :dist_auto_connect, :never])
 
@@ -45,17 +45,18 @@ defmodule Tube.Dist.BehaviourTest do
 
     assert Peer.connect(a, @b)
     Eventually.true!(fn -> here.(a) == here.(b) and here.(a) in [at_a, at_b] end)
-    # The other one is told.
+    # The other process is notified.
     loser = if here.(a) == at_a, do: b, else: a
     assert VM.run(loser, fn -> receive do: ({:global_name_conflict, name} -> name) end) == :one
   end
 
-  # Where the VM cuts a message in two, and what the carrier makes one again (driver/fragments.rs): the
-  # second part none, short, and longer than there is room for. Whether others come between the two parts is
-  # the VM's to say; what happens then is in native/tube/tests/fragments.rs.
+  # Around the size at which the VM splits a message in two, which the carrier joins again
+  # (driver/fragments.rs): without a second part, with a short one, and with one that does not fit.
+  # The VM decides whether other messages come in between; native/tube/tests/fragments.rs tests that
+  # case.
   @fragment 65_536
   @senders 4
-  test "messages around the length of a fragment, of several senders, arrive whole and in order",
+  test "messages around the size of a fragment, from several senders, arrive whole and in order",
        c do
     [a, b] = nodes!(c, [@a, @b])
     assert Peer.connect(a, @b)
@@ -88,7 +89,7 @@ defmodule Tube.Dist.BehaviourTest do
   defp sink(counts, left) do
     receive do
       {sender, count, digest, data} ->
-        # In the order of each, and as it was.
+        # Each sender's messages are in order and intact.
         ^count = Map.get(counts, sender, 0)
         ^digest = :erlang.md5(data)
         sink(Map.put(counts, sender, count + 1), left - 1)
@@ -101,7 +102,7 @@ defmodule Tube.Dist.BehaviourTest do
     [a, b] = nodes!(c, [@a, @b])
 
     for vm <- [a, b] do
-      # Nothing of it on a disc.
+      # In memory only.
       :ok = VM.call(vm, :application, :load, [:mnesia])
       :ok = VM.call(vm, :application, :set_env, [:mnesia, :schema_location, :ram])
       {:ok, _} = VM.call(vm, :application, :ensure_all_started, [:mnesia])
@@ -121,7 +122,7 @@ defmodule Tube.Dist.BehaviourTest do
 
     assert VM.run(b, fn ->
              assert Enum.sort(:mnesia.table_info(:large, :ram_copies)) == [@a, @b]
-             # Where the table is, not by way of the other node.
+             # From the local copy, not through the other node.
              assert :mnesia.table_info(:large, :where_to_read) == @b
 
              for n <- 1..@records,
@@ -130,7 +131,7 @@ defmodule Tube.Dist.BehaviourTest do
                  do: n
            end) == Enum.to_list(1..@records)
 
-    # And from then on it is one table.
+    # From then on it is one table.
     assert VM.run(b, fn ->
              :mnesia.transaction(fn -> :mnesia.write({:large, 0, "from b"}) end)
            end) == {:atomic, :ok}
@@ -149,11 +150,11 @@ defmodule Tube.Dist.BehaviourTest do
     shell = String.replace(line, "_build/dev/lib", libraries)
 
     port = terminal(shell, 9, [{"TUBE_RUN_DIR", c.run_dir}, {"TERM", "vt100"}])
-    said = until(port, "", "iex(#{@a})1>")
+    output = until(port, "", "iex(#{@a})1>")
     Port.command(port, ~s|IO.puts("six times seven on \#{node\(\)} is \#{6 * 7}"\)\n|)
-    said = until(port, said, "six times seven on a@dom5 is 42")
+    output = until(port, output, "six times seven on a@dom5 is 42")
     Port.command(port, "Node.list()\n")
-    until(port, said, "[:c@dom9]")
+    until(port, output, "[:c@dom9]")
   end
 
   @tag :apart
@@ -172,7 +173,8 @@ defmodule Tube.Dist.BehaviourTest do
       assert {:ok, _pid} = VM.run(a, fn -> Node.start(@a, :shortnames) end)
       assert Peer.connect(a, @b)
       assert VM.call(b, :erlang, :nodes, []) == [@a]
-      # One that has just ended, or that came of both asking at once, may be there for a moment.
+
+      # A tube that has just ended, or the second one when both connect at once, may remain briefly.
       Eventually.true!(fn -> VM.run(a, fn -> length(Tube.list()) end) == 2 end)
       assert VM.run(a, fn -> Node.stop() end) == :ok
       Eventually.true!(fn -> VM.call(b, :erlang, :nodes, []) == [] end)
@@ -187,12 +189,12 @@ defmodule Tube.Dist.BehaviourTest do
 
   ## Here
 
-  # A shell wants a terminal, which `script` gives it. That does not end with its input, and takes the
-  # shell along when it is told to.
+  # A shell needs a terminal, which `script` provides. `script` does not end with its input; killing
+  # it also ends the shell.
   defp terminal(shell, domid, env) do
     words = ["script", "-qec", shell, "/dev/null"]
 
-    # Its connection has to come about, which has the same patience there as that of other nodes.
+    # Its connection gets the same time limit in the lab as those of other nodes.
     there = ["env", "TERM=vt100", "ELIXIR_ERL_OPTIONS=-kernel net_setuptime 60"]
 
     {program, args, env} =
@@ -206,7 +208,7 @@ defmodule Tube.Dist.BehaviourTest do
     port = Port.open({:spawn_executable, program}, options)
     {:os_pid, pid} = Port.info(port, :os_pid)
 
-    # In the lab until its domain is nobody's.
+    # In the lab, waits until the domain is free.
     ended = """
     kill -9 $(pidof script)
     while grep -q @tube/ /proc/net/unix; do usleep 50000; done
@@ -221,15 +223,15 @@ defmodule Tube.Dist.BehaviourTest do
     port
   end
 
-  defp until(port, said, wanted) do
-    if said =~ wanted do
-      said
+  defp until(port, output, wanted) do
+    if output =~ wanted do
+      output
     else
       receive do
-        {^port, {:data, more}} -> until(port, said <> more, wanted)
-        {^port, {:exit_status, _}} -> flunk("it ended, having said #{inspect(said)}")
+        {^port, {:data, more}} -> until(port, output <> more, wanted)
+        {^port, {:exit_status, _}} -> flunk("the shell ended after #{inspect(output)}")
       after
-        @limit -> flunk("no #{inspect(wanted)} in #{inspect(said)}")
+        @limit -> flunk("no #{inspect(wanted)} in #{inspect(output)}")
       end
     end
   end

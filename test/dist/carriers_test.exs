@@ -1,6 +1,6 @@
 defmodule Tube.Dist.CarriersTest do
-  # Tubes beside other carriers: nodes of this machine are reached by tube, others by TCP or TLS, in one
-  # cluster.
+  # Tubes beside other carriers: in one cluster, nodes on this machine connect by tube, others by
+  # TCP or TLS.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -8,12 +8,12 @@ defmodule Tube.Dist.CarriersTest do
   alias Tube.Test.{Eventually, Loopback}
   alias Tube.Test.Node, as: Peer
 
-  # They are given an epmd and a table of names of this machine.
+  # The nodes need a private epmd and private host names.
   @moduletag :hub
 
   @a :a@dom5
   @b :b@dom7
-  # Knows nothing of tubes, as if on another machine.
+  # Has no tubes, like a node on another machine.
   @c :c@elsewhere
 
   setup :fresh_run_dir
@@ -40,11 +40,11 @@ defmodule Tube.Dist.CarriersTest do
     end
   end
 
-  test "three nodes: a and b by tube, c by TCP, whoever asks", c do
+  test "three nodes: a and b by tube, c by TCP, whichever side connects", c do
     [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tcp", "tube"])
     third = node!(c, @c, ["inet_tcp"])
     assert Peer.connect(a, @b)
-    # c asks a, and b asks c, unless :global was quicker, which connects all with all.
+    # c connects to a, and b to c, unless :global connects them first.
     assert Peer.connect(third, @a)
     assert Peer.connect(b, @c)
 
@@ -56,7 +56,7 @@ defmodule Tube.Dist.CarriersTest do
         {node, protocol} <- others,
         do: Eventually.true!(fn -> carrier(vm, node) == protocol end)
 
-    # The name of one is known to all, over either carrier.
+    # All nodes know the name of one, over either carrier.
     {:yes, pid} = VM.run(third, fn -> {:global.register_name(:far, self()), self()} end)
 
     for vm <- [a, b],
@@ -66,7 +66,7 @@ defmodule Tube.Dist.CarriersTest do
     assert VM.call(third, :erpc, :call, [@b, :erlang, :node, []]) == @b
   end
 
-  test "a peer that reads nothing: who sends is told, or waits, as over TCP", c do
+  test "a peer that reads nothing: senders wait or get an error, as over TCP", c do
     kernel = ["+zdbbl", "1024"]
     [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tcp", "tube"], kernel)
 
@@ -95,7 +95,7 @@ defmodule Tube.Dist.CarriersTest do
            ]
   end
 
-  # What a sees while b is stopped, and when it goes on.
+  # What a sees while b is stopped, and when it continues.
   defp full(a, b) do
     sink = VM.run(b, fn -> spawn(__MODULE__, :sink, [[]]) end)
     :ok = VM.signal(b, "STOP")
@@ -124,7 +124,7 @@ defmodule Tube.Dist.CarriersTest do
 
         {:status, status} = Process.info(waiting, :status)
 
-        # One that waits can be ended. Its message may have been taken before.
+        # A waiting sender can be killed. Its message may have been accepted before.
         {ended, monitor} = spawn_monitor(fn -> send(sink, data.(sent + 1)) end)
         receive do: ({:monitor, ^ended, :busy_dist_port, _port} -> Process.exit(ended, :kill))
         killed = receive do: ({:DOWN, ^monitor, :process, ^ended, reason} -> reason)
@@ -163,22 +163,21 @@ defmodule Tube.Dist.CarriersTest do
     end
   end
 
-  test "of two machines with a domain of the same number each has its own", c do
+  test "two machines may each have a domain of the same number", c do
     long = fn name, carriers ->
       args = ["-proto_dist" | carriers] ++ ~w(-start_epmd false -name #{name} -setcookie tubes)
       VM.start!(run_dir: c.run_dir, env: c.env, args: args, applications: [])
     end
 
     a = long.("a@dom5.here.test", ["inet_tcp", "tube"])
-    # There is a domain 7 here too, but this is another machine's.
+    # There is a domain 7 here too, but this one is on another machine.
     there = long.("b@dom7.there.test", ["inet_tcp", "tube"])
     assert Peer.connect(a, :"b@dom7.there.test")
     assert carrier(a, :"b@dom7.there.test") == :tcp
     assert carrier(there, :"a@dom5.here.test") == :tcp
   end
 
-  test "a node that asks for no tubes goes by the next carrier, and takes tubes all the same",
-       c do
+  test "with connect: false a node uses the next carrier, and still accepts tubes", c do
     [a, b] =
       for name <- [@a, @b],
           do:
@@ -203,7 +202,7 @@ defmodule Tube.Dist.CarriersTest do
     end
   end
 
-  test "tube before another carrier is refused, and the other carries on alone", c do
+  test "tube before another carrier is refused, and the other works alone", c do
     {text, 0} =
       System.cmd(
         "erl",
@@ -218,7 +217,7 @@ defmodule Tube.Dist.CarriersTest do
     assert text =~ "started => static"
   end
 
-  test "with TLS: b by tube, c by TLS, and c not without a certificate", c do
+  test "with TLS: b by tube, c by TLS, and no connection without a certificate", c do
     kernel = ["-ssl_dist_optfile", certificates(c.run_dir)]
     [a, b] = for name <- [@a, @b], do: node!(c, name, ["inet_tls", "tube"], kernel)
     third = node!(c, @c, ["inet_tls"], kernel)
@@ -235,11 +234,12 @@ defmodule Tube.Dist.CarriersTest do
     assert Peer.connect(bare, @a) == false
   end
 
-  # An authority of the test's own, and one key for all nodes.
+  # A private certificate authority, and one key for all nodes.
   defp certificates(dir) do
     names = for host <- [~c"dom5", ~c"dom7", ~c"elsewhere"], do: {:dNSName, host}
     subject_alt_name = {:Extension, {2, 5, 29, 17}, false, names}
-    # Newer OTPs refuse some of the defaults: SHA-1, and keys that fit no cipher of theirs.
+    # Newer OTP releases refuse some of the defaults: SHA-1, and keys that fit none of their
+    # ciphers.
     p256 = {:namedCurve, {1, 2, 840, 10045, 3, 1, 7}}
     root = [digest: :sha256, key: p256]
     chain = %{root: root, intermediates: [], peer: root ++ [extensions: [subject_alt_name]]}

@@ -1,5 +1,5 @@
 defmodule Tube.Dist.ClusterTest do
-  # What OTP and Elixir do between nodes, over tubes.
+  # Features of OTP and Elixir between nodes, over tubes.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -37,20 +37,20 @@ defmodule Tube.Dist.ClusterTest do
   end
 
   @tag :apart
-  test "the application finds its processes running, and leaves them so", c do
+  test "the application finds its processes running, and leaves them running", c do
     [a, _b] = nodes(c.run_dir, [@a, @b])
-    tree = VM.call(a, :erlang, :whereis, [Tube.Supervisor])
-    assert is_pid(tree)
+    supervisor = VM.call(a, :erlang, :whereis, [Tube.Supervisor])
+    assert is_pid(supervisor)
     {:ok, _} = VM.call(a, :application, :ensure_all_started, [:tube])
-    assert VM.call(a, :erlang, :whereis, [Tube.Supervisor]) == tree
+    assert VM.call(a, :erlang, :whereis, [Tube.Supervisor]) == supervisor
     assert VM.run(a, fn -> Tube.domid() end) == {:ok, 5}
     :ok = VM.call(a, :application, :stop, [:tube])
-    assert VM.call(a, :erlang, :whereis, [Tube.Supervisor]) == tree
+    assert VM.call(a, :erlang, :whereis, [Tube.Supervisor]) == supervisor
     assert VM.call(a, :net_adm, :ping, [@b]) == :pong
   end
 
   @tag :apart
-  test "the tree that the application watches over is begun anew when it ends", c do
+  test "the supervision tree that the application watches restarts when it ends", c do
     [a, _b] = nodes(c.run_dir, [@a, @b])
     {:ok, _} = VM.call(a, :application, :ensure_all_started, [:tube])
 
@@ -59,11 +59,11 @@ defmodule Tube.Dist.ClusterTest do
              watch = Process.monitor(old)
              Process.exit(old, :kill)
              receive do: ({:DOWN, ^watch, :process, ^old, _} -> :ok)
-             Tube.Tree.ensure_started()
+             Tube.Supervisor.ensure_started()
              Process.whereis(Tube.Supervisor) != old
            end)
 
-    # And the node is reached again: it listens anew.
+    # The node listens again and can be reached.
     b = Peer.start!(name: @c, run_dir: c.run_dir)
     Tube.Test.Eventually.true!(fn -> Peer.connect(b, @a) end, 15_000)
   end
@@ -101,7 +101,7 @@ defmodule Tube.Dist.ClusterTest do
   test "three nodes: :global names, :pg groups, and messages in all directions", c do
     [_, b, third] = vms = nodes(c.run_dir, [@a, @b, @c])
 
-    # :global connects all to all, so that is what is waited for.
+    # :global connects all nodes with each other.
     for vm <- vms, do: Tube.Test.Eventually.true!(fn -> 2 == length(seen(vm)) end)
 
     for vm <- vms, do: {:ok, _} = VM.call(vm, :pg, :start, [:pg])
@@ -134,7 +134,7 @@ defmodule Tube.Dist.ClusterTest do
     assert VM.call(long, :erlang, :node, []) == @c
   end
 
-  test "a remote shell's group leader: output there comes out here", c do
+  test "a remote shell's group leader: output on the other node appears here", c do
     [a, _b] = nodes(c.run_dir, [@a, @b])
 
     assert VM.run(a, fn ->
@@ -142,7 +142,7 @@ defmodule Tube.Dist.ClusterTest do
              caller = self()
 
              Node.spawn(@b, Tube.Dist.ClusterTest, :say, [io, "from afar", caller])
-             receive do: (:said -> :ok)
+             receive do: (:done -> :ok)
              StringIO.contents(io)
            end) == {"", "from afar"}
   end
@@ -153,7 +153,7 @@ defmodule Tube.Dist.ClusterTest do
   @doc false
   def say(io, text, caller) do
     :io.put_chars(io, text)
-    send(caller, :said)
+    send(caller, :done)
   end
 
   defp seen(vm), do: VM.call(vm, :erlang, :nodes, [])

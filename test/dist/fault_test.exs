@@ -1,5 +1,5 @@
 defmodule Tube.Dist.FaultTest do
-  # What goes wrong between nodes, and what must not go wrong with it.
+  # Failures between nodes, and their consequences.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -10,7 +10,7 @@ defmodule Tube.Dist.FaultTest do
   @a :a@dom5
   @b :b@dom7
 
-  # In the lab most of these want nodes of their own.
+  # In the lab most of these need nodes of their own.
   @moduletag :apart
 
   setup :fresh_run_dir
@@ -21,7 +21,7 @@ defmodule Tube.Dist.FaultTest do
     {a, b}
   end
 
-  # The test's process in that VM hears of nodes from here on.
+  # Subscribes the test's process in that VM to nodeup and nodedown.
   defp watch(vm), do: VM.run(vm, fn -> :net_kernel.monitor_nodes(true) end)
 
   defp await(vm, what) do
@@ -45,11 +45,11 @@ defmodule Tube.Dist.FaultTest do
     clean(a)
   end
 
-  # An emulated processor does not always find the time for a tick each half second.
+  # An emulated processor cannot always send a tick each half second.
   @ticktime Lab.amount(2, 12)
   @ticks ["-kernel", "net_ticktime", "#{@ticktime}"]
 
-  test "a stopped peer is found by net_ticktime", c do
+  test "net_ticktime detects a stopped peer", c do
     {a, b} = start(c, kernel: @ticks)
     assert Peer.connect(a, @b)
     watch(a)
@@ -65,7 +65,7 @@ defmodule Tube.Dist.FaultTest do
     watch(a)
     watch(b)
 
-    hears = fn ->
+    await_down = fn ->
       receive do
         {:nodedown, node} -> node
       after
@@ -73,12 +73,12 @@ defmodule Tube.Dist.FaultTest do
       end
     end
 
-    both = for vm <- [a, b], do: VM.async(vm, hears)
+    both = for vm <- [a, b], do: VM.async(vm, await_down)
     assert Task.await_many(both, 30_000) == [:up, :up]
   end
 
   test "both connecting at once, over and over, makes one connection", c do
-    # Else :global connects what the test has just disconnected.
+    # Otherwise :global reconnects the nodes that the test has disconnected.
     {a, b} = start(c, kernel: ["-connect_all", "false"])
 
     for _ <- 1..Lab.amount(30, 3) do
@@ -111,7 +111,8 @@ defmodule Tube.Dist.FaultTest do
       Eventually.true!(fn -> VM.call(vm, :erlang, :system_info, [:process_count]) <= processes end)
     end
 
-    # The store follows the tubes' processes, which end when it has. Whoever was the last to ask has one.
+    # Each tube's process removes its nodes before it ends. Only the tube of the last connection
+    # remains.
     Eventually.true!(
       fn ->
         1 == VM.run(a, fn -> tubes(5, 7) end) + VM.run(b, fn -> tubes(7, 5) end)
@@ -125,7 +126,7 @@ defmodule Tube.Dist.FaultTest do
     assert Peer.connect(a, @b)
     VM.run(b, fn -> {:ok, _} = Tube.listen(service: "other", active: false, ring: 4096) end)
 
-    # Kept there: outside of that VM the handle would be that of a node's process, by the node's name.
+    # The tube stays in that VM: its pid contains the node's name, which is about to change.
     VM.run(a, fn ->
       {:ok, tube} = Tube.open(7, service: "other", active: false, timeout: 30_000)
       Process.put(:tube, tube)
@@ -134,7 +135,8 @@ defmodule Tube.Dist.FaultTest do
 
     watch(b)
 
-    # Nodes that were named on the command line are not stopped, so distribution is killed as it would be.
+    # Node.stop refuses nodes that were named on the command line, so the test stops distribution
+    # itself.
     :ok = VM.call(a, :supervisor, :terminate_child, [:kernel_sup, :net_sup])
     assert {@a, _} = await(b, :nodedown)
     assert VM.run(a, fn -> Tube.send(Process.get(:tube), "still here") end) == :ok
@@ -143,7 +145,7 @@ defmodule Tube.Dist.FaultTest do
     assert Eventually.true!(fn -> Peer.connect(b, @a) == true end) == :ok
   end
 
-  test "another cookie is refused, and nothing stays of the attempt", c do
+  test "another cookie is refused, and the attempt leaves nothing behind", c do
     common = [run_dir: c.run_dir]
     [a, b] = Peer.start_all!([[name: @a] ++ common, [name: @b, cookie: "another"] ++ common])
     assert Peer.connect(a, @b) == false
@@ -151,7 +153,7 @@ defmodule Tube.Dist.FaultTest do
     for vm <- [a, b], do: clean(vm)
   end
 
-  test "a domain that is not listed never gets as far as the cookie", c do
+  test "a domain that is not on the list of peers never gets to the cookie", c do
     [a, _b, listed] =
       Peer.start_all!(
         for own <- [
@@ -180,8 +182,7 @@ defmodule Tube.Dist.FaultTest do
   end
 
   @tag :hub
-  test "a name that is no domain's, and an order of carriers that cannot work, are explained",
-       c do
+  test "errors explain an invalid node name and an invalid order of carriers", c do
     for args <- [
           ~w(-proto_dist tube -sname a@elsewhere),
           ~w(-proto_dist tube inet_tcp -sname a@dom5)
@@ -191,7 +192,7 @@ defmodule Tube.Dist.FaultTest do
           "erl",
           Enum.map(VM.code_path(), &to_string/1) ++
             args ++ ~w(-start_epmd false -noshell -eval halt\(\).),
-          # Nobody's port: the other carrier must not find an epmd and start the node alone.
+          # An unused port: the other carrier must not find an epmd and start the node alone.
           env: [{"TUBE_RUN_DIR", c.run_dir}, {"ERL_EPMD_PORT", "1"}],
           stderr_to_stdout: true
         )
@@ -201,13 +202,13 @@ defmodule Tube.Dist.FaultTest do
     end
   end
 
-  # Links of the VM: those of its connections, and no other.
+  # The VM has exactly the links of its connections.
   defp clean(vm) do
     Eventually.true!(
       fn ->
         connections = length(VM.call(vm, :erlang, :nodes, []))
 
-        VM.call(vm, Tube.Native, :stats, []).links == connections and
+        VM.call(vm, Tube.Native, :live_counts, []).links == connections and
           VM.call(vm, DynamicSupervisor, :count_children, [Tube.Connections]).active ==
             connections
       end,
@@ -217,11 +218,11 @@ defmodule Tube.Dist.FaultTest do
 
   defp stable(vm), do: VM.call(vm, :erlang, :system_info, [:process_count]) + 2
 
-  # What this domain has in the store of tubes that it asked the peer for.
+  # The number of tubes to the peer that this domain has in the store.
   defp tubes(me, peer) do
     {:ok, store} = Tube.Domain.store()
 
-    case Tube.Xenstore.directory(store, Tube.Paths.knocks(me, peer)) do
+    case Tube.Xenstore.directory(store, Tube.Paths.outbox(me, peer)) do
       {:ok, tids} -> length(tids)
       {:error, :enoent} -> 0
     end

@@ -1,6 +1,6 @@
 defmodule Tube.Dist.GuardedTest do
-  # A tube of distributed Erlang is the VM's alone, and who has not shown that it knows the cookie gets
-  # little of it.
+  # Only the VM may use a tube of distributed Erlang, and before the cookie is checked a peer cannot
+  # do much with it.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -16,7 +16,7 @@ defmodule Tube.Dist.GuardedTest do
 
   setup :fresh_run_dir
 
-  test "it is in the list, marked, and whatever is tried with it the stream stays whole", c do
+  test "it is listed and marked, and no call on it disturbs the stream", c do
     [a, b] = Peer.start_all!(for name <- [@a, @b], do: [name: name, run_dir: c.run_dir])
     assert Peer.connect(a, @b)
 
@@ -28,7 +28,7 @@ defmodule Tube.Dist.GuardedTest do
              end) == {:dist, true}
     end
 
-    tried =
+    results =
       VM.run(a, fn ->
         [tube] = Tube.list()
 
@@ -48,10 +48,10 @@ defmodule Tube.Dist.GuardedTest do
         ]
       end)
 
-    assert Enum.take(tried, 5) == List.duplicate({:error, :distribution}, 5)
-    for answer <- Enum.drop(tried, 5), do: assert(answer in [error: :not_owner, error: :einval])
+    assert Enum.take(results, 5) == List.duplicate({:error, :distribution}, 5)
+    for result <- Enum.drop(results, 5), do: assert(result in [error: :not_owner, error: :einval])
 
-    # As a port's owner would, from a process that is none: it is ended for it, as with a port.
+    # A port command from a process that is not the owner ends that process, as with a port.
     assert {:DOWN, :badsig} =
              VM.run(a, fn ->
                [tube] = Tube.list()
@@ -75,17 +75,19 @@ defmodule Tube.Dist.GuardedTest do
   end
 
   # The listener's own limit would be five seconds.
-  test "a knock that goes no further is given up after net_setuptime", c do
+  test "an open request that makes no progress times out after net_setuptime", c do
     b = Peer.start!(name: @b, run_dir: c.run_dir, kernel: ~w(-kernel net_setuptime 1))
-    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+    outsider = VM.start!(run_dir: c.run_dir, domid: 9)
 
-    VM.run(stranger, fn ->
+    VM.run(outsider, fn ->
       {:ok, store} = Tube.Domain.store()
 
       for directory <- ~w(nock nock/7) do
-        :ok = Tube.Xenstore.mkdir(store, "/local/domain/9/data/#{directory}")
+        :ok = Tube.Xenstore.perform(store, {:mkdir, "/local/domain/9/data/#{directory}"})
         perms = [n: 9, r: 7]
-        :ok = Tube.Xenstore.set_perms(store, "/local/domain/9/data/#{directory}", perms)
+
+        :ok =
+          Tube.Xenstore.perform(store, {:set_perms, "/local/domain/9/data/#{directory}", perms})
       end
 
       for {key, value} <- [
@@ -98,7 +100,7 @@ defmodule Tube.Dist.GuardedTest do
           do: :ok = Tube.Xenstore.write(store, "/local/domain/9/data/nock/7/60/#{key}", value)
     end)
 
-    # The knock stands there still, and may be answered anew: it is the first answer that is timed.
+    # The open request stays in the store, and may start another tip: only the first tip is timed.
     children = fn -> VM.call(b, DynamicSupervisor, :which_children, [Tube.Connections]) end
     Eventually.true!(fn -> match?([_first], children.()) end)
     [{_id, first, _type, _modules}] = children.()
@@ -108,11 +110,11 @@ defmodule Tube.Dist.GuardedTest do
 
   test "before the cookie a peer cannot make a node take a large message", c do
     b = Peer.start!(name: @b, run_dir: c.run_dir)
-    stranger = VM.start!(run_dir: c.run_dir, domid: 9)
+    outsider = VM.start!(run_dir: c.run_dir, domid: 9)
 
-    # Refused at its first piece: else all of it would be taken, and the send succeed.
+    # Refused at its first fragment; otherwise the send would succeed.
     assert {:error, reason} =
-             VM.run(stranger, fn ->
+             VM.run(outsider, fn ->
                {:ok, tube} =
                  Tube.open(7,
                    service: "dist-b",
@@ -126,8 +128,8 @@ defmodule Tube.Dist.GuardedTest do
 
     assert reason in [:closed, :protocol, :peer_down]
 
-    # What a handshake may be long is taken, and then found to be none.
-    assert VM.run(stranger, fn ->
+    # A message within the limit of a handshake is read, and then found to be invalid.
+    assert VM.run(outsider, fn ->
              {:ok, tube} = Tube.open(7, service: "dist-b", active: false, timeout: 30_000)
              :ok = Tube.send(tube, :binary.copy("x", 65_536))
              Tube.recv(tube)

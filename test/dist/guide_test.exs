@@ -1,5 +1,5 @@
 defmodule Tube.Dist.GuideTest do
-  # The lines of guides/distribution.md, as somebody would paste them, in a new project.
+  # The command lines of guides/distribution.md in a new project.
   use ExUnit.Case, async: false
 
   import Tube.Test.RunDir
@@ -8,7 +8,7 @@ defmodule Tube.Dist.GuideTest do
   @root Path.expand("../..", __DIR__)
   @guide File.read!(Path.join(@root, "guides/distribution.md"))
   @moduletag timeout: 300_000
-  # A project that is compiled, which no guest has the means to.
+  # Compiles a project, which a guest of the lab cannot.
   @moduletag :hub
 
   setup :fresh_run_dir
@@ -33,7 +33,7 @@ defmodule Tube.Dist.GuideTest do
     %{project: project}
   end
 
-  # Each line starts node a, is asked by the shell of b, and ends when its input does.
+  # Each line starts node a, which b connects to and then stops.
   test "iex, mix run, erl, a release, and a node without a name", c do
     assert {_, 0} = sh(c, "mix compile")
     assert {_, 0} = sh(c, "MIX_ENV=prod mix release --quiet")
@@ -74,7 +74,7 @@ defmodule Tube.Dist.GuideTest do
     )
   end
 
-  # A shell that reads from a pipe which stays open: the node lives until it is told to end.
+  # Its standard input stays open, so the node runs until it is stopped.
   defp start(c, "RELEASE" <> _ = line) do
     line = String.replace(line, "bin/my_app", "_build/prod/rel/my_app/bin/my_app")
     open(c, "RELEASE_COOKIE=secret " <> line)
@@ -95,7 +95,7 @@ defmodule Tube.Dist.GuideTest do
     ])
   end
 
-  # Tried until the node is there.
+  # Retries until the node is up.
   defp reached?(c) do
     line =
       ~s(ERL_LIBS=_build/dev/lib elixir --erl "-proto_dist tube -start_epmd false" --sname b@dom7 --cookie secret ) <>
@@ -120,7 +120,7 @@ defmodule Tube.Dist.GuideTest do
       {"MIX_BUILD_PATH", nil},
       {"MIX_TARGET", nil},
       {"MIX_ENV", "dev"},
-      # priv/native is what this test run has built.
+      # This test run has already built priv/native.
       {"TUBE_NATIVE_BUILD", "0"},
       {"TUBE_RUN_DIR", c.run_dir},
       {"TUBE_DOMID", nil}

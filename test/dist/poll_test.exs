@@ -1,5 +1,5 @@
 defmodule Tube.Dist.PollTest do
-  # Connections that are looked at in place of waiting for a bell, where the node is set so.
+  # Connections with the setting `poll`: a poller instead of notifications.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -14,10 +14,10 @@ defmodule Tube.Dist.PollTest do
 
   setup :fresh_run_dir
 
-  test "a connection has a poller, does not outlive it, and the next has its own", c do
+  test "a connection has a poller and ends with it, and the next connection has its own", c do
     kernel = ~w(-connect_all false -kernel dist_auto_connect never -kernel tube_dist)
     a = Peer.start!(name: @a, run_dir: c.run_dir, kernel: kernel ++ ["[{poll,{adaptive,200}}]"])
-    # Each side for itself.
+    # Each side sets it for itself.
     b = Peer.start!(name: @b, run_dir: c.run_dir, kernel: kernel ++ ["[]"])
 
     assert Peer.connect(a, @b)
@@ -40,14 +40,14 @@ defmodule Tube.Dist.PollTest do
     Eventually.true!(fn -> VM.run(a, fn -> pollers() end) == [] end)
   end
 
-  test "settings that cannot be are told with what can" do
+  test "errors of invalid settings say what is allowed" do
     for {setting, allowed} <- [
           {[poll: :always], ":off, or {:adaptive, microseconds} with 1 to 10000"},
-          {[fragments: 1], "true or false is allowed"},
-          {[connect: nil], "true or false is allowed"},
+          {[fragments: 1], "allowed is true or false"},
+          {[connect: nil], "allowed is true or false"},
           {[ring: 5], "a power of two"},
           {[rings: 4096], "allowed are :peers, :ring, :fragments, :connect, :poll"},
-          {:none, "a list of pairs is allowed"}
+          {:none, "allowed is a list of pairs"}
         ] do
       Application.put_env(:kernel, :tube_dist, setting)
       on_exit(fn -> Application.delete_env(:kernel, :tube_dist) end)
@@ -60,7 +60,7 @@ defmodule Tube.Dist.PollTest do
   defp pollers do
     for pid <- Process.list(),
         {:current_stacktrace, stack} <- [Process.info(pid, :current_stacktrace)],
-        Enum.any?(stack, &(elem(&1, 0) == Tube.Poller)),
+        Enum.any?(stack, &(elem(&1, 0) == Tube.Connection.BusyPoller)),
         do: pid
   end
 end

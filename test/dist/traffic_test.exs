@@ -1,6 +1,6 @@
 defmodule Tube.Dist.TrafficTest do
-  # What goes through a connection between nodes arrives as it was sent, whatever its size, and a
-  # reader that does not keep up makes the writer wait.
+  # Messages between nodes arrive intact, whatever their size, and a slow reader makes the writer
+  # wait.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -12,7 +12,7 @@ defmodule Tube.Dist.TrafficTest do
   @b :b@dom7
   @mib 1_048_576
 
-  # A copy of a table shows in the lab that a stream goes through (behaviour_test.exs).
+  # In the lab the copy of a table (behaviour_test.exs) is test enough.
   @moduletag :apart
 
   setup :fresh_run_dir
@@ -24,7 +24,7 @@ defmodule Tube.Dist.TrafficTest do
     %{a: a, b: b}
   end
 
-  # A guest has no memory for so large a message, nor an emulated processor the time for so many.
+  # A guest has too little memory for so large a message, and too little time for so many.
   @count Lab.amount(5_000, 200)
   @large Lab.amount(256, 16)
   @pings Lab.amount(100, 10)
@@ -57,7 +57,7 @@ defmodule Tube.Dist.TrafficTest do
   for {name, kernel} <- [{"fragments", []}, {"no fragments", @fragments_off}] do
     @tag kernel: kernel
     @tag timeout: 120_000
-    test "a message of #{@large} MiB, and small ones of others meanwhile: #{name}", c do
+    test "a message of #{@large} MiB, and small ones from others meanwhile: #{name}", c do
       {bytes, digest, pings} =
         VM.run(
           c.a,
@@ -85,7 +85,7 @@ defmodule Tube.Dist.TrafficTest do
       VM.run(c.a, fn ->
         :erlang.system_monitor(self(), [:busy_dist_port])
         data = :binary.copy(<<7>>, @mib)
-        # Fills the ring and the queue: from then on a sender that must not wait is told so.
+        # Fills the ring and the queue: from then on send_nosuspend returns false.
         accepted = Enum.find(1..64, fn _ -> not :erlang.send_nosuspend(sink, data) end)
         Process.put(:accepted, accepted - 1)
         waiting = spawn(__MODULE__, :send_one, [sink, data])
@@ -96,13 +96,13 @@ defmodule Tube.Dist.TrafficTest do
     :ok = VM.signal(c.b, "CONT")
 
     assert VM.run(c.a, fn ->
-             # After what was accepted and what waited: 1 MiB each.
+             # The accepted messages and the one that waited: 1 MiB each.
              total = (Process.get(:accepted) + 1) * @mib
              await_total(sink, total)
            end) == :all
   end
 
-  test "what is sent before a node stops in good order arrives", c do
+  test "messages sent before an orderly disconnect arrive", c do
     sink = VM.run(c.b, fn -> spawn(__MODULE__, :sink, [0]) end)
 
     VM.run(c.a, fn ->
@@ -118,7 +118,7 @@ defmodule Tube.Dist.TrafficTest do
     end)
   end
 
-  ## What runs in the nodes
+  ## In the nodes
 
   @doc false
   def digest(data), do: {byte_size(data), :erlang.md5(data)}
@@ -147,7 +147,7 @@ defmodule Tube.Dist.TrafficTest do
     end
   end
 
-  # Sends from a process of its own while this one receives, so that neither waits for the other.
+  # Sends from another process while this one receives, so that neither waits for the other.
   defp exchange(to, count, seed) do
     spawn_link(fn ->
       _ = :rand.seed(:exsss, seed)
@@ -163,7 +163,7 @@ defmodule Tube.Dist.TrafficTest do
     end)
   end
 
-  # Most are small, as in life; some are larger than a fragment, some than the ring.
+  # Most are small; some are larger than a fragment, some larger than the ring.
   defp size(n) when rem(n, 500) == 0, do: :rand.uniform(2_500_000)
   defp size(n) when rem(n, 10) == 0, do: :rand.uniform(150_000)
   defp size(_n), do: :rand.uniform(3_000) - 1

@@ -1,5 +1,5 @@
 defmodule Tube.TasksTest do
-  # The mix tasks, in VMs that have no project: what they say, and whose tubes they mean.
+  # The mix tasks in VMs without a project: their output, and whose tubes they list.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
@@ -8,28 +8,28 @@ defmodule Tube.TasksTest do
 
   setup :fresh_run_dir
 
-  # What a task says, or the message that it ends with.
+  # The output of a task, or the message of its error.
   def task(name, args) do
     Mix.start()
     Mix.shell(Mix.Shell.Process)
 
     try do
       Mix.Task.rerun("tube." <> name, args)
-      said()
+      output()
     rescue
       error in Mix.Error -> {:error, error.message}
     end
   end
 
-  defp said do
+  defp output do
     receive do
-      {:mix_shell, :info, [line]} -> line <> "\n" <> said()
+      {:mix_shell, :info, [line]} -> line <> "\n" <> output()
     after
       0 -> ""
     end
   end
 
-  # A service that gives back what it gets.
+  # An echo service.
   def serve(listener) do
     with {:ok, tube} <- Tube.accept(listener) do
       echo(tube)
@@ -50,7 +50,7 @@ defmodule Tube.TasksTest do
     end)
   end
 
-  test "list and show: this VM's tubes, nobody's, and another node's", %{run_dir: run_dir} do
+  test "list and show: tubes of this VM, of another node, and none", %{run_dir: run_dir} do
     tip = VM.start!(run_dir: run_dir, domid: 5, modules: [__MODULE__])
     node = Peer.start!(name: :a@dom7, run_dir: run_dir, modules: [__MODULE__])
     asker = Peer.start!(name: :mix@dom9, run_dir: run_dir, modules: [__MODULE__])
@@ -69,8 +69,8 @@ defmodule Tube.TasksTest do
     assert list =~ line
     assert VM.run(tip, fn -> task("list", []) end) =~ ~r/^7 +0 +5\* /m
 
-    # From a node that has none but distribution's own, of another that has some.
-    assert VM.run(asker, fn -> task("list", []) end) =~ "those of another: --node NAME"
+    # From a node with no tubes but those of distribution.
+    assert VM.run(asker, fn -> task("list", []) end) =~ "for another VM use --node NAME"
     assert VM.run(asker, fn -> task("list", ["--node", "a@dom7"]) end) =~ line
     show = VM.run(asker, fn -> task("show", ~w(5 0 --node a@dom7)) end)
     assert show =~ "7 -> 5 tube 0, service e\\e[2Jcho: nock, "
@@ -81,21 +81,21 @@ defmodule Tube.TasksTest do
              VM.run(asker, fn -> task("list", ["--node", "b@dom7"]) end)
 
     assert VM.run(asker, fn -> task("list", ["--nod"]) end) ==
-             {:error, "--nod is no option of this task"}
+             {:error, "unknown option --nod"}
   end
 
-  test "ping: how long it took, or why there is no tube", %{run_dir: run_dir} do
+  test "ping prints how long it took, or why there is no tube", %{run_dir: run_dir} do
     tip = VM.start!(run_dir: run_dir, domid: 5, modules: [__MODULE__])
     vm = VM.start!(run_dir: run_dir, domid: 7, applications: [], modules: [__MODULE__])
     listen(tip, "echo")
-    said = VM.run(vm, fn -> task("ping", ~w(5 --service echo --echo --count 2)) end)
+    output = VM.run(vm, fn -> task("ping", ~w(5 --service echo --echo --count 2)) end)
     time = "[0-9.]+ (ms|us)"
 
     for n <- 1..2 do
       line =
         ~r"^#{n}: domain 5, tube 0, service echo: open #{time}, echo #{time}, close #{time}$"m
 
-      assert said =~ line
+      assert output =~ line
     end
 
     VM.stop(tip)
@@ -105,16 +105,16 @@ defmodule Tube.TasksTest do
     assert text == ~s("five" is not the number of a domain)
   end
 
-  test "bench: three sizes and a round trip", %{run_dir: run_dir} do
+  test "bench prints three sizes and a round trip", %{run_dir: run_dir} do
     vm = VM.start!(run_dir: run_dir, domid: 5, applications: [], modules: [__MODULE__])
-    said = VM.run(vm, fn -> task("bench", ["--ms", "20"]) end)
-    assert said =~ ~r/^SIZE +MSG\/S +MB\/S$/m
-    for size <- [64, 1024, 65_536], do: assert(said =~ ~r/^#{size} +[1-9]\d* +\d+\.\d$/m)
-    assert said =~ ~r/^64 bytes there and back: [0-9.]+ (us|ms) in the middle$/m
+    output = VM.run(vm, fn -> task("bench", ["--ms", "20"]) end)
+    assert output =~ ~r/^SIZE +MSG\/S +MB\/S$/m
+    for size <- [64, 1024, 65_536], do: assert(output =~ ~r/^#{size} +[1-9]\d* +\d+\.\d$/m)
+    assert output =~ ~r/^round trip, 64 bytes: [0-9.]+ (us|ms) median$/m
     assert VM.run(vm, fn -> Tube.list() end) == []
   end
 
-  test "processes of tubes and listeners are called by what they are for", %{run_dir: run_dir} do
+  test "processes of tubes and listeners have labels", %{run_dir: run_dir} do
     vm = VM.start!(run_dir: run_dir, domid: 5)
 
     labels =
@@ -124,8 +124,8 @@ defmodule Tube.TasksTest do
         {:ok, tip} = Tube.accept(listener)
 
         for pid <- [nock.pid, tip.pid, listener] do
-          {:dictionary, words} = Process.info(pid, :dictionary)
-          words[:"$process_label"]
+          {:dictionary, dictionary} = Process.info(pid, :dictionary)
+          dictionary[:"$process_label"]
         end
       end)
 

@@ -1,7 +1,7 @@
 defmodule Tube.Test.Eventually do
   @moduledoc """
-  For conditions outside of every VM that tell nobody when they come true, such as a process
-  table entry or a descriptor count. Where a message, a monitor or a watch tells, await that.
+  Polls conditions outside of every VM that report no change, such as the process table or a
+  descriptor count. Where a message, a monitor or a watch reports the change, await that.
   """
 
   alias Tube.Test.Lab
@@ -10,11 +10,11 @@ defmodule Tube.Test.Eventually do
 
   @doc """
   Returns once `condition` holds; raises when it does not within `timeout` milliseconds, of which the
-  lab has more (`Tube.Test.Lab.patience/1`).
+  lab has more (`Tube.Test.Lab.timeout/1`).
   """
   @spec true!((() -> as_boolean(term)), timeout) :: :ok
   def true!(condition, timeout \\ 5_000) when is_function(condition, 0) do
-    timeout = Lab.patience(timeout)
+    timeout = Lab.timeout(timeout)
     check(condition, System.monotonic_time(:millisecond) + timeout, timeout)
   end
 

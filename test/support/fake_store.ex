@@ -1,11 +1,12 @@
 defmodule Tube.Test.FakeStore do
   @moduledoc false
-  # A store whose every byte the test decides: the far end of a client's connection, over a unix
-  # socket. And the client's transport for it.
+  # A store whose bytes the test controls: the far end of a client's connection over a unix socket,
+  # and the client's transport for it.
 
   import ExUnit.Assertions
 
-  alias Tube.Xenstore.{Client, Codec}
+  alias Tube.Xenstore.Client
+  alias Tube.Xenstore.Wire.Codec
 
   defmodule Socket do
     @moduledoc false
@@ -53,8 +54,8 @@ defmodule Tube.Test.FakeStore do
     {client, store} = start()
     ExUnit.Callbacks.on_exit(fn -> Process.exit(client, :kill) end)
     monitor = Process.monitor(client)
-    # It has the monitor for certain once it has answered.
-    %{} = Client.info(client)
+    # Once it has replied, it has the monitor for certain.
+    %{} = :sys.get_state(client)
     %{client: client, store: store, monitor: monitor}
   end
 
@@ -76,7 +77,7 @@ defmodule Tube.Test.FakeStore do
     packet
   end
 
-  @doc "The next request, which must be of that type; gives its req_id, tx_id and payload."
+  @doc "The next request, which must be of that type. Returns its req_id, tx_id and payload."
   @spec request(:gen_tcp.socket(), Codec.type(), timeout()) :: {integer(), integer(), binary()}
   def request(store, type, timeout) do
     {got, id, tx, payload} = request(store, timeout)
@@ -84,29 +85,29 @@ defmodule Tube.Test.FakeStore do
     {id, tx, payload}
   end
 
-  @doc "No request comes."
+  @doc "Does no request arrive?"
   @spec silent?(:gen_tcp.socket(), timeout()) :: boolean()
   def silent?(store, timeout \\ 50), do: :gen_tcp.recv(store, 1, timeout) == {:error, :timeout}
 
-  @doc "Answers the next request of that type; gives its tx_id and payload."
-  @spec answer(:gen_tcp.socket(), Codec.type(), binary()) :: {integer(), binary()}
-  def answer(store, type, payload \\ "OK\0") do
-    {id, tx, asked} = request(store, type, 5_000)
-    say(store, type, id, payload, tx)
-    {tx, asked}
+  @doc "Replies to the next request of that type. Returns its tx_id and payload."
+  @spec reply(:gen_tcp.socket(), Codec.type(), binary()) :: {integer(), binary()}
+  def reply(store, type, payload \\ "OK\0") do
+    {id, tx, requested} = request(store, type, 5_000)
+    send_packet(store, type, id, payload, tx)
+    {tx, requested}
   end
 
-  @doc "Answers the next request of that type with an error."
+  @doc "Replies to the next request of that type with an error."
   @spec refuse(:gen_tcp.socket(), Codec.type(), String.t()) :: {integer(), binary()}
   def refuse(store, type, name) do
-    {id, tx, asked} = request(store, type, 5_000)
-    say(store, :error, id, name <> "\0", tx)
-    {tx, asked}
+    {id, tx, requested} = request(store, type, 5_000)
+    send_packet(store, :error, id, name <> "\0", tx)
+    {tx, requested}
   end
 
   @doc "Sends one packet."
-  @spec say(:gen_tcp.socket(), Codec.type(), integer(), binary(), integer()) :: :ok
-  def say(store, type, id, payload, tx \\ 0),
+  @spec send_packet(:gen_tcp.socket(), Codec.type(), integer(), binary(), integer()) :: :ok
+  def send_packet(store, type, id, payload, tx \\ 0),
     do: :gen_tcp.send(store, packet(type, id, payload, tx))
 
   @doc "The bytes of one packet."

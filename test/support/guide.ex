@@ -1,14 +1,14 @@
 defmodule Tube.Test.Guide do
   @moduledoc """
-  The code blocks of a guide, run as a reader would run them.
+  Runs the code blocks of a guide as a reader would.
 
-  A block of `elixir` or `erlang` whose first line is the comment `domain N` is for the VM that is that
-  domain; others are for domain 1. What a block binds, later blocks of the same domain see. Within
-  a section (`##`) each domain runs its blocks one after another, and the domains run at the same time, so one
-  may wait for what another does; the next section begins when all are done.
+  A block of `elixir` or `erlang` whose first line is the comment `domain N` runs in the VM of that
+  domain; others run in domain 1. Later blocks of a domain see the variables of earlier ones. Within
+  a section (`##`) each domain runs its blocks one after another, and the domains run at the same
+  time, so one may wait for another; the next section begins when all are done.
 
-  A block that begins with `-module(` is compiled for every VM, by LING's parse transform, as
-  guides/migrating-from-ling.md has it compiled.
+  A block that begins with `-module(` is compiled for every VM, with LING's parse transform, as
+  described in guides/migrating-from-ling.md.
   """
 
   alias Tube.Test.VM
@@ -24,10 +24,10 @@ defmodule Tube.Test.Guide do
           code: String.t()
         }
 
-  # For all blocks of one domain in one section.
+  # Limit for all blocks of one domain in one section.
   @limit 30_000
 
-  @doc "All fenced blocks of a Markdown text."
+  @doc "Returns all fenced blocks of a Markdown text."
   @spec blocks(String.t()) :: [t]
   def blocks(text) do
     {blocks, _section, nil} =
@@ -70,7 +70,7 @@ defmodule Tube.Test.Guide do
     end
   end
 
-  @doc "Runs the blocks of `file` in VMs of the test, whose run directory is `run_dir`."
+  @doc "Runs the blocks of `file` in VMs with the run directory `run_dir`."
   @spec run!([t], Path.t(), Path.t()) :: :ok
   def run!(blocks, file, run_dir) do
     {modules, blocks} =
@@ -97,15 +97,15 @@ defmodule Tube.Test.Guide do
     :ok
   end
 
-  # In the VM, in the process that keeps what the blocks of this domain have bound.
+  # Runs in the VM, in the process that keeps the variables of this domain's blocks.
   defp evaluate_all(blocks, file) do
     for block <- blocks do
       try do
         evaluate(block, file)
       catch
         kind, reason ->
-          why = Exception.format_banner(kind, reason, __STACKTRACE__)
-          raise "#{file}:#{block.line}, domain #{block.domid}: #{why}"
+          text = Exception.format_banner(kind, reason, __STACKTRACE__)
+          raise "#{file}:#{block.line}, domain #{block.domid}: #{text}"
       end
     end
 

@@ -1,9 +1,9 @@
 defmodule Tube.Test.Loopback do
   @moduledoc """
-  What nodes need to have connections over TCP beside those over tubes, on a machine that stays as it
-  is: an epmd of their own, and names of hosts that only they know.
+  A private epmd and private host names, for nodes with connections over TCP beside those over
+  tubes.
 
-  The epmd ends when the process that has started it does.
+  The epmd ends with the process that started it.
   """
 
   @enforce_keys [:epmd, :env, :dir]
@@ -12,8 +12,8 @@ defmodule Tube.Test.Loopback do
   @type t :: %__MODULE__{epmd: port, env: [{String.t(), String.t()}], dir: Path.t()}
 
   @doc """
-  Starts an epmd, and has `hosts`, such as `"dom5"`, mean this machine. `:env` of the result is for the
-  nodes; a file of theirs lies in `dir`.
+  Starts an epmd, and makes `hosts`, such as `"dom5"`, names of this machine. `:env` of the result
+  is for the nodes, which read a file in `dir`.
   """
   @spec start([String.t()], Path.t()) :: t
   def start(hosts, dir) do
@@ -29,7 +29,7 @@ defmodule Tube.Test.Loopback do
 
     File.write!(inetrc, lines)
 
-    # It pays no heed to its own standard input, so a shell does, which ends with ours.
+    # epmd ignores end of file on its standard input, so a shell waits for that and kills it.
     script = ~s("$0" -port #{port} -address 127.0.0.1 2>/dev/null & read -r _; kill $!)
 
     epmd =
@@ -50,7 +50,7 @@ defmodule Tube.Test.Loopback do
     :ok
   end
 
-  # With a shell of its own epmd may have to be looked for beside the VM.
+  # If epmd is not on the path, it is in the VM's own directory.
   defp executable do
     System.find_executable("epmd") ||
       Path.join([:code.root_dir(), "erts-#{:erlang.system_info(:version)}", "bin", "epmd"])
@@ -63,7 +63,7 @@ defmodule Tube.Test.Loopback do
     port
   end
 
-  # It tells nobody when it is there.
+  # epmd does not report that it is ready.
   defp await(port, attempts) do
     case :gen_tcp.connect({127, 0, 0, 1}, port, [:binary], 1_000) do
       {:ok, socket} ->

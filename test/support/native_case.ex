@@ -1,7 +1,7 @@
 defmodule Tube.Test.NativeCase do
   @moduledoc """
-  Tests of the NIF and the driver by themselves, with no process of ours in between: two domains in
-  this one VM, on a hub of their own. One test at a time, because what is alive is counted.
+  Tests of the NIF and the driver alone, without processes of Tube: two domains in this VM, on a hub
+  of their own. Tests run one at a time, because they count live native objects.
   """
 
   use ExUnit.CaseTemplate
@@ -24,8 +24,8 @@ defmodule Tube.Test.NativeCase do
   setup_all do
     run_dir = RunDir.create()
     on_exit(fn -> RunDir.remove(run_dir) end)
-    :ok = Tube.Hub.start(run_dir)
-    :ok = Native.driver()
+    :ok = Tube.Domain.Hub.start(run_dir)
+    :ok = Native.Driver.load()
     {:ok, one, 1} = Native.attach(:local, run_dir, 1)
     {:ok, two, 2} = Native.attach(:local, run_dir, 2)
     %{run_dir: run_dir, one: one, two: two}
@@ -33,21 +33,23 @@ defmodule Tube.Test.NativeCase do
 
   setup do
     # Tubes of earlier tests may still be closing.
-    Eventually.true!(fn -> Native.stats().links == 0 end)
-    before = Native.stats()
-    # What a test leaves open is gone with its process.
+    Eventually.true!(fn -> Native.live_counts().links == 0 end)
+    before = Native.live_counts()
+    # Ports that a test leaves open close with its process.
     on_exit(fn -> all_gone!(before) end)
     %{before: before}
   end
 
-  @doc "Returns once nothing is alive that was not there `before`."
+  @doc "Waits until no more native objects are alive than `before`."
   def all_gone!(before) do
-    Eventually.true!(fn -> Enum.all?(Native.stats(), fn {what, n} -> n <= before[what] end) end)
+    Eventually.true!(fn ->
+      Enum.all?(Native.live_counts(), fn {what, n} -> n <= before[what] end)
+    end)
   end
 
   @doc """
-  Both ends of a new tube. The calling process is the connection of both, and their owner unless
-  `:tip` or `:nock` says otherwise.
+  Both ends of a new tube. The calling process is the connection process of both ends. It also owns
+  both by default; the options `:tip` and `:nock` set other owners.
   """
   def tube(context, options \\ []) do
     order = Keyword.get(options, :order, 4)
@@ -66,19 +68,19 @@ defmodule Tube.Test.NativeCase do
         limit
       )
 
-    form = Keyword.get(options, :form, :tube)
+    mode = Keyword.get(options, :mode, :tube)
 
-    {start(tip, Keyword.get(options, :tip, self()), form),
-     start(nock, Keyword.get(options, :nock, self()), form)}
+    {start(tip, Keyword.get(options, :tip, self()), mode),
+     start(nock, Keyword.get(options, :nock, self()), mode)}
   end
 
-  defp start(id, owner, form) do
-    port = Native.link_port(id)
-    :ok = Native.link_start(id, port, self(), owner, form)
+  defp start(id, owner, mode) do
+    port = Native.Driver.open_link(id)
+    :ok = Native.Driver.start(id, port, self(), owner, mode)
     %{id: id, port: port}
   end
 
-  @doc "Sends all of a message, waiting as Tube does."
+  @doc "Sends a whole message; waits for space like Tube."
   def send_all(id, message, cont \\ 0) do
     case Native.send(id, message, cont) do
       :ok ->
@@ -96,7 +98,7 @@ defmodule Tube.Test.NativeCase do
     end
   end
 
-  @doc "Receives a message, waiting as Tube does."
+  @doc "Receives a message; waits for data like Tube."
   def recv_all(id) do
     case Native.recv(id) do
       :more ->
@@ -111,7 +113,7 @@ defmodule Tube.Test.NativeCase do
     end
   end
 
-  @doc "Sends until there is no room."
+  @doc "Sends until the ring is full."
   def fill(id, message \\ :binary.copy("x", 1000)) do
     case Native.send(id, message) do
       :ok -> fill(id, message)
@@ -119,10 +121,10 @@ defmodule Tube.Test.NativeCase do
     end
   end
 
-  @doc "The `%Tube{}` that the driver makes, without that module."
+  @doc "The `%Tube{}` of an end, as the driver makes it."
   def handle(end_), do: %{__struct__: Tube, id: end_.id, pid: self(), port: end_.port}
 
-  @doc "A process that does what `ask/2` says, as an owner or sender other than this one."
+  @doc "A process that calls functions for `ask/2`, as another owner or sender."
   def helper do
     spawn_link(fn -> help() end)
   end
@@ -138,14 +140,14 @@ defmodule Tube.Test.NativeCase do
     end
   end
 
-  @doc "What `fun` gives in that process."
+  @doc "The result of `fun`, called by `helper`."
   def ask(helper, fun) do
     send(helper, {:do, self(), fun})
     assert_receive {:done, ^helper, result}, 10_000
     result
   end
 
-  @doc "Returns when `pid` is dead."
+  @doc "Kills `pid` and waits until it is dead."
   def kill(pid) do
     monitor = Process.monitor(pid)
     Process.unlink(pid)

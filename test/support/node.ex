@@ -1,24 +1,24 @@
 defmodule Tube.Test.Node do
   @moduledoc """
-  VMs that are nodes of distributed Erlang over tubes, each named as its domain: `a@dom5`.
+  VMs that are nodes of distributed Erlang over tubes, each named after its domain: `a@dom5`.
 
-  They are driven over their standard streams like all of `Tube.Test.VM`, so a connection between
-  nodes can be broken without losing hold of either. In the lab a node's VM is in the guest that its
-  name says.
+  Tests control them over their standard streams like every `Tube.Test.VM`, so a test can break the
+  connection between two nodes and still control both. In the lab the name of a node says in which
+  guest it runs.
   """
 
   alias Tube.Test.{Lab, VM}
   alias Tube.Test.Node.Spare
 
   @cookie "tubes"
-  # More than any node takes to give up.
+  # Longer than any node tries to connect.
   @limit 70_000
 
   @doc """
   Starts a node. Options beyond those of `VM.start/1`: `:cookie`, `:kernel`, a list of Erlang
-  arguments such as `["-kernel", "net_ticktime", "4"]`, `:long` for a name of that kind, and
-  `:carriers`, `["tube"]` unless told; for others `:env` must say where their epmd is
-  (`Tube.Test.Loopback`). Applications are not started.
+  arguments such as `["-kernel", "net_ticktime", "4"]`, `:long` for a long name, and `:carriers`, by
+  default `["tube"]`; for others `:env` must name their epmd (`Tube.Test.Loopback`). Starts no
+  applications.
   """
   @spec start(keyword) :: VM.t()
   def start(opts) do
@@ -27,17 +27,17 @@ defmodule Tube.Test.Node do
     args =
       ["-proto_dist" | opts[:carriers] || ["tube"]] ++
         ~w(-start_epmd false #{name} #{opts[:name]} -setcookie #{opts[:cookie] || @cookie}) ++
-        patience(opts[:kernel] || [])
+        with_setup_time(opts[:kernel] || [])
 
     own = [:name, :cookie, :kernel, :carriers, :long]
-    # Locally the name alone is to say which domain it is.
+    # Outside of the lab only the name says which domain it is, as for a user's node.
     guest = if Lab.here?(), do: [domid: domid(opts[:name])], else: []
     VM.start([args: args, applications: []] ++ guest ++ Keyword.drop(opts, own))
   end
 
   @doc """
-  `start/1` in an ExUnit test: the node is killed when the test is over. To stop in good order takes a
-  node a second. In the lab it may be one that an earlier test has had (`Tube.Test.Node.Spare`).
+  Like `start/1`, for an ExUnit test: the node is killed when the test ends, because an orderly stop
+  takes a second. In the lab this may return a node of an earlier test (`Tube.Test.Node.Spare`).
   """
   @spec start!(keyword) :: VM.t()
   def start!(opts) do
@@ -45,7 +45,7 @@ defmodule Tube.Test.Node do
     vm
   end
 
-  @doc "Several at once, which takes little longer than one."
+  @doc "Starts several nodes at once, which takes little longer than one."
   @spec start_all!([keyword]) :: [VM.t()]
   def start_all!(list) do
     vms =
@@ -59,8 +59,8 @@ defmodule Tube.Test.Node do
     vms
   end
 
-  # Seven seconds for a connection may be too few where all is emulated.
-  defp patience(kernel) do
+  # OTP's seven seconds for a connection may be too short in the lab, which is emulated.
+  defp with_setup_time(kernel) do
     if Lab.here?() and "net_setuptime" not in kernel,
       do: kernel ++ ~w(-kernel net_setuptime 60),
       else: kernel
@@ -70,7 +70,7 @@ defmodule Tube.Test.Node do
   @spec connect(VM.t(), node) :: boolean | :ignored
   def connect(vm, node), do: VM.call(vm, :net_kernel, :connect_node, [node], @limit)
 
-  @doc "The domain that a node's name says."
+  @doc "The domain in a node's name."
   @spec domid(node) :: non_neg_integer
   def domid(node) do
     [_name, "dom" <> rest] = node |> Atom.to_string() |> String.split("@")

@@ -1,7 +1,7 @@
 defmodule Tube.Test.OneVM do
   @moduledoc """
-  Tests in one VM that is domain 5 and opens tubes to itself: what the door does, whoever is at
-  the other end. Each test has a process of its own there, whose end closes what it opened.
+  Tests of the public API in one VM, domain 5, that opens tubes to itself. Each test has a process
+  of its own there; when the process ends, its tubes close.
   """
 
   use ExUnit.CaseTemplate

@@ -1,8 +1,8 @@
 defmodule Tube.Test.Properties do
   @moduledoc false
-  # PropEr from ExUnit. A property is a function that asserts about a generated value; when one
-  # fails, the smallest such value that PropEr finds is run once more outside of it, so that ExUnit
-  # shows the assertion.
+  # PropEr in ExUnit. A property is a function with assertions about a generated value. If it fails,
+  # it runs again, outside of PropEr, with the smallest failing value, so that ExUnit shows the
+  # assertion.
 
   import ExUnit.Assertions
 
@@ -33,7 +33,7 @@ defmodule Tube.Test.Properties do
   @spec bind(term(), (term() -> term())) :: term()
   def bind(type, fun), do: types(:bind, [type, fun, false])
 
-  @doc "Lengths that cut `total` bytes in pieces."
+  @doc "Lengths of pieces, for `cut/2`."
   @spec cuts() :: term()
   def cuts, do: types(:list, [types(:integer, [1, 40])])
 
@@ -46,7 +46,7 @@ defmodule Tube.Test.Properties do
 
   def cut(bytes, _cuts), do: [bytes]
 
-  # PropEr comes with the system, not with mix, which would warn of each direct call.
+  # PropEr comes with the system, not with mix, which would warn about each direct call.
   defp proper(function, arguments), do: apply(:proper, function, arguments)
   defp types(function, arguments), do: apply(:proper_types, function, arguments)
 end

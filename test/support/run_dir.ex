@@ -1,6 +1,6 @@
 defmodule Tube.Test.RunDir do
   @moduledoc """
-  Run directories for tests: each fresh, ours alone, and gone with its hub afterwards.
+  Private run directories for tests. Each is new, and is removed with its hub afterwards.
 
       import Tube.Test.RunDir
       setup :fresh_run_dir
@@ -10,7 +10,7 @@ defmodule Tube.Test.RunDir do
 
   alias Tube.Test.Eventually
 
-  # A hub leaves within milliseconds of SIGTERM.
+  # Normally a hub exits within milliseconds of SIGTERM.
   @death 10_000
 
   @doc "An ExUnit set-up function: puts `:run_dir` into the context."
@@ -21,10 +21,10 @@ defmodule Tube.Test.RunDir do
     %{run_dir: run_dir}
   end
 
-  @doc "Makes a run directory. The caller gives it to `remove/1` in the end."
+  @doc "Creates a run directory. The caller must call `remove/1` at the end."
   @spec create() :: Path.t()
   def create do
-    # Short, because unix socket names end at 108 bytes.
+    # Short, because names of Unix sockets are limited to 108 bytes.
     name = "tube-#{System.pid()}-#{System.unique_integer([:positive])}"
     path = Path.join(System.tmp_dir!(), name)
     File.mkdir!(path)
@@ -40,7 +40,7 @@ defmodule Tube.Test.RunDir do
     :ok
   end
 
-  @doc "Ends the hub of a run directory by a signal, and returns when it is dead."
+  @doc "Ends the hub of a run directory with a signal, and returns when it is dead."
   @spec end_hub(Path.t(), String.t()) :: :ok
   def end_hub(run_dir, signal \\ "KILL") do
     for pid <- hub_pids(run_dir) do
@@ -52,9 +52,9 @@ defmodule Tube.Test.RunDir do
   end
 
   @doc """
-  The pids of the hubs that serve exactly this run directory, by their command lines.
+  Returns the pids of the hubs that serve exactly this run directory.
 
-  Not by the lock file: a test of the lock must not rest on it.
+  Finds them by their command lines, not by the lock file, so that tests of the lock can use it.
   """
   @spec hub_pids(Path.t()) :: [pos_integer]
   def hub_pids(run_dir) do

@@ -1,12 +1,12 @@
 defmodule :telemetry do
   @moduledoc """
-  As much of the library of this name as tests of `Tube.Telemetry` need. Like the original it runs
-  handlers in the process that executes the event, and is loaded by whoever attaches the first.
+  The part of the library of this name that tests of `Tube.Telemetry` need. Like the original it
+  runs handlers in the process that executes the event, and the first attachment loads it.
   """
 
   @handlers {__MODULE__, :handlers}
 
-  @doc "Calls `function.(event, measurements, metadata, config)` at each of `events`."
+  @doc "Calls `function.(event, measurements, metadata, config)` for each of `events`."
   @spec attach_many(term, [[atom]], (... -> term), term) :: :ok | {:error, :already_exists}
   def attach_many(id, events, function, config) do
     case handlers() do

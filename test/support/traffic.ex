@@ -1,10 +1,10 @@
 defmodule Tube.Test.Traffic do
   @moduledoc """
-  Two ends that know what to expect of each other: a seed gives the sizes and the bytes of all
-  messages, so the receiver checks count, sizes, order and content without being told anything.
+  Reproducible traffic: a seed determines the sizes and bytes of all messages, so the receiver can
+  check count, sizes, order and content on its own.
   """
 
-  # Long enough for the largest message from any offset.
+  # Large enough for the largest message at any offset.
   @pool 2_097_152
 
   @doc "Sends `bytes` in messages of random sizes up to `largest`; returns how many."
@@ -13,20 +13,20 @@ defmodule Tube.Test.Traffic do
     each(seed, bytes, largest, fn message -> :ok = Tube.send(tube, message) end)
   end
 
-  @doc "Receives what `send/4` of the same arguments sends; returns how many. Raises at a difference."
+  @doc "Receives and checks the messages of `send/4` with the same arguments; returns how many."
   @spec recv(Tube.t(), integer, pos_integer, pos_integer) :: non_neg_integer
   def recv(tube, seed, bytes, largest) do
     each(seed, bytes, largest, fn expected ->
       {:ok, message} = Tube.recv(tube, 20_000)
 
       if message != expected do
-        raise "a message of #{byte_size(message)} bytes, crc #{:erlang.crc32(message)}, came where " <>
-                "#{byte_size(expected)} bytes, crc #{:erlang.crc32(expected)}, were sent"
+        raise "received #{byte_size(message)} bytes, crc #{:erlang.crc32(message)}, " <>
+                "expected #{byte_size(expected)} bytes, crc #{:erlang.crc32(expected)}"
       end
     end)
   end
 
-  @doc "Both at once, on one tube: sends with `seed`, receives with `peer_seed`."
+  @doc "Sends with `seed` and receives with `peer_seed` at the same time, on one tube."
   @spec exchange(Tube.t(), integer, integer, pos_integer, pos_integer) :: {integer, integer}
   def exchange(tube, seed, peer_seed, bytes, largest) do
     # Only the owner receives; anyone may send.
@@ -48,7 +48,7 @@ defmodule Tube.Test.Traffic do
     each(rand, pool, left - max(size, 1), largest, fun, count + 1)
   end
 
-  # Small ones as often as large ones: the logarithm is uniform. Zero occurs too.
+  # The logarithm is uniform, so small messages are as frequent as large ones. Zero occurs too.
   defp size(rand, largest) do
     {x, rand} = :rand.uniform_real_s(rand)
     {trunc(:math.pow(largest + 1, x)) - 1, rand}

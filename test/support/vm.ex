@@ -3,22 +3,22 @@ defmodule Tube.Test.VM do
   Further Erlang VMs, each an operating system process of its own and, with `:domid`, a
   virtual domain of its own.
 
-  A VM is driven over its standard input and output (OTP's `:peer`), so no distribution, no
-  epmd and no port number stand between a test and what it tests. Should the test's own VM
-  die, the others see end of file on standard input and leave too.
+  Tests control a VM over its standard input and output (OTP's `:peer`), so without distribution,
+  epmd or port numbers. If the test's own VM dies, the others see end of file on standard input and
+  exit too.
 
       vm = VM.start!(run_dir: run_dir, domid: 5)
       {:ok, tube} = VM.run(vm, fn -> Tube.open(7) end)
       :ok = VM.run(vm, fn -> Tube.send(tube, "hello") end)
 
-  `run/3` runs in one long-lived process of that VM (`:as` names further ones), so what a
-  call opens is still open, and what was sent to that process is still in its mailbox, when
-  the next call comes. Functions of a test module work after `use Tube.Test.VM`: ExUnit
-  compiles test files to memory only, so their code is kept here and sent over on first use.
+  `run/3` runs in one long-lived process of that VM (`:as` names further ones), so tubes that a call
+  opens are still open, and messages sent to the process are still in its mailbox, at the next call.
+  `use Tube.Test.VM` makes the functions of a test module work in other VMs: ExUnit compiles test
+  files to memory only, so this module keeps their code and loads it into a VM on first use.
 
-  A VM may also be in a guest of Xen, or wherever a program gets one into: the variable
-  `TUBE_TEST_ENTER` names a program that runs the command of its arguments in the domain of
-  `TUBE_DOMID`, with its own standard input and output. `bin/test-xen` sets it.
+  A VM may also run in a guest of Xen: the variable `TUBE_TEST_ENTER` names a program that runs the
+  command in its arguments in the domain `TUBE_DOMID`, with its own standard input and output.
+  `bin/test-xen` sets it.
   """
 
   alias Tube.Test.Lab
@@ -27,7 +27,7 @@ defmodule Tube.Test.VM do
   @enforce_keys [:peer, :os_pid, :domid]
   defstruct @enforce_keys ++ [shared: false]
 
-  @typedoc "`shared`: in the lab other tests have had it, or will (`Tube.Test.VM.Spare`)."
+  @typedoc "`shared`: tests in the lab share the VM (`Tube.Test.VM.Spare`)."
   @type t :: %__MODULE__{
           peer: pid,
           os_pid: pos_integer,
@@ -35,9 +35,8 @@ defmodule Tube.Test.VM do
           shared: boolean
         }
 
-  # Outer deadlines for what takes milliseconds when all is well: they turn a hang into a
-  # failure and decide nothing else.
-  # The lab has more patience.
+  # Limits that turn a hang into a failure. Normally everything takes milliseconds. `Lab.timeout/1`
+  # extends them in the lab.
   @boot 30_000
   @call 30_000
   @death 10_000
@@ -53,12 +52,12 @@ defmodule Tube.Test.VM do
   @doc """
   Starts a VM. Options:
 
-    * `:run_dir` - what `TUBE_RUN_DIR` is to be there
-    * `:domid` - what `TUBE_DOMID` is to be there; without it the VM has none
+    * `:run_dir` - the value of `TUBE_RUN_DIR` in the VM
+    * `:domid` - the value of `TUBE_DOMID` in the VM; unset by default
     * `:env` - further `{name, value}` pairs
     * `:args` - further arguments of `erl`
-    * `:modules` - kept modules (`keep/2`) that functions run there will call
-    * `:applications` - started at once, `[:tube]` unless told
+    * `:modules` - kept modules (`keep/2`) that functions in the VM will call
+    * `:applications` - applications to start, by default `[:tube]`
   """
   @spec start(keyword) :: t
   def start(opts \\ []) do
@@ -78,7 +77,7 @@ defmodule Tube.Test.VM do
         exec: exec(program("erl")),
         args: code_path() ++ Enum.map(opts[:args] || [], &to_charlist/1),
         env: env,
-        wait_boot: Lab.patience(@boot)
+        wait_boot: Lab.timeout(@boot)
       })
 
     vm = %__MODULE__{
@@ -87,7 +86,7 @@ defmodule Tube.Test.VM do
       os_pid: peer |> :peer.call(:os, :getpid, []) |> List.to_integer()
     }
 
-    for module <- [Actor | opts[:modules] || []], do: ship(vm, module)
+    for module <- [Actor | opts[:modules] || []], do: load(vm, module)
 
     for app <- Keyword.get(opts, :applications, [:tube]),
         do: {:ok, _started} = call(vm, :application, :ensure_all_started, [app])
@@ -96,8 +95,8 @@ defmodule Tube.Test.VM do
   end
 
   @doc """
-  `start/1` in an ExUnit test: the VM is stopped when the test is over. In the lab it may be one that
-  an earlier test has had (`Tube.Test.VM.Spare`).
+  Like `start/1`, for an ExUnit test: the VM is stopped when the test ends. In the lab this may
+  return a VM of an earlier test (`Tube.Test.VM.Spare`).
   """
   @spec start!(keyword) :: t
   def start!(opts \\ []) do
@@ -106,23 +105,23 @@ defmodule Tube.Test.VM do
     vm
   end
 
-  @doc "Calls a function there, in a process that lives for this call only."
+  @doc "Calls a function in the VM, in a process that lives for this call only."
   @spec call(t, module, atom, list, timeout) :: term
-  def call(%__MODULE__{peer: peer}, module, function, args, timeout \\ Lab.patience(@call)),
+  def call(%__MODULE__{peer: peer}, module, function, args, timeout \\ Lab.timeout(@call)),
     do: :peer.call(peer, module, function, args, timeout)
 
   @doc """
-  Runs `fun` there and returns what it returns; an exception there is raised here.
+  Runs `fun` in the VM and returns its result; an exception there is raised here.
 
-    * `:as` - the name of the process that runs it, `:main` unless told; started when there
-      is none of that name, and kept
-    * `:timeout` - in milliseconds, #{@call} unless told
+    * `:as` - the name of the process that runs `fun`, by default `:main`; the process is started if
+      necessary, and stays
+    * `:timeout` - in milliseconds, by default #{@call}
   """
   @spec run(t, (() -> result), keyword) :: result when result: term
   def run(%__MODULE__{} = vm, fun, opts \\ []) when is_function(fun, 0) do
-    timeout = opts |> Keyword.get(:timeout, @call) |> Lab.patience()
+    timeout = opts |> Keyword.get(:timeout, @call) |> Lab.timeout()
     {:module, module} = Function.info(fun, :module)
-    ship(vm, module)
+    load(vm, module)
 
     case call(vm, Actor, :run, [Keyword.get(opts, :as, :main), fun], timeout) do
       {:ok, result} -> result
@@ -131,28 +130,28 @@ defmodule Tube.Test.VM do
     end
   end
 
-  @doc "`run/3` in a task of the caller, for two VMs that have to meet."
+  @doc "Like `run/3` in a task of the caller, for VMs that wait for each other."
   @spec async(t, (() -> term), keyword) :: Task.t()
   def async(vm, fun, opts \\ []), do: Task.async(fn -> run(vm, fun, opts) end)
 
-  @doc "Ends a process that `run/3` has started, with everything that it owned."
+  @doc "Ends a process that `run/3` has started, with everything that it owns."
   @spec end_process(t, atom, term) :: :ok
   def end_process(vm, name, reason \\ :kill), do: call(vm, Actor, :stop, [name, reason])
 
-  @doc "Ends all of them."
+  @doc "Ends all processes that `run/3` has started."
   @spec end_processes(t) :: :ok
   def end_processes(vm), do: call(vm, Actor, :stop_all, [])
 
-  @doc "The process id that the operating system knows the VM by."
+  @doc "The VM's process id in the operating system."
   @spec os_pid(t) :: pos_integer
   def os_pid(%__MODULE__{os_pid: os_pid}), do: os_pid
 
-  @doc "How many descriptors the VM has open, as the operating system counts them."
+  @doc "The number of descriptors that the VM has open, according to the operating system."
   @spec fd_count(t) :: non_neg_integer
   def fd_count(vm),
     do: vm |> system("ls", ["/proc/#{vm.os_pid}/fd"]) |> String.split() |> length()
 
-  @doc "Ends the VM by SIGKILL; returns when the operating system has taken everything from it."
+  @doc "Ends the VM with SIGKILL; returns when the operating system has freed all it had."
   @spec kill9(t) :: :ok
   def kill9(vm) do
     await_death(vm, fn -> signal(vm, "KILL") end)
@@ -166,12 +165,12 @@ defmodule Tube.Test.VM do
     :ok
   end
 
-  @doc "Stops the VM's applications and then the VM; returns when it is gone. No harm if it is already."
+  @doc "Stops the VM's applications and then the VM, if it still runs; returns when it is gone."
   @spec stop(t) :: :ok
   def stop(%__MODULE__{peer: peer} = vm),
     do: await_death(vm, fn -> :peer.cast(peer, Actor, :leave, []) end)
 
-  @doc "Lets go of a VM whose whole machine is gone, so that nobody will tell of its end."
+  @doc "Forgets a VM whose whole machine is gone, so that no exit status will come."
   @spec forget(t) :: :ok
   def forget(%__MODULE__{peer: peer}) do
     Process.exit(peer, :kill)
@@ -182,28 +181,28 @@ defmodule Tube.Test.VM do
   @spec alive?(t) :: boolean
   def alive?(%__MODULE__{peer: peer}), do: Process.alive?(peer)
 
-  # The process that holds the VM's standard streams ends on the exit status, which the
-  # system gives only when the dead process holds nothing any more.
-  defp await_death(%__MODULE__{peer: peer} = vm, deed) do
+  # The process that holds the VM's standard streams ends with the exit status, which the system
+  # reports only when the dead process holds nothing any more.
+  defp await_death(%__MODULE__{peer: peer} = vm, kill) do
     monitor = Process.monitor(peer)
-    # The pid of a VM that has gone may be another program's by now.
-    if Process.alive?(peer), do: deed.()
+    # The pid of a dead VM may belong to another program by now.
+    if Process.alive?(peer), do: kill.()
 
     receive do
       {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
     after
-      Lab.patience(@death) ->
+      Lab.timeout(@death) ->
         signal(vm, "KILL")
 
         receive do
           {:DOWN, ^monitor, :process, ^peer, _reason} -> :ok
         after
-          Lab.patience(@death) -> raise "VM #{vm.os_pid} did not die"
+          Lab.timeout(@death) -> raise "VM #{vm.os_pid} did not die"
         end
     end
   end
 
-  # A program of the system that the VM runs on: this one, or a guest.
+  # Runs a program on the system of the VM: this one, or a guest.
   defp system(vm, name, args) do
     {program, first} = program(name)
     env = if vm.domid, do: [{"TUBE_DOMID", "#{vm.domid}"}], else: []
@@ -220,7 +219,7 @@ defmodule Tube.Test.VM do
     end
   end
 
-  @doc "Arguments of `erl` by which a VM finds by itself the code that is on this one's path."
+  @doc "Arguments of `erl` for a VM with the code path of this one."
   @spec code_path() :: [charlist]
   def code_path do
     root = :code.root_dir()
@@ -232,14 +231,14 @@ defmodule Tube.Test.VM do
   end
 
   @doc """
-  Remembers the code of a module that is on no path. Called by `use Tube.Test.VM`; scripts
-  call it with what `Code.compile_file/2` gives, and name the modules to `start/1`.
+  Keeps the code of a module that is not in the code path. `use Tube.Test.VM` calls this; scripts
+  call it with the result of `Code.compile_file/2`, and pass the modules to `start/1`.
   """
   @spec keep(Macro.Env.t() | module, binary) :: :ok
   def keep(%Macro.Env{module: module}, beam), do: keep(module, beam)
   def keep(module, beam), do: :persistent_term.put({__MODULE__, module}, beam)
 
-  defp ship(vm, module) do
+  defp load(vm, module) do
     beam = :persistent_term.get({__MODULE__, module}, nil)
 
     if beam && call(vm, :code, :is_loaded, [module]) == false do
@@ -247,101 +246,5 @@ defmodule Tube.Test.VM do
     end
 
     :ok
-  end
-end
-
-defmodule Tube.Test.VM.Actor do
-  @moduledoc false
-  # The far half of Tube.Test.VM.run/3: named processes that run one function after another
-  # and keep what those leave behind.
-
-  @spec run(atom, (() -> term)) ::
-          {:ok, term} | {:raised, :error | :exit | :throw, term, list} | {:died, term}
-  def run(name, fun) do
-    pid = ensure(registered(name))
-    monitor = Process.monitor(pid)
-    send(pid, {__MODULE__, :run, self(), monitor, fun})
-
-    receive do
-      {^monitor, outcome} ->
-        Process.demonitor(monitor, [:flush])
-        outcome
-
-      {:DOWN, ^monitor, :process, ^pid, reason} ->
-        {:died, reason}
-    end
-  end
-
-  @spec stop(atom, term) :: :ok
-  def stop(name, reason), do: end_registered(registered(name), reason)
-
-  @spec stop_all() :: :ok
-  def stop_all do
-    prefix = Atom.to_string(registered(""))
-
-    for name <- Process.registered(),
-        String.starts_with?(Atom.to_string(name), prefix),
-        do: end_registered(name, :kill)
-
-    :ok
-  end
-
-  defp end_registered(registered, reason) do
-    case Process.whereis(registered) do
-      nil ->
-        :ok
-
-      pid ->
-        monitor = Process.monitor(pid)
-        Process.exit(pid, reason)
-        receive do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok)
-    end
-  end
-
-  # As init:stop/0 does, but that waits a whole second for OTP's peer, which does not heed it.
-  @spec leave() :: no_return
-  def leave do
-    :logger.set_primary_config(:level, :none)
-
-    for {app, _description, _version} <- :application.which_applications(),
-        # Elixir's logger would set the level back.
-        app not in [:kernel, :stdlib, :logger],
-        do: :application.stop(app)
-
-    :erlang.halt(0)
-  end
-
-  defp registered(name), do: :"#{inspect(__MODULE__)}.#{name}"
-
-  defp ensure(name) do
-    with nil <- Process.whereis(name) do
-      pid = spawn(&loop/0)
-
-      try do
-        Process.register(pid, name)
-        pid
-      rescue
-        # Another caller was first.
-        ArgumentError ->
-          Process.exit(pid, :kill)
-          ensure(name)
-      end
-    end
-  end
-
-  # Only its own requests are taken out: all else in the mailbox belongs to the functions.
-  defp loop do
-    receive do
-      {__MODULE__, :run, from, ref, fun} ->
-        outcome =
-          try do
-            {:ok, fun.()}
-          catch
-            kind, reason -> {:raised, kind, reason, __STACKTRACE__}
-          end
-
-        send(from, {ref, outcome})
-        loop()
-    end
   end
 end

@@ -1,5 +1,5 @@
 defmodule Tube.AcceptTest do
-  # The queue of a listener: its order, its limits, and who leaves it.
+  # The queue of a listener: its order, its limits, and removal from it.
   use Tube.Test.OneVM, async: false
 
   test "tubes come in the order in which they were opened", %{vm: vm} do
@@ -24,7 +24,7 @@ defmodule Tube.AcceptTest do
     VM.run(vm, fn ->
       {:ok, listener} = Tube.listen(service: "left", active: false)
       {:ok, left} = Tube.open(5, service: "left", tid: 201, linger: 100)
-      # The tip's end is owned by the listener until it is accepted.
+      # The listener owns the tip's end until it is accepted.
       [tip] =
         for tube <- Tube.list(),
             tube != left,
@@ -42,7 +42,7 @@ defmodule Tube.AcceptTest do
     end)
   end
 
-  test "a caller that gave up gets nothing, and the next one does", %{vm: vm} do
+  test "a caller that gave up gets nothing, and the next one gets the tube", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, listener} = Tube.listen(service: "gave up", active: false)
       assert {:error, :timeout} = Tube.accept(listener, 20)

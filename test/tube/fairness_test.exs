@@ -1,13 +1,13 @@
 defmodule Tube.FairnessTest do
-  # Nobody is held up longer than a bound, and nothing grows while an owner does not read. That many
-  # messages in one call have a bound too is in recv_many_test.exs.
+  # No call blocks others for longer than a bound, and nothing grows while an owner does not read.
+  # recv_many_test.exs has the bound for many messages in one call.
   use Tube.Test.NativeCase, async: false
 
   @ring 1024 * 1024
-  # Of native/link: most bytes that one call copies.
+  # The most bytes that one call copies, from native/link.
   @bound 256 * 1024
 
-  test "no call copies more than its bound, whatever there is to copy", context do
+  test "no call copies more than its bound", context do
     {tip, nock} = tube(context, order: 8)
     message = :binary.copy("x", 8 * @ring)
     {steps, received} = through(tip.id, nock.id, message)
@@ -19,22 +19,22 @@ defmodule Tube.FairnessTest do
   test "a call takes far less than a millisecond of processor time", context do
     {tip, nock} = tube(context, order: 8)
     message = :binary.copy("x", 8 * @ring)
-    # The time of all threads of this VM: what they do besides only makes it harder.
+    # The time of all threads of this VM: their other work only makes this harder.
     {before, _} = :erlang.statistics(:runtime)
     calls = for _ <- 1..8, {steps, _} = through(tip.id, nock.id, message), _ <- steps, do: :call
     {spent, _} = :erlang.statistics(:runtime)
     assert (spent - before) / length(calls) < 1.0
   end
 
-  test "a long call counts for more of its process's turn than a short one", context do
+  test "a long call uses more reductions than a short one", context do
     {tip, _nock} = tube(context, order: 8)
     short = reductions(fn -> :ok = Native.send(tip.id, "x") end)
     long = reductions(fn -> {:more, _} = Native.send(tip.id, :binary.copy("x", 600_000)) end)
-    # 4000 to a turn, and four hundredths for 256 KiB.
+    # A time slice has 4000 reductions; 256 KiB cost four per cent of it.
     assert long - short >= 100
   end
 
-  test "memory stays as it is while a passive owner does not read", context do
+  test "memory does not grow while a passive owner does not read", context do
     {tip, nock} = tube(context, order: 8)
     message = :binary.copy("x", 60_000)
     :erlang.garbage_collect()
@@ -51,14 +51,14 @@ defmodule Tube.FairnessTest do
     assert info.tx.backlog <= @ring
     assert info.tx.messages <= div(@ring, 60_000)
 
-    # So it is when the owner has had as many as it asked for.
-    :ok = Native.active(nock.port, 3)
+    # The same after a counted owner has received its count.
+    :ok = Native.Driver.active(nock.port, 3)
     for _ <- 1..3, do: assert_receive({:tube, _tube, ^message}, 5_000)
     assert_receive {:tube_passive, _tube}, 5_000
     refute_receive {:tube, _tube, _data}, 20
   end
 
-  test "a reader that does not read stops its sender and nobody else", context do
+  test "a reader that does not read blocks only its sender", context do
     {stuck, _} = tube(context, order: 0)
     {tip, nock} = tube(context, order: 0)
     :ok = fill(stuck.id)
@@ -71,7 +71,7 @@ defmodule Tube.FairnessTest do
     assert Native.send(stuck.id, :binary.copy("x", 1000)) == {:wait, 0}
   end
 
-  # Sends and receives in turn. The bytes that each call of send has copied.
+  # Sends and receives in turn. Returns how many bytes each send call copied.
   defp through(from, to, message), do: through(from, to, message, {:more, 0}, [])
 
   defp through(from, to, message, :ok, steps) do

@@ -1,6 +1,5 @@
 defmodule Tube.HandleTest do
-  # What can be asked of a tube and said to it beside sending and receiving. One VM that opens
-  # tubes to itself.
+  # Operations on a tube other than sending and receiving, in one VM that opens tubes to itself.
   use Tube.Test.OneVM, async: false
 
   test "peer: domid, service and number, the same at both ends", %{vm: vm} do
@@ -13,11 +12,11 @@ defmodule Tube.HandleTest do
     end)
   end
 
-  test "who has closed finds the tube nowhere, and its number free", %{vm: vm} do
+  test "after close the tube is listed nowhere, and its number is free", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, _listener} = Tube.listen(service: "gone at once")
 
-      # Together, so that much else is going on when each asks.
+      # Concurrently, so that other tubes open and close at the same time.
       1..4
       |> Enum.map(fn tid ->
         Task.async(fn ->
@@ -33,7 +32,7 @@ defmodule Tube.HandleTest do
     end)
   end
 
-  test "getopts: what was asked for, in that order, as it is now", %{vm: vm} do
+  test "getopts: the current values, in the order of the names", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(ring: 8192, linger: 700)
 
@@ -115,14 +114,14 @@ defmodule Tube.HandleTest do
     end)
   end
 
-  test "on_full: a port's commands that find no room are dropped where that was asked for", %{
+  test "on_full: :drop drops a port's commands that find no room", %{
     vm: vm
   } do
     VM.run(vm, fn ->
       {nock, tip} = pair(mode: :port, on_full: :drop, ring: 4096)
       command = fn data -> send(nock.pid, {self(), {:command, data}}) end
       for n <- 1..50, do: command.([n, :binary.copy("x", 999)])
-      # Answered after them.
+      # The tube's process replies after it has handled them.
       assert {:ok, [on_full: :drop]} = Tube.getopts(nock, [:on_full])
       {:ok, %{send_dropped: dropped, send_cnt: kept}} = stat(nock)
       assert dropped > 40 and kept > 1 and kept + dropped == 50
@@ -130,7 +129,7 @@ defmodule Tube.HandleTest do
       {:ok, received} = Tube.recv_many(tip)
       assert for(<<n, _::binary>> <- received, do: n) == Enum.to_list(1..kept)
 
-      # One that has begun goes on; what comes behind it meanwhile does not wait.
+      # A command in progress continues; a command behind it is dropped instead of waiting.
       long = :binary.copy("long", 5_000)
       command.(long)
       command.("behind")
@@ -146,7 +145,7 @@ defmodule Tube.HandleTest do
   @doc false
   def stat(tube), do: with({:ok, counted} <- Tube.getstat(tube), do: {:ok, Map.new(counted)})
 
-  test "a send that will not wait is told that there is no room", %{vm: vm} do
+  test "a send that does not wait returns busy when there is no room", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(ring: 4096)
       {:error, :busy} = fill(nock)
@@ -157,7 +156,7 @@ defmodule Tube.HandleTest do
       assert {:error, :timeout} = Tube.send(nock, big, timeout: 20)
       assert {:error, :timeout} = Tube.send(nock, big, 20)
 
-      # Nothing of those is in the ring, and nothing of their waiting in the mailbox.
+      # The ring has nothing of those messages, and the mailbox no leftover of their waiting.
       all = drain(tip)
       assert Enum.all?(all, &(&1 == :binary.copy("f", 500)))
       assert :ok = Tube.send(nock, "there is room", nosuspend: true)
@@ -189,9 +188,9 @@ defmodule Tube.HandleTest do
         for n <- 1..5, do: assert({:ok, "#{n}"} == Tube.recv(tip, 1_000))
         assert {:error, :closed} = Tube.recv(tip, 1_000)
 
-        # The end was seen there, and still this way is open: the whole answer arrives.
-        for n <- 1..200, do: :ok = Tube.send(tip, ["answer ", "#{n}"])
-        for n <- 1..200, do: assert({:ok, "answer #{n}"} == Tube.recv(nock, 1_000))
+        # The peer has seen the end, but this direction is still open: all replies arrive.
+        for n <- 1..200, do: :ok = Tube.send(tip, ["reply ", "#{n}"])
+        for n <- 1..200, do: assert({:ok, "reply #{n}"} == Tube.recv(nock, 1_000))
         assert {:ok, %{state: 4}} = Tube.info(nock)
         assert {:ok, %{state: 4}} = Tube.info(tip)
         assert inspect(nock) =~ "half-closed"
@@ -204,15 +203,15 @@ defmodule Tube.HandleTest do
       end)
     end
 
-    test "an active owner is told of the end, and may still answer", %{vm: vm} do
+    test "an active owner gets the end, and may still reply", %{vm: vm} do
       VM.run(vm, fn ->
         {nock, tip} = pair(active: true)
         :ok = Tube.send(nock, "question")
         :ok = Tube.shutdown(nock, :write)
         assert_receive {:tube, ^tip, "question"}, 1_000
         assert_receive {:tube_closed, ^tip}, 1_000
-        :ok = Tube.send(tip, "answer")
-        assert_receive {:tube, ^nock, "answer"}, 1_000
+        :ok = Tube.send(tip, "reply")
+        assert_receive {:tube, ^nock, "reply"}, 1_000
         :ok = Tube.close(tip)
         assert_receive {:tube_closed, ^nock}, 1_000
       end)
@@ -229,7 +228,7 @@ defmodule Tube.HandleTest do
       end)
     end
 
-    test "is the owner's, and of one direction", %{vm: vm} do
+    test "is only for the owner, and only for :write", %{vm: vm} do
       VM.run(vm, fn ->
         {nock, _tip} = pair()
         assert {:error, :not_owner} = Task.await(Task.async(Tube, :shutdown, [nock, :write]))
@@ -255,7 +254,7 @@ defmodule Tube.HandleTest do
       end)
     end
 
-    test "what is gone, foreign or malformed", %{vm: vm} do
+    test "a tube that is closed, foreign or malformed", %{vm: vm} do
       gone = %Tube{pid: self(), port: nil, id: 12_345}
       assert inspect(gone) == "#Tube<#{inspect(self())} closed>"
       assert inspect(%Tube{pid: nil, port: nil, id: nil}) =~ "Tube"
@@ -279,13 +278,13 @@ defmodule Tube.HandleTest do
         :ok = Tube.send(nock, "by name")
         assert {:ok, "by name"} = Tube.recv(tip, 1_000)
 
-        # The service is free for its successor at once.
+        # The service is free for the next listener at once.
         monitor = Process.monitor(first)
         Process.exit(first, :kill)
         assert_receive {:DOWN, ^monitor, :process, ^first, :killed}, 1_000
         {:ok, again} = Tube.open(5, service: "supervised", active: false)
         assert {:ok, _tip} = Tube.accept(Tube.Test.Supervised, 2_000)
-        # What was accepted has nothing to do with the listener any more.
+        # An accepted tube does not depend on the listener any more.
         :ok = Tube.send(nock, "still here")
         assert {:ok, "still here"} = Tube.recv(tip, 1_000)
         :ok = Tube.close(again)
@@ -296,7 +295,7 @@ defmodule Tube.HandleTest do
       end)
     end
 
-    test "start_link, and what it refuses", %{vm: vm} do
+    test "start_link, and its errors", %{vm: vm} do
       VM.run(vm, fn ->
         Process.flag(:trap_exit, true)
         {:ok, listener} = Tube.start_link(service: "linked")
@@ -332,7 +331,7 @@ defmodule Tube.HandleTest do
     {nock, tip}
   end
 
-  # Both ends are gone from this VM when this returns.
+  # Returns when both ends have ended.
   @doc false
   def end_both(nock, tip) do
     monitors = for tube <- [nock, tip], do: Process.monitor(tube.pid)

@@ -5,8 +5,8 @@ defmodule Tube.HandlerTest do
 
   import Tube.Test.RunDir
 
-  # What each callback was called with goes to the test, which is the handler's state.
-  defmodule Told do
+  # Sends the arguments of each callback to the test, whose pid is the handler's state.
+  defmodule Reporter do
     use Tube.Test.VM
     use Tube.Handler
 
@@ -18,10 +18,10 @@ defmodule Tube.HandlerTest do
     end
 
     @impl true
-    def handle_data("crash", _tube, _test), do: raise("told to")
+    def handle_data("crash", _tube, _test), do: raise("on request")
     def handle_data("nonsense", _tube, _test), do: :nonsense
     def handle_data("close", _tube, test), do: {:close, test}
-    def handle_data("fail", _tube, test), do: {:error, :told_to, test}
+    def handle_data("fail", _tube, test), do: {:error, :on_request, test}
     def handle_data("limit " <> ms, _tube, test), do: {:continue, test, String.to_integer(ms)}
 
     def handle_data("hold", _tube, test) do
@@ -69,7 +69,7 @@ defmodule Tube.HandlerTest do
 
   setup_all do
     run_dir = create()
-    vm = VM.start(run_dir: run_dir, domid: 5, modules: [Told, Default])
+    vm = VM.start(run_dir: run_dir, domid: 5, modules: [Reporter, Default])
     VM.call(vm, Logger, :remove_backend, [:console])
 
     on_exit(fn ->
@@ -84,11 +84,11 @@ defmodule Tube.HandlerTest do
     on_exit(fn -> VM.end_process(vm, :main, :shutdown) end)
   end
 
-  test "each tube is a process of its own, which knows its peer", %{vm: vm} do
+  test "each tube has a process of its own, which knows its peer", %{vm: vm} do
     VM.run(vm, fn ->
       supervisor = serve()
       [a, b] = for _ <- 1..2, do: open()
-      assert_receive {:connected, first, %{domid: 5, service: "told"}}, 2_000
+      assert_receive {:connected, first, %{domid: 5, service: "reporter"}}, 2_000
       assert_receive {:connected, second, %{domid: 5, tid: _}}, 2_000
       assert first != second
 
@@ -100,12 +100,12 @@ defmodule Tube.HandlerTest do
       assert {:ok, "TWO"} = Tube.recv(b, 1_000)
 
       send(first, {:say, "on my own account"})
-      answers = for tube <- [a, b], do: Tube.recv(tube, 200)
-      assert Enum.sort(answers) == [{:error, :timeout}, {:ok, "on my own account"}]
+      received = for tube <- [a, b], do: Tube.recv(tube, 200)
+      assert Enum.sort(received) == [{:error, :timeout}, {:ok, "on my own account"}]
     end)
   end
 
-  test "many messages stay in order, and no more wait in the mailbox than was said", %{vm: vm} do
+  test "many messages stay in order, and no more than :active wait in the mailbox", %{vm: vm} do
     VM.run(vm, fn ->
       serve(active: 3)
       tube = open()
@@ -114,7 +114,7 @@ defmodule Tube.HandlerTest do
       assert_receive {:holding, ^pid}, 1_000
       for n <- 1..50, do: :ok = Tube.send(tube, "m#{n}")
 
-      # The one that holds is one of the three, and the word that they are used up may be there too.
+      # The message in progress is one of the three, and :tube_passive may be there too.
       assert elem(Process.info(pid, :message_queue_len), 1) in 0..3
       send(pid, :go)
       for n <- 1..50, do: assert({:ok, "M#{n}"} == Tube.recv(tube, 1_000))
@@ -142,7 +142,7 @@ defmodule Tube.HandlerTest do
       VM.run(vm, fn ->
         serve()
 
-        for {word, told} <- [{"close", :close}, {"fail", :error}] do
+        for {word, callback} <- [{"close", :close}, {"fail", :error}] do
           tube = open()
           assert_receive {:connected, pid, _}, 2_000
           monitor = Process.monitor(pid)
@@ -150,15 +150,15 @@ defmodule Tube.HandlerTest do
           :ok = Tube.send(tube, word)
           assert {:ok, "ANSWERED" <> _} = Tube.recv(tube, 1_000)
           assert {:error, :closed} = Tube.recv(tube, 1_000)
-          assert_receive {^told, what, ^pid}, 1_000
-          if told == :error, do: assert(what == :told_to)
+          assert_receive {^callback, reason, ^pid}, 1_000
+          if callback == :error, do: assert(reason == :on_request)
           assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 1_000
           refute_received {_, _, ^pid}
         end
       end)
     end
 
-    test "by a time limit, which each message ends", %{vm: vm} do
+    test "by a time limit, which each message cancels", %{vm: vm} do
       VM.run(vm, fn ->
         serve(active: :once)
         tube = open()
@@ -174,13 +174,13 @@ defmodule Tube.HandlerTest do
       end)
     end
 
-    test "by a crash or an impossible result, which others do not feel", %{vm: vm} do
+    test "by a crash or an invalid result, which does not affect other connections", %{vm: vm} do
       VM.run(vm, fn ->
         serve()
         other = open()
 
         for {word, text} <- [
-              {"crash", "told to"},
+              {"crash", "on request"},
               {"nonsense", "returned :nonsense: allowed are {:continue"}
             ] do
           tube = open()
@@ -196,7 +196,7 @@ defmodule Tube.HandlerTest do
     end
   end
 
-  test "a listener that ends is started again, and connections go on", %{vm: vm} do
+  test "a listener that ends is restarted, and connections continue", %{vm: vm} do
     VM.run(vm, fn ->
       supervisor = serve()
       tube = open()
@@ -218,7 +218,7 @@ defmodule Tube.HandlerTest do
     end)
   end
 
-  test "as many connections as allowed; the next waits until one ends", %{vm: vm} do
+  test "at max_connections the next tube waits until one ends", %{vm: vm} do
     VM.run(vm, fn ->
       serve(max_connections: 2)
       [first, _second] = for _ <- 1..2, do: open()
@@ -232,7 +232,7 @@ defmodule Tube.HandlerTest do
   end
 
   describe "stopping" do
-    test "what has arrived is handled, then all is closed", %{vm: vm} do
+    test "handles the messages that have arrived, then closes", %{vm: vm} do
       VM.run(vm, fn ->
         supervisor = serve(active: :once)
         Process.unlink(supervisor)
@@ -253,7 +253,7 @@ defmodule Tube.HandlerTest do
       end)
     end
 
-    test "has a limit, whatever a callback does", %{vm: vm} do
+    test "has a time limit, even if a callback blocks", %{vm: vm} do
       VM.run(vm, fn ->
         supervisor = serve(shutdown: 50)
         Process.unlink(supervisor)
@@ -279,14 +279,14 @@ defmodule Tube.HandlerTest do
       :ok = Tube.send(tube, "hold")
       assert_receive {:holding, ^pid}, 1_000
       :ok = Tube.close(tube)
-      # Nobody is left there who could send the end.
+      # The tube's process has ended, so nothing sends the end.
       assert_receive {:DOWN, ^monitor, :process, _pid, :normal}, 2_000
       send(pid, :go)
       assert_receive {:close, _tube, ^pid}, 1_000
     end)
   end
 
-  test "without callbacks of its own a handler takes all and says nothing", %{vm: vm} do
+  test "a handler without callbacks of its own ignores all messages", %{vm: vm} do
     VM.run(vm, fn ->
       {:ok, supervisor} = Tube.Handler.Supervisor.start_link(handler: Default, service: "default")
       {:ok, tube} = Tube.open(5, active: false)
@@ -301,41 +301,43 @@ defmodule Tube.HandlerTest do
     for {options, parts} <- [
           {:echo, [":echo", "keyword list"]},
           {[], [":handler is missing"]},
-          {[handler: "Told"], [":handler", "\"Told\"", "a module"]},
+          {[handler: "Reporter"], [":handler", "\"Reporter\"", "a module"]},
           {[handler: No.Such.Module], ["No.Such.Module", "no such module"]},
           {[handler: NoHandler], ["NoHandler", "no callback"]},
-          {[handler: Told, active: false], [":active", "false", ":once", "32767"]},
-          {[handler: Told, max_connections: 0], [":max_connections", "0", "positive"]},
-          {[handler: Told, shutdown: :never], [":shutdown", ":never", "milliseconds"]},
-          {[handler: Told, mode: :port], [":port", ":mode", ":tube"]},
-          {[handler: Told, service: :told], [":service", ":told"]},
-          {[handler: Told, colour: :red], [":colour", "allowed are"]}
+          {[handler: Reporter, active: false], [":active", "false", ":once", "32767"]},
+          {[handler: Reporter, max_connections: 0], [":max_connections", "0", "positive"]},
+          {[handler: Reporter, shutdown: :never], [":shutdown", ":never", "milliseconds"]},
+          {[handler: Reporter, mode: :port], [":port", ":mode", ":tube"]},
+          {[handler: Reporter, service: :reporter], [":service", ":reporter"]},
+          {[handler: Reporter, colour: :red], [":colour", "allowed are"]}
         ] do
       %ArgumentError{message: message} = catch_error(Tube.Handler.Supervisor.child_spec(options))
       for part <- parts, do: assert(message =~ part, "#{inspect(part)} is not in: #{message}")
     end
 
-    assert %{id: {Tube.Handler.Supervisor, "told"}, type: :supervisor} =
-             Tube.Handler.Supervisor.child_spec(handler: Told, service: "told")
+    assert %{id: {Tube.Handler.Supervisor, "reporter"}, type: :supervisor} =
+             Tube.Handler.Supervisor.child_spec(handler: Reporter, service: "reporter")
   end
 
   @doc false
   def serve(options \\ []) do
-    options = Keyword.merge([handler: Told, service: "told", state: self(), linger: 500], options)
+    options =
+      Keyword.merge([handler: Reporter, service: "reporter", state: self(), linger: 500], options)
+
     {:ok, supervisor} = Tube.Handler.Supervisor.start_link(options)
     supervisor
   end
 
   @doc false
   def open do
-    {:ok, tube} = Tube.open(5, service: "told", active: false, linger: 500)
+    {:ok, tube} = Tube.open(5, service: "reporter", active: false, linger: 500)
     tube
   end
 
   @doc false
   def await_no_listener do
     Tube.Test.Eventually.true!(fn ->
-      case Tube.listen(service: "told") do
+      case Tube.listen(service: "reporter") do
         {:ok, _ours} -> true
         {:error, :eexist} -> false
       end

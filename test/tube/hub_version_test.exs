@@ -1,5 +1,5 @@
 defmodule Tube.HubVersionTest do
-  # A hub of another version than the library's: refused in words, and left alone.
+  # A hub of another version than the library's: a clear error, and the hub is left alone.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
@@ -9,12 +9,12 @@ defmodule Tube.HubVersionTest do
 
   setup :fresh_run_dir
 
-  for {answer, words} <- [
+  for {reply, words} <- [
         {{:welcome, 2}, "the hub speaks version 2, we speak 1"},
         {{:refuse, 2}, "this hub speaks version 2, the domain 1"}
       ] do
-    test "one that answers #{inspect(answer)}", %{run_dir: run_dir} do
-      FakeHub.start!(run_dir, unquote(answer))
+    test "one that replies #{inspect(reply)}", %{run_dir: run_dir} do
+      FakeHub.start!(run_dir, unquote(reply))
       vm = VM.start!(run_dir: run_dir, domid: 1)
 
       VM.run(vm, fn ->
@@ -25,7 +25,7 @@ defmodule Tube.HubVersionTest do
         assert Tube.open(2) == {:error, {:hub_version, text}}
       end)
 
-      # It was not taken for a dead one, to be replaced.
+      # It was not mistaken for a dead one and replaced.
       assert hub_pids(run_dir) == []
     end
   end

@@ -1,8 +1,8 @@
 defmodule Tube.LabelTest do
-  # What observer and a crash report call a tube's process and a listener's.
+  # The labels of processes in observer and crash reports.
   use Tube.Test.OneVM, async: true
 
-  test "a tube and a listener are labelled", %{vm: vm} do
+  test "tubes and listeners have labels", %{vm: vm} do
     assert VM.run(vm, fn ->
              {:ok, listener} = Tube.listen(service: "seen", active: false)
              {:ok, nock} = Tube.open(5, service: "seen", active: false)

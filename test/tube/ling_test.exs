@@ -1,8 +1,8 @@
 defmodule Tube.LingTest do
-  # LING's own API. One VM that opens tubes to itself.
+  # The API of LING, in one VM that opens tubes to itself.
   use Tube.Test.OneVM, async: false
 
-  test "open, accept, command, data, close, as in its document", %{vm: vm} do
+  test "open, accept, command, data, close, as in LING's document", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(0)
       send(nock, {self(), {:command, ["to ", "the tip"]}})
@@ -23,12 +23,12 @@ defmodule Tube.LingTest do
     end)
   end
 
-  test "never a dropped packet: what finds no room waits, however it was sent", %{vm: vm} do
+  test "no packet is dropped: without room it waits, however it was sent", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(10)
       owner = self()
       page = :binary.copy("p", 4_000)
-      # Nobody reads: the new owner has not begun to.
+      # The new owner does not read yet.
       reader = Task.async(fn -> receive(do: (:read -> read(tip, 200))) end)
       true = :tube.port_connect(tip, reader.pid)
 
@@ -46,7 +46,7 @@ defmodule Tube.LingTest do
     end)
   end
 
-  test "can_send says how many; any number may wait for it", %{vm: vm} do
+  test "can_send returns how many; any number of processes may wait in it", %{vm: vm} do
     VM.run(vm, fn ->
       {nock, tip} = pair(20)
       assert {:ok, n} = :tube.can_send(nock)
@@ -54,7 +54,7 @@ defmodule Tube.LingTest do
       assert :ok = :tube.can_send_async(nock)
       assert_receive {:can_send, ^nock, ^n}, 1_000
 
-      # The reader stands still, the ring is full, and packets wait.
+      # The reader is passive, the ring is full, and packets wait.
       {:ok, %{tip: tube}} = handle(tip)
       :ok = Tube.setopts(tube, active: false)
       for _ <- 1..40, do: send(nock, {self(), {:command, :binary.copy("x", 4_096)}})
@@ -71,7 +71,7 @@ defmodule Tube.LingTest do
     end)
   end
 
-  test "can_send of a tube that ends, and of one that is gone", %{vm: vm} do
+  test "can_send of a tube that ends, and of one that has ended", %{vm: vm} do
     VM.run(vm, fn ->
       Process.flag(:trap_exit, true)
       {nock, tip} = pair(30)
@@ -93,7 +93,7 @@ defmodule Tube.LingTest do
     end)
   end
 
-  test "what is no domain or number, and who is not the owner", %{vm: vm} do
+  test "invalid domains and numbers, and a caller that is not the owner", %{vm: vm} do
     VM.run(vm, fn ->
       for {domid, tid} <- [{-1, 0}, {70_000, 0}, {:five, 0}, {5, -1}, {5, "0"}],
           do: assert({:error, :badarg} == :tube.open(domid, tid))
@@ -104,7 +104,7 @@ defmodule Tube.LingTest do
     end)
   end
 
-  test "a program of LING's runs, compiled with one more option", %{vm: vm} do
+  test "a program for LING runs, compiled with one more option", %{vm: vm} do
     source = ~c"""
     -module(ling_program).
     -export([ask/2, answer/0]).
@@ -140,7 +140,7 @@ defmodule Tube.LingTest do
   defp chunk({:dot, _} = token, form), do: {:cont, Enum.reverse([token | form]), []}
   defp chunk(token, form), do: {:cont, [token | form]}
 
-  # The owner of both is who calls.
+  # The caller owns both ends.
   @doc false
   def pair(tid) do
     me = self()
@@ -162,8 +162,8 @@ defmodule Tube.LingTest do
   @doc false
   def handle(pid) do
     [{:tube, id}] = for {:tube, _} = key <- Registry.keys(Tube.Registry, pid), do: key
-    {:ok, entry} = Tube.Connection.look_up(id)
-    {:ok, %{tip: entry.tube}}
+    {:ok, record} = Tube.Connection.Registry.lookup(id)
+    {:ok, %{tip: record.tube}}
   end
 
   @doc false

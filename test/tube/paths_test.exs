@@ -7,27 +7,27 @@ defmodule Tube.PathsTest do
   @legal ~r{\A[A-Za-z0-9/_@-]+\z}
 
   test "the paths of the founding document" do
-    assert Paths.knock(7, 5, 0) == "/local/domain/7/data/nock/5/0"
-    assert Paths.entry(5, 7, 0) == "/local/domain/5/data/tip/7/0"
-    assert Paths.door(5) == "/local/domain/5/data/tube"
+    assert Paths.nock_node(7, 5, 0) == "/local/domain/7/data/nock/5/0"
+    assert Paths.tip_node(5, 7, 0) == "/local/domain/5/data/tip/7/0"
+    assert Paths.service_directory(5) == "/local/domain/5/data/tube"
   end
 
-  test "each path is parsed as what it was built for" do
-    assert Paths.parse(Paths.door(5)) == {:door, 5, nil}
-    assert Paths.parse(Paths.service(5, "chat")) == {:door, 5, "chat"}
-    assert Paths.parse(Paths.knocks(7, 5)) == {:knocks, 7, 5}
-    assert Paths.parse(Paths.knock(7, 5, 3)) == {:knock, 7, 5, 3, nil}
-    assert Paths.parse(Paths.knock(7, 5, 3) <> "/state") == {:knock, 7, 5, 3, "state"}
+  test "each built path parses to its parts" do
+    assert Paths.parse(Paths.service_directory(5)) == {:service_directory, 5, nil}
+    assert Paths.parse(Paths.service(5, "chat")) == {:service_directory, 5, "chat"}
+    assert Paths.parse(Paths.outbox(7, 5)) == {:outbox, 7, 5}
+    assert Paths.parse(Paths.nock_node(7, 5, 3)) == {:nock_node, 7, 5, 3, nil}
+    assert Paths.parse(Paths.nock_node(7, 5, 3) <> "/state") == {:nock_node, 7, 5, 3, "state"}
     assert Paths.parse(Paths.inbox(5, 7)) == {:inbox, 5, 7}
 
-    assert Paths.parse(Paths.entry(5, 7, 0xFFFFFFFF) <> "/a/b") ==
-             {:entry, 5, 7, 0xFFFFFFFF, "a/b"}
+    assert Paths.parse(Paths.tip_node(5, 7, 0xFFFFFFFF) <> "/a/b") ==
+             {:tip_node, 5, 7, 0xFFFFFFFF, "a/b"}
 
     assert Paths.parse("/local/domain/0x7fef") == :other
     assert Paths.parse("/local/domain/32751") == {:domain, 32_751}
   end
 
-  test "what is not exactly ours is nobody's" do
+  test "a path that is not built here is not parsed" do
     for path <- [
           "/local/domain",
           "/local/domain/",
@@ -48,14 +48,14 @@ defmodule Tube.PathsTest do
         do: assert(Paths.parse(path) == :other, path)
   end
 
-  test "no domid or number out of range makes a path" do
-    assert_raise FunctionClauseError, fn -> Paths.door(0x7FF0) end
-    assert_raise FunctionClauseError, fn -> Paths.knock(7, 5, -1) end
-    assert_raise FunctionClauseError, fn -> Paths.entry(5, 0x7FF0, 0) end
+  test "a domid or number out of range raises" do
+    assert_raise FunctionClauseError, fn -> Paths.service_directory(0x7FF0) end
+    assert_raise FunctionClauseError, fn -> Paths.nock_node(7, 5, -1) end
+    assert_raise FunctionClauseError, fn -> Paths.tip_node(5, 0x7FF0, 0) end
   end
 
   describe "service names" do
-    test "are legal nodes, each its own, and come back as they were" do
+    test "become legal, distinct node names that decode to the same service" do
       names =
         for(byte <- 0..255, do: <<byte>>) ++
           for(byte <- 0..255, do: <<?a, byte>>) ++
@@ -80,11 +80,11 @@ defmodule Tube.PathsTest do
       for {name, node} <- Enum.zip(names, nodes), do: assert(Paths.unescape(node) == {:ok, name})
     end
 
-    test "never stand where the door keeps its own nodes" do
+    test "never collide with the service directory's own nodes" do
       for name <- ~w(version watch stats), do: refute(Paths.escape(name) == name)
     end
 
-    test "are only read in the one way in which they are written" do
+    test "decode only from the form that escape gives" do
       for node <- [
             "",
             "version",

@@ -1,12 +1,12 @@
 defmodule Tube.PlatformTest do
-  # Which platform a VM takes, and what it says where that one cannot be had. Not async: the
+  # Which platform a VM chooses, and its errors where that one is missing. Not async: the
   # environment is that of the whole VM.
   use ExUnit.Case
 
   import Tube.Test.RunDir
 
   alias Tube.Domain
-  alias Tube.Domain.{Claim, Settings}
+  alias Tube.Domain.{ExclusiveClaim, Settings}
 
   @xenbus File.exists?("/dev/xen/xenbus")
 
@@ -24,21 +24,21 @@ defmodule Tube.PlatformTest do
   end
 
   describe "the platform" do
-    test "is Xen where Xen is, when nothing else is said" do
+    test "is Xen on Xen by default" do
       platform = if @xenbus, do: :xen, else: :local
       assert {:ok, %{platform: ^platform}} = Settings.resolve([])
     end
 
-    test "is the local one for who names a run directory" do
+    test "is the local one with a run directory" do
       %{run_dir: run_dir} = fresh_run_dir()
       assert {:ok, %{platform: :local}} = Settings.resolve(run_dir: run_dir)
       put_env("TUBE_RUN_DIR", run_dir)
       assert {:ok, %{platform: :local, run_dir: ^run_dir}} = Settings.resolve([])
     end
 
-    test "is what it is told to be: by option, configuration, environment, in this order" do
+    test "is set by option, configuration or environment, in this order" do
       put_env("TUBE_PLATFORM", "xen")
-      # There is no run directory on Xen, so none is looked for.
+      # Xen has no run directory, so the setting is ignored.
       put_env("TUBE_RUN_DIR", "not/absolute")
       assert {:ok, %{platform: :xen, run_dir: nil}} = Settings.resolve([])
 
@@ -49,7 +49,7 @@ defmodule Tube.PlatformTest do
       assert {:ok, %{platform: :xen}} = Settings.resolve(platform: :xen)
     end
 
-    test "is one of two, and a mistake is told with its place" do
+    test "is one of two, and an error names its place" do
       put_env("TUBE_PLATFORM", "kvm")
       assert {:error, {:einval, text}} = Settings.resolve([])
       assert text =~ "TUBE_PLATFORM" and text =~ "kvm" and text =~ "local or xen"
@@ -57,14 +57,14 @@ defmodule Tube.PlatformTest do
   end
 
   describe "available?" do
-    test "the local platform, where its hub was built" do
+    test "the local platform, if its hub was built" do
       assert Tube.available?(:local) == true
       put_env("TUBE_RUN_DIR", "not/absolute")
       assert {false, [bad_run_dir: text]} = Tube.available?(:local)
       assert text =~ "TUBE_RUN_DIR"
     end
 
-    test "Xen, or all that it lacks and the cures" do
+    test "Xen, or everything that it lacks and how to fix it" do
       for {device, word} <- [
             {"/dev/xen/xenbus", :no_xenbus},
             {"/dev/xen/gntalloc", :no_gntalloc},
@@ -83,26 +83,26 @@ defmodule Tube.PlatformTest do
     end
   end
 
-  test "a Xen domain is claimed by one process, and free again when that one ends" do
+  test "one process claims a Xen domain, which is free again when that process ends" do
     test = self()
 
     holder =
       spawn_link(fn ->
-        send(test, Claim.take())
+        send(test, ExclusiveClaim.take())
         receive do: (:end -> :ok)
       end)
 
     assert_receive {:ok, claim}
-    assert {:error, {:domid_taken, _text}} = Claim.take()
+    assert {:error, {:domid_taken, _text}} = ExclusiveClaim.take()
     monitor = Port.monitor(claim)
     send(holder, :end)
     assert_receive {:DOWN, ^monitor, :port, ^claim, _reason}
-    assert {:ok, _claim} = Claim.take()
+    assert {:ok, _claim} = ExclusiveClaim.take()
   end
 
-  test "who insists on Xen where it is not is told everything that is missing" do
+  test "requiring Xen without it reports everything that is missing" do
     with {false, [{word, _} | _] = lacks} <- Tube.available?(:xen) do
-      domain = start_supervised!({Domain, name: :"#{__MODULE__}.domain"})
+      domain = start_supervised!({Domain.Server, name: :"#{__MODULE__}.domain"})
       assert {:error, {^word, text}} = Domain.attach(domain, platform: :xen)
       for {_word, lack} <- lacks, do: assert(text =~ lack)
     end

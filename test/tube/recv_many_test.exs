@@ -1,10 +1,10 @@
 defmodule Tube.RecvManyTest do
-  # Many messages in one call. What it does for a link is in native/link/tests/many.rs.
+  # Many messages in one call. native/link/tests/many.rs tests the same for a link.
   use Tube.Test.NativeCase, async: false
 
   @sizes [0, 1, 64, 65, 100, 1000, 4096, 4097, 20_000, 65_536, 70_000, 3]
 
-  test "gives what is there, in order, byte for byte", context do
+  test "returns the messages that have arrived, in order, byte for byte", context do
     {tip, nock} = tube(context, order: 8)
     messages = for size <- @sizes, do: :crypto.strong_rand_bytes(size)
     for message <- messages, do: :ok = send_all(tip.id, message)
@@ -16,7 +16,7 @@ defmodule Tube.RecvManyTest do
     assert Native.recv_many(nock.id, 1024) == {:ok, ["later"]}
   end
 
-  test "has a bound on messages and on bytes", context do
+  test "has a limit on messages and on bytes", context do
     {tip, nock} = tube(context, order: 8)
     for n <- 1..3_000, do: :ok = Native.send(tip.id, <<n::32>>)
     assert {:ok, [<<1::32>>]} = Native.recv_many(nock.id, 1)
@@ -28,7 +28,7 @@ defmodule Tube.RecvManyTest do
     assert length(some) in 1..5
   end
 
-  test "what a small message keeps alive is bounded, and a single one keeps itself", context do
+  test "the memory that a small message keeps alive is limited", context do
     {tip, nock} = tube(context, order: 8)
     for _ <- 1..900, do: :ok = Native.send(tip.id, :binary.copy("x", 1_000))
     {:ok, many} = Native.recv_many(nock.id, 1024)
@@ -37,14 +37,14 @@ defmodule Tube.RecvManyTest do
     :ok = Native.send(tip.id, :binary.copy("x", 1_000))
     {:ok, [one]} = Native.recv_many(nock.id, 1024)
     assert :binary.referenced_byte_size(one) == 1_000
-    # Nor do a few of many.
+    # The same for a few of many.
     for _ <- 1..100, do: :ok = Native.send(tip.id, :binary.copy("x", 1_000))
     {:ok, _one} = Native.recv_many(nock.id, 1)
     {:ok, [two, _]} = Native.recv_many(nock.id, 2)
     assert :binary.referenced_byte_size(two) <= 2_000
   end
 
-  test "refuses as recv does", context do
+  test "returns the errors of recv", context do
     other = helper()
     {tip, nock} = tube(context, nock: other)
     :ok = Native.send(tip.id, "x")
@@ -57,7 +57,7 @@ defmodule Tube.RecvManyTest do
     assert_raise ArgumentError, fn -> Native.recv_many(:id, 1) end
   end
 
-  test "Tube.recv_many waits for the first message, and only so long", context do
+  test "Tube.recv_many waits for the first message, up to its limit", context do
     {tip, nock} = tube(context)
     tube = %Tube{pid: self(), port: nock.port, id: nock.id}
     assert Tube.recv_many(tube, 10, 0) == {:error, :timeout}

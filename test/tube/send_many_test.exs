@@ -1,6 +1,6 @@
 defmodule Tube.SendManyTest do
-  # Many messages in one call: all of them, or an exact account. What it does for a link is in
-  # native/link/tests/sending.rs.
+  # Many messages in one call: all of them, or exactly the rest that was not sent.
+  # native/link/tests/sending.rs tests the same for a link.
   use Tube.Test.NativeCase, async: false
 
   defp ends(context, options) do
@@ -28,7 +28,7 @@ defmodule Tube.SendManyTest do
     assert drain(nock) == many
   end
 
-  test "a call of the library has a bound on messages and on bytes", context do
+  test "a native call has a limit on messages and on bytes", context do
     [tip, _nock] = ends(context, order: 8)
     many = for n <- 1..3_000, do: <<n::32>>
     assert {:more, rest, 0} = Native.send_many(tip.id, many)
@@ -36,7 +36,7 @@ defmodule Tube.SendManyTest do
     large = List.duplicate(:binary.copy("x", 60_000), 15)
     assert {:more, rest, 0} = Native.send_many(tip.id, large)
     assert length(rest) == 10
-    # What no caller here does.
+    # Arguments that the library never passes.
     for bad <- [:none, [:atom], ["ok" | "tail"]],
         do: assert_raise(ArgumentError, fn -> Native.send_many(tip.id, bad) end)
   end
@@ -51,7 +51,7 @@ defmodule Tube.SendManyTest do
     assert Task.await(sender) == :ok
   end
 
-  test "what was not sent is given back: out of time, or of room", context do
+  test "returns the messages that were not sent, after a timeout or without room", context do
     [tip, nock] = ends(context, order: 0)
     messages = for n <- 1..20, do: <<n, 0::size(4_000)>>
     assert {:error, {:busy, rest}} = Tube.send_many(tip, messages, nosuspend: true)
@@ -63,7 +63,7 @@ defmodule Tube.SendManyTest do
     assert drain(nock) == [:binary.copy("f", 4000)]
     refute_received {:"$tube_space", _id}
 
-    # One that is under way when time is over was not sent either.
+    # A message in progress at the timeout was not sent either.
     long = :binary.copy("long", 5_000)
 
     assert {:error, {:timeout, [^long, "after"]}} =
@@ -74,7 +74,7 @@ defmodule Tube.SendManyTest do
     assert drain(nock) == ["again"]
   end
 
-  test "a message that is refused is refused at its place", context do
+  test "a refused message ends the call at its place", context do
     [tip, nock] = ends(context, max_message: 1_000)
     long = :binary.copy("x", 1_001)
     assert Tube.send_many(tip, ["one", long, "two"]) == {:error, {:emsgsize, [long, "two"]}}
@@ -93,18 +93,18 @@ defmodule Tube.SendManyTest do
     assert Tube.send_many(tip, ["one"]) == {:error, {:closed, ["one"]}}
   end
 
-  test "a long list is charged for as long work is", context do
+  test "a long list costs reductions", context do
     [tip, nock] = ends(context, order: 8)
     many = List.duplicate("x", 1024)
     {:reductions, before} = Process.info(self(), :reductions)
     :ok = Native.send_many(tip.id, many)
     {:reductions, later} = Process.info(self(), :reductions)
-    # 4000 to a turn, and eight hundredths for 1024 messages.
+    # A time slice is 4000 reductions, and 1024 messages cost eight hundredths of it.
     assert later - before >= 200
     assert drain(nock) == many
   end
 
-  # Fills the ring before it tries.
+  # Fills the ring first.
   defp full(tip, messages) do
     :ok = Tube.send(tip, :binary.copy("f", 4000), 0)
     Tube.send_many(tip, messages, 20)

@@ -1,5 +1,5 @@
 defmodule Tube.TelemetryTest do
-  # The contract of Tube.Telemetry, event by event, and the logger that listens to it.
+  # The contract of Tube.Telemetry, event by event, and the logger that uses it.
   use ExUnit.Case, async: false
   use Tube.Test.VM
 
@@ -8,7 +8,7 @@ defmodule Tube.TelemetryTest do
   setup_all do
     run_dir = create()
     vm = VM.start(run_dir: run_dir, domid: 7)
-    # What is logged there is read by the test, and by nobody else.
+    # Only the test reads the log of this VM.
     VM.call(vm, Logger, :remove_backend, [:console])
 
     on_exit(fn ->
@@ -19,7 +19,7 @@ defmodule Tube.TelemetryTest do
     %{nock: vm, run_dir: run_dir}
   end
 
-  # Each test in a process of its own there, whose end closes what it opened.
+  # Each test has a process of its own there, whose end closes its tubes.
   setup %{nock: vm} do
     on_exit(fn ->
       VM.end_process(vm, :main)
@@ -29,18 +29,18 @@ defmodule Tube.TelemetryTest do
     end)
   end
 
-  test "a tube from its handshake to its end, at both sides", %{run_dir: run_dir, nock: nock} do
+  test "a tube from handshake to end, at both sides", %{run_dir: run_dir, nock: nock} do
     tip = VM.start!(run_dir: run_dir, domid: 5)
 
     VM.run(tip, fn ->
-      listen_to("told")
-      {:ok, listener} = Tube.listen(service: "told", active: false, linger: 1_000)
+      attach("both sides")
+      {:ok, listener} = Tube.listen(service: "both sides", active: false, linger: 1_000)
       Process.put(:listener, listener)
     end)
 
     VM.run(nock, fn ->
-      listen_to("told")
-      {:ok, tube} = Tube.open(5, service: "told", tid: 9, active: false, linger: 1_000)
+      attach("both sides")
+      {:ok, tube} = Tube.open(5, service: "both sides", tid: 9, active: false, linger: 1_000)
       Process.put(:tube, tube)
       :ok = Tube.send(tube, "four")
     end)
@@ -68,7 +68,7 @@ defmodule Tube.TelemetryTest do
                {[:tube, :connection, :stop], ended, last}
              ] = events
 
-      assert %{role: ^role, domid: ^domid, peer: ^peer, tid: 9, service: "told", span: span} =
+      assert %{role: ^role, domid: ^domid, peer: ^peer, tid: 9, service: "both sides", span: span} =
                metadata
 
       assert is_reference(span)
@@ -84,7 +84,7 @@ defmodule Tube.TelemetryTest do
 
   test "a handshake that fails says why", %{nock: nock} do
     VM.run(nock, fn ->
-      listen_to("nobody")
+      attach("nobody")
       {:error, :timeout} = Tube.open(5, service: "nobody", timeout: 50)
 
       assert [
@@ -102,14 +102,14 @@ defmodule Tube.TelemetryTest do
       {:ok, listener} = Tube.listen(service: "full", active: false, ring: 4096)
       {:ok, nock} = Tube.open(7, service: "full", active: false, linger: 100)
       {:ok, tip} = Tube.accept(listener, 5_000)
-      listen_to("full")
+      attach("full")
 
       sent = Stream.repeatedly(fn -> Tube.send(nock, :binary.copy("f", 700), 0) end)
       assert Enum.find_index(sent, &(&1 == {:error, :busy})) in 4..6
       assert_receive {[:tube, :ring, :full], %{size: 700, monotonic_time: _}, metadata}, 1_000
       assert %{role: :nock, peer: 7, service: "full", span: _} = metadata
 
-      # One that waits for long, and is woken in vain on the way, has still found no room but once.
+      # A send that is woken several times before it completes causes one event.
       waiting = Task.async(fn -> Tube.send(nock, :binary.copy("w", 10_000)) end)
       assert_receive {[:tube, :ring, :full], %{size: 10_000}, ^metadata}, 1_000
       drain_until(tip, :binary.copy("w", 10_000))
@@ -118,11 +118,11 @@ defmodule Tube.TelemetryTest do
     end)
   end
 
-  test "a full ring of a tube with the manners of a port", %{nock: nock} do
+  test "a full ring of a tube with mode: :port", %{nock: nock} do
     VM.run(nock, fn ->
       {:ok, _listener} = Tube.listen(service: "full port", active: false, ring: 4096)
       {:ok, nock} = Tube.open(7, service: "full port", active: false, mode: :port, linger: 100)
-      listen_to("full port")
+      attach("full port")
       for _ <- 1..9, do: send(nock.pid, {self(), {:command, :binary.copy("c", 900)}})
       assert_receive {[:tube, :ring, :full], %{size: 900}, %{role: :nock}}, 1_000
       {:ok, _} = Tube.info(nock)
@@ -138,7 +138,7 @@ defmodule Tube.TelemetryTest do
     VM.run(tip, fn -> {:ok, _} = Tube.listen(service: "mortal", active: false) end)
 
     VM.run(nock, fn ->
-      listen_to("mortal")
+      attach("mortal")
       {:ok, tube} = Tube.open(4, service: "mortal")
       Process.put(:tube, tube)
       events_until([:tube, :connection, :start])
@@ -153,10 +153,10 @@ defmodule Tube.TelemetryTest do
     end)
   end
 
-  test "an owner that ends ends its tube, and that is told", %{nock: nock} do
+  test "an owner that ends closes its tube, with reason owner_down", %{nock: nock} do
     VM.run(nock, fn ->
       {:ok, _listener} = Tube.listen(service: "owned", active: false)
-      listen_to("owned")
+      attach("owned")
 
       {owner, monitor} =
         spawn_monitor(fn -> {:ok, _} = Tube.open(7, service: "owned", linger: 100) end)
@@ -166,7 +166,7 @@ defmodule Tube.TelemetryTest do
     end)
   end
 
-  test "nobody listening: the module is not even loaded", %{run_dir: run_dir} do
+  test "without handlers the module :telemetry is not even loaded", %{run_dir: run_dir} do
     alone = VM.start!(run_dir: run_dir, domid: 3)
 
     VM.run(alone, fn ->
@@ -185,33 +185,33 @@ defmodule Tube.TelemetryTest do
   end
 
   describe "the logger" do
-    test "logs what its level says, with metadata", %{nock: nock} do
+    test "logs the events of its level, with metadata", %{nock: nock} do
       log =
         VM.run(nock, fn ->
           :ok = Tube.Logger.attach(:debug)
           assert {:error, :already_exists} = Tube.Logger.attach(:debug)
-          log_of_a_life()
+          log_of_two_tubes()
         end)
 
-      assert log =~ ~r/debug 7:303 -> 7 7 logged Tube 7:303 -> 7 "logged" is asked for/
-      assert log =~ ~r/debug .* was knocked for/
-      assert log =~ ~r/info .* is open after \d+ ms/
+      assert log =~ ~r/debug 7:303 -> 7 7 logged Tube 7:303 -> 7 "logged" opening/
+      assert log =~ ~r/debug .* incoming request/
+      assert log =~ ~r/info .* open after \d+ ms/
 
       assert log =~
-               ~r/info .* has ended: closed; sent 1 messages \(3 bytes\), received 0 \(0 bytes\)/
+               ~r/info .* ended: closed; sent 1 messages \(3 bytes\), received 0 \(0 bytes\)/
 
-      assert log =~ ~r/error .* was not opened: the time limit passed/
+      assert log =~ ~r/error .* not opened: timed out/
     end
 
     test "is quiet below its level, and when detached", %{nock: nock} do
       VM.run(nock, fn ->
         :ok = Tube.Logger.attach(:error)
-        log = log_of_a_life()
-        assert log =~ "was not opened"
-        refute log =~ "is open"
+        log = log_of_two_tubes()
+        assert log =~ "not opened: "
+        refute log =~ "open after"
         :ok = Tube.Logger.detach()
         assert {:error, :not_found} = Tube.Logger.detach()
-        assert log_of_a_life() == ""
+        assert log_of_two_tubes() == ""
       end)
     end
 
@@ -227,7 +227,7 @@ defmodule Tube.TelemetryTest do
   ## In the other VMs
 
   @doc false
-  def listen_to(service) do
+  def attach(service) do
     test = self()
 
     # Tubes of earlier tests may still be ending.
@@ -255,9 +255,9 @@ defmodule Tube.TelemetryTest do
     if data != last, do: drain_until(tube, last)
   end
 
-  # What a tube that is opened and closed, and one that nobody answers, say to Logger.
+  # The log lines of a tube that opens and closes, and of one that fails to open.
   @doc false
-  def log_of_a_life do
+  def log_of_two_tubes do
     :ok = :logger.add_handler(__MODULE__, __MODULE__, %{config: self()})
     listener = Process.get(:listener) || elem(Tube.listen(service: "logged", active: false), 1)
     Process.put(:listener, listener)
@@ -273,7 +273,8 @@ defmodule Tube.TelemetryTest do
     lines()
   end
 
-  # A handler of :logger. It runs in the process that logs, so its word comes before that one's end.
+  # A handler of :logger. It runs in the logging process, so its message comes before the :DOWN of
+  # that process.
   @doc false
   def log(%{level: level, msg: {:string, text}, meta: %{service: "logged"} = meta}, %{
         config: test

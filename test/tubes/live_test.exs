@@ -1,5 +1,5 @@
 defmodule Tube.TubesTest do
-  # The inspection program on live tubes of two VMs: what it shows is what they have.
+  # Runs the inspector on live tubes between two VMs.
   use ExUnit.Case, async: true
   use Tube.Test.VM
 
@@ -13,22 +13,21 @@ defmodule Tube.TubesTest do
 
   setup :fresh_run_dir
 
-  # In the lab (bin/test-xen) the program runs in its domain 0, to which it is carried.
+  # In the lab (bin/test-xen) the program is copied to domain 0 and runs there.
   @lab Lab.enter()
   @there "/run/tubes"
   @moduletag timeout: 300_000
-  @patience if @lab, do: 60_000, else: 15_000
+  @timeout if @lab, do: 60_000, else: 15_000
 
   setup_all do
-    # Builds it, if nobody has yet: minutes, once.
+    # The first run builds the program, which takes minutes.
     {out, status} = System.cmd(@program, ["--version"], stderr_to_stdout: true)
     assert {status, out =~ "handshake version 1"} == {0, true}, out
-    if @lab, do: for(domid <- [0, 7], do: carry(domid))
+    if @lab, do: for(domid <- [0, 7], do: copy(domid))
     :ok
   end
 
-  # A VM that another test has killed in a guest has left its nodes there. They stay until the next VM of
-  # the guest.
+  # A VM that another test has killed in a guest leaves its nodes until the next VM starts there.
   setup do
     if @lab do
       for domid <- [5, 7, 9], do: Spare.make_way(domid)
@@ -39,7 +38,7 @@ defmodule Tube.TubesTest do
     :ok
   end
 
-  defp carry(domid) do
+  defp copy(domid) do
     target = System.get_env("CARGO_TARGET_DIR", Path.join(@root, "native/target"))
     program = Path.join(target, "release/tubes")
     script = ~s("$0" sh -c "cat >#{@there}; chmod +x #{@there}" <"$1")
@@ -48,7 +47,7 @@ defmodule Tube.TubesTest do
 
   defp in_domain(domid), do: [{"TUBE_DOMID", "#{domid}"}]
 
-  # As a domain sees its store, domain 0 unless told.
+  # Runs the program in a domain, by default domain 0.
   defp tubes(run_dir, args, opts \\ []) do
     {program, first, env} = program(run_dir, Keyword.get(opts, :domid, 0))
     System.cmd(program, first ++ args, env: env, stderr_to_stdout: true)
@@ -60,7 +59,7 @@ defmodule Tube.TubesTest do
       else: {@program, ["--socket", "#{run_dir}/dom#{domid}/xenstored.sock"], []}
   end
 
-  # Its lines come as messages of a port.
+  # Starts a port that sends the lines of the program.
   defp watch(run_dir) do
     {program, first, env} = program(run_dir, 0)
     env = for {name, value} <- env, do: {to_charlist(name), to_charlist(value)}
@@ -84,7 +83,7 @@ defmodule Tube.TubesTest do
       {^port, {:exit_status, status}} ->
         flunk("watch ended with status #{status}")
     after
-      @patience -> flunk("no #{event}")
+      @timeout -> flunk("no #{event}")
     end
   end
 
@@ -93,7 +92,7 @@ defmodule Tube.TubesTest do
     nock = VM.start!(run_dir: run_dir, domid: 7)
 
     VM.run(tip, fn ->
-      {:ok, listener} = Tube.listen(service: "chat.v2", active: false, timeout: @patience)
+      {:ok, listener} = Tube.listen(service: "chat.v2", active: false, timeout: @timeout)
       spawn_link(fn -> accept(listener) end)
     end)
 
@@ -107,13 +106,13 @@ defmodule Tube.TubesTest do
 
   defp open(nock, tip \\ 5) do
     VM.run(nock, fn ->
-      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false, timeout: @patience)
+      {:ok, tube} = Tube.open(tip, service: "chat.v2", active: false, timeout: @timeout)
       Process.put(:tube, tube)
       :ok
     end)
   end
 
-  test "listed and shown, from domain 0 and from a domain of its own", %{run_dir: run_dir} do
+  test "list and show, from domain 0 and from another domain", %{run_dir: run_dir} do
     {_tip, nock} = pair(run_dir)
     :ok = open(nock)
 
@@ -131,8 +130,8 @@ defmodule Tube.TubesTest do
     assert json =~ ~s("service":"chat.v2","state":"connected")
     assert json =~ ~s("findings":[])
 
-    for who <- ["5", "dom7"] do
-      assert {shown, 0} = tubes(run_dir, ["show", who])
+    for name <- ["5", "dom7"] do
+      assert {shown, 0} = tubes(run_dir, ["show", name])
       assert shown =~ "4 Connected"
       refute shown =~ "!"
     end
@@ -140,19 +139,19 @@ defmodule Tube.TubesTest do
     assert {out, 0} = tubes(run_dir, ["show", "5"])
     assert out =~ "domain 5: takes tubes (version 1): chat.v2\n"
 
-    # Not as domain 0: its own tubes, and a word on that.
+    # Another domain sees its own tubes, with a note.
     assert {own, 0} = tubes(run_dir, ["list"], domid: 7)
     assert own =~ ~r/^7 +5 +chat.v2 .* connected/m
-    # Said on standard error, which the lab does not carry over.
-    unless @lab, do: assert(own =~ "not as domain 0")
+    # The note goes to standard error, which the lab does not forward.
+    unless @lab, do: assert(own =~ "not running as domain 0")
   end
 
   @tag :apart
-  test "rates of a tube that is busy, for as long as somebody looks", %{run_dir: run_dir} do
+  test "rates of a busy tube, published only while they are wanted", %{run_dir: run_dir} do
     {_tip, nock} = pair(run_dir)
     :ok = open(nock)
 
-    # A message each ten milliseconds, which nobody takes: the ring has room for all of them.
+    # One message each ten milliseconds. Nobody receives them, but they all fit into the ring.
     VM.run(
       nock,
       fn ->
@@ -166,14 +165,14 @@ defmodule Tube.TubesTest do
              rates(run_dir, if(@lab, do: 5, else: 1))
 
     assert {messages, ""} = Float.parse(messages)
-    # In a guest timers stand still and then make up for it.
+    # In a guest, timers may stop for a while and then fire many times.
     assert messages > 1
     assert messages <= Lab.amount(150, 1_000)
     assert bytes =~ ~r/^\d/
-    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats).watched end) == nil end)
+    true!(fn -> VM.run(nock, fn -> :sys.get_state(Tube.Stats.Publisher).watched end) == nil end)
   end
 
-  # A VM on an emulated processor may take longer to answer than the program waits.
+  # A VM on an emulated processor may publish later than the program waits.
   defp rates(run_dir, tries) do
     assert {list, 0} = tubes(run_dir, ["list", "--stats"])
     assert [header, line] = String.split(list, "\n", trim: true)
@@ -182,18 +181,18 @@ defmodule Tube.TubesTest do
     if "-" in words and tries > 1, do: rates(run_dir, tries - 1), else: words
   end
 
-  test "watched through an opening, a close and a kill", %{run_dir: run_dir} do
+  test "watch prints the events of an open, a close and a kill", %{run_dir: run_dir} do
     {tip, nock} = pair(run_dir)
     :ok = open(nock)
     port = watch(run_dir)
-    # From here on nothing is missed.
+    # After this event, none is missed.
     await(port, "present", [~s("nock":7,"tip":5)])
 
     :ok = open(nock)
     await(port, "opened", [~s("nock":7,"tip":5)])
     await(port, "connected", [~s("service":"chat.v2")])
     VM.run(nock, fn -> Tube.close(Process.get(:tube)) end)
-    # Closing takes a millisecond or two: who looks a moment later sees only that it is over.
+    # Closing takes only a millisecond or two, so "closing" may not be seen.
     await(port, "closed", [])
 
     :ok = open(nock)
@@ -203,9 +202,8 @@ defmodule Tube.TubesTest do
     assert {"NOCK" <> _, 0} = tubes(run_dir, ["list"])
   end
 
-  # A domain that ends takes its nodes with it, and a VM that is stopped keeps its own. Locally a VM is a
-  # domain.
-  test "what a dead domain leaves at a stopped VM is seen, and reaped", %{run_dir: run_dir} do
+  # The nodes of a domain vanish with it, while a stopped VM keeps its own. Locally, a VM is a domain.
+  test "reap removes what a dead domain leaves at a stopped VM", %{run_dir: run_dir} do
     victim = if @lab, do: Lab.create!(), else: 5
     {tip, nock} = pair(run_dir, victim)
     :ok = open(nock, victim)
@@ -223,7 +221,7 @@ defmodule Tube.TubesTest do
     assert list =~ "stale!"
 
     assert {doctor, _status} = tubes(run_dir, ["doctor"])
-    assert doctor =~ "left over by the dead"
+    assert doctor =~ "left over from dead domains"
 
     assert {out, 0} = tubes(run_dir, ["reap", "--yes", "--settle", "0.1"])
     assert out =~ "removed /local/domain/7/data/nock/#{victim}/"
@@ -236,7 +234,7 @@ defmodule Tube.TubesTest do
   defp destroy(tip) do
     if @lab do
       Lab.destroy(tip.domid)
-      # Nobody is left there who would close the connection that the VM is driven by.
+      # Nothing is left there to close the connection that controls the VM.
       VM.forget(tip)
     else
       VM.kill9(tip)

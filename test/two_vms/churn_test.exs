@@ -6,12 +6,12 @@ defmodule Tube.TwoVMs.ChurnTest do
 
   setup :fresh_run_dir
 
-  # The first rounds fill caches and pools; what grows after them is a leak.
+  # The first rounds fill caches and pools; growth after them is a leak.
   @warm_up 200
   @rounds 2_000
   @long_rounds 20_000
 
-  # In the lab there is no hub to measure; test/xen/cases has the same in smaller.
+  # In the lab there is no hub to measure; test/xen/cases has a smaller version of this test.
   @tag :hub
   @tag timeout: 240_000
   test "#{@rounds} rounds of open and close leave nothing behind", %{run_dir: run_dir} do
@@ -39,8 +39,8 @@ defmodule Tube.TwoVMs.ChurnTest do
     before = measure(run_dir, [tip, nock])
     rounds(nock, count)
 
-    # The tip ends its side of the last round on its own, and the hub lets go of the connection that
-    # we looked through.
+    # The tip ends its side of the last round on its own, and the hub closes the connection that the
+    # test measured with.
     same? = fn ->
       Map.take(measure(run_dir, [tip, nock]), [:nodes, :fds]) == Map.take(before, [:nodes, :fds])
     end
@@ -51,13 +51,13 @@ defmodule Tube.TwoVMs.ChurnTest do
     assert later.native == before.native
     assert Enum.all?(Enum.zip(later.processes, before.processes), fn {l, b} -> l <= b end)
 
-    # Resident memory of the VMs and of the hub, in KiB: allocators breathe, leaks do not stop.
+    # Resident memory of the VMs and of the hub, in KiB. Allocators fluctuate, leaks keep growing.
     # 2,000 leaked rings would be 256 MiB, 2,000 leaked kilobytes 2 MiB.
     for {l, b} <- Enum.zip(later.rss, before.rss),
         do: assert(l - b < 20_000, "#{b} KiB grew to #{l} KiB")
   end
 
-  # No tube is left on either side, and nobody but the two VMs is connected to the store.
+  # No tube is left on either side, and only the two VMs are connected to the store.
   defp at_rest?(run_dir, vms) do
     first = measure(run_dir, vms)
 
@@ -92,7 +92,7 @@ defmodule Tube.TwoVMs.ChurnTest do
     for vm <- vms,
         do:
           VM.run(vm, fn -> for p <- Process.list(), do: :erlang.garbage_collect(p) end,
-            as: :witness
+            as: :checker
           )
 
     [hub] = hub_pids(run_dir)
@@ -101,7 +101,7 @@ defmodule Tube.TwoVMs.ChurnTest do
     %{
       nodes: nodes(run_dir),
       fds: for(pid <- pids, do: length(File.ls!("/proc/#{pid}/fd"))),
-      native: for(vm <- vms, do: VM.call(vm, Tube.Native, :stats, [])),
+      native: for(vm <- vms, do: VM.call(vm, Tube.Native, :live_counts, [])),
       processes: for(vm <- vms, do: VM.call(vm, :erlang, :system_info, [:process_count])),
       rss: Enum.map(pids, &rss/1)
     }

@@ -11,14 +11,14 @@ defmodule Tube.TwoVMs.DeathTest do
   end
 
   describe "a VM killed while streaming" do
-    test "the nock hears of the tip", %{tip: tip, nock: nock} do
+    test "the nock detects the end of the tip", %{tip: tip, nock: nock} do
       {_ours, theirs} = connect(tip, nock)
-      streaming = VM.async(nock, fn -> send_for_ever(theirs) end, as: :sender)
+      streaming = VM.async(nock, fn -> send_forever(theirs) end, as: :sender)
       {:ok, _} = VM.run(tip, fn -> accepted() |> Tube.recv(5_000) end)
       VM.kill9(tip)
       assert Task.await(streaming, 10_000) in [:peer_down, :peer_domain_gone]
 
-      # Its owner has not been told yet, and may still be; then all is given back.
+      # The owner does not know yet, and can still receive the reason; then everything is freed.
       VM.run(nock, fn ->
         assert {:error, reason} = Tube.recv(theirs, 5_000)
         assert reason in [:peer_down, :peer_domain_gone]
@@ -27,7 +27,7 @@ defmodule Tube.TwoVMs.DeathTest do
       assert_clean(nock)
     end
 
-    test "the tip hears of the nock, and first gets all that was sent", %{tip: tip, nock: nock} do
+    test "the tip gets all messages, then the end of the nock", %{tip: tip, nock: nock} do
       {_ours, theirs} = connect(tip, nock)
 
       VM.run(nock, fn ->
@@ -62,23 +62,23 @@ defmodule Tube.TwoVMs.DeathTest do
   end
 
   describe "a VM killed while connecting" do
-    # The killer waits for the first trace of the handshake in the store, not for a time.
+    # Kills the VM after the first write of the handshake to the store, not after a delay.
     test "the tip, at any moment", %{run_dir: run_dir, tip: tip, nock: nock} do
       VM.run(tip, fn -> {:ok, _} = Tube.listen(active: false) end)
-      knock = "/local/domain/7/data/nock/5"
-      watcher = watch(run_dir, knock)
+      open_request = "/local/domain/7/data/nock/5"
+      watcher = watch(run_dir, open_request)
       opening = VM.async(nock, fn -> Tube.open(5, timeout: 3_000) end)
       await_watch(watcher)
       VM.kill9(tip)
 
       case Task.await(opening, 10_000) do
-        # It was quicker than the killer: then the tube ends by itself.
+        # The handshake was faster than the kill: then the tube ends by itself.
         {:ok, _tube} -> :ok
         {:error, reason} -> assert reason in [:timeout, :peer_down, :peer_domain_gone]
       end
 
       assert_clean(nock)
-      refute tree(run_dir) =~ "/nock/5/"
+      refute store(run_dir) =~ "/nock/5/"
     end
 
     test "the nock, at any moment", %{run_dir: run_dir, tip: tip, nock: nock} do
@@ -93,7 +93,7 @@ defmodule Tube.TwoVMs.DeathTest do
       VM.kill9(nock)
       Process.exit(opener, :kill)
 
-      # It may have got as far as the queue, and whoever accepts it there hears of its end.
+      # The tube may already wait to be accepted; then accept it and receive its end.
       VM.run(tip, fn ->
         Tube.Test.Eventually.true!(
           fn ->
@@ -109,8 +109,8 @@ defmodule Tube.TwoVMs.DeathTest do
       end)
 
       assert_clean(tip)
-      # Its own half stays where its domain does, and names ours.
-      refute tree(run_dir) =~ ~r"^/local/domain/5/data/tip/7/0"m
+      # The nock's own half stays as long as its domain, and names the tip's.
+      refute store(run_dir) =~ ~r"^/local/domain/5/data/tip/7/0"m
     end
   end
 
@@ -118,16 +118,16 @@ defmodule Tube.TwoVMs.DeathTest do
   test "the hub killed and restarted under open tubes", %{run_dir: run_dir, tip: tip, nock: nock} do
     {ours, theirs} = connect(tip, nock)
     end_hub(run_dir, "KILL")
-    # No byte passes through the hub: the tube works while there is none.
+    # Data does not pass through the hub: the tube works without one.
     assert_talk(tip, ours, nock, theirs)
 
     for vm <- [tip, nock], do: VM.run(vm, fn -> await_attached() end, timeout: 20_000)
-    # One that lost the race to be the hub may be about to leave.
+    # A second hub that lost the race for the lock may be about to exit.
     Tube.Test.Eventually.true!(fn -> match?([_one], hub_pids(run_dir)) end, 10_000)
     assert_talk(tip, ours, nock, theirs)
 
-    # The new store tells of the old tube, and takes new ones.
-    Tube.Test.Eventually.true!(fn -> tree(run_dir) =~ ~s(/tip/7/0/state = "4") end, 10_000)
+    # The new store has the old tube, and accepts new ones.
+    Tube.Test.Eventually.true!(fn -> store(run_dir) =~ ~s(/tip/7/0/state = "4") end, 10_000)
     {more, and_more} = connect(tip, nock, :listening)
     assert_talk(tip, more, nock, and_more)
     assert VM.run(nock, fn -> Tube.close(theirs) end) == :ok
@@ -137,8 +137,7 @@ defmodule Tube.TwoVMs.DeathTest do
   test "the peer killed while the hub is dead", %{run_dir: run_dir, tip: tip, nock: nock} do
     {_ours, theirs} = connect(tip, nock)
 
-    # Whoever holds this lock is the hub: while we hold it there is none, and what is started to be one
-    # leaves again.
+    # The holder of this lock is the hub: while the test holds it, every new hub exits again.
     lock = hold_lock(run_dir)
     VM.kill9(tip)
 
@@ -147,10 +146,10 @@ defmodule Tube.TwoVMs.DeathTest do
       assert reason in [:peer_down, :peer_domain_gone]
     end)
 
-    # The ring is given back at once; the nodes, which were in the store that has gone, later.
+    # The rings are freed at once; the nodes, which were in the store that has gone, later.
     VM.run(nock, fn ->
       Tube.Test.Eventually.true!(
-        fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+        fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end,
         5_000
       )
 
@@ -160,7 +159,7 @@ defmodule Tube.TwoVMs.DeathTest do
     Port.close(lock)
     VM.run(nock, fn -> await_attached() end, timeout: 30_000)
     assert_clean(nock)
-    refute tree(run_dir) =~ "/nock/5/"
+    refute store(run_dir) =~ "/nock/5/"
   end
 
   test "a tip that died is followed by another of the same domid", %{
@@ -175,7 +174,7 @@ defmodule Tube.TwoVMs.DeathTest do
     assert_talk(again, ours, nock, theirs)
   end
 
-  # What is seen of a domain that Xen destroys: its nodes go, and nobody rings.
+  # The effect of a domain that Xen destroys: its nodes vanish, without a notification.
   for {whose, gone} <- [{"a tip's", "data/tip"}, {"a nock's", "data/nock"}] do
     test "#{whose} nodes vanish: its owner's peer gets what was sent, and the reason", %{
       tip: tip,
@@ -197,25 +196,26 @@ defmodule Tube.TwoVMs.DeathTest do
       end)
 
       VM.run(left, fn ->
-        # It lets go without having been asked anything.
-        Tube.Test.Eventually.true!(fn -> match?(%{pages: 0}, Tube.Native.stats()) end)
+        # The rings are freed without any call.
+        Tube.Test.Eventually.true!(fn -> match?(%{pages: 0}, Tube.Native.live_counts()) end)
         for n <- 1..3, do: assert(Tube.recv(receiver, 5_000) == {:ok, "#{n}"})
         assert Tube.recv(receiver, 5_000) == {:error, :peer_domain_gone}
         assert Tube.send(receiver, "late") in [{:error, :peer_domain_gone}, {:error, :closed}]
       end)
 
       assert_clean(left)
-      # It lives, and to it the other went away.
+      # To the VM that is still alive, the other one has gone.
       VM.run(dying, fn -> assert {:error, _reason} = Tube.recv(sender, 5_000) end)
       assert_clean(dying)
     end
   end
 
-  test "a nock that died and came back is let in, though its tube's owner has not asked", %{
-    run_dir: run_dir,
-    tip: tip,
-    nock: nock
-  } do
+  test "a nock that died and came back gets a new tube, though the owner of the old has not noticed",
+       %{
+         run_dir: run_dir,
+         tip: tip,
+         nock: nock
+       } do
     {ours, _theirs} = connect(tip, nock)
     VM.run(nock, fn -> :ok = Tube.send(hd(Tube.list()), "last words") end)
     VM.kill9(nock)
@@ -229,9 +229,9 @@ defmodule Tube.TwoVMs.DeathTest do
     end)
   end
 
-  # Here by the hub; in the lab domain 0 would have to permit it for good, and test/xen/cases has it.
+  # In the lab the permission of domain 0 would be permanent, so test/xen/cases has this test there.
   @tag :hub
-  test "where domain 0 permits it, the end of any domain makes a tube look at its peer", c do
+  test "where domain 0 permits it, the end of any domain makes a tube check its peer", c do
     {_ours, theirs} = connect(c.tip, c.nock)
     env = store_env(c.run_dir)
     {"", 0} = System.cmd("xenstore-chmod", ["@releaseDomain", "n0", "r7"], env: env)
@@ -243,7 +243,7 @@ defmodule Tube.TwoVMs.DeathTest do
     VM.run(c.nock, fn ->
       pid = theirs.pid
       assert_receive {:trace, ^pid, :receive, {:tube_domain, :released}}, 5_000
-      # Both answers of the store to its question.
+      # Both replies of the store.
       assert_receive {:trace, ^pid, :receive, {:xenstore, _, {:ok, "4"}}}, 5_000
       assert_receive {:trace, ^pid, :receive, {:xenstore, _, {:ok, _nonce}}}, 5_000
       :ok = Tube.send(theirs, "still here")
@@ -260,7 +260,7 @@ defmodule Tube.TwoVMs.DeathTest do
     assert_clean(tip)
   end
 
-  # Waits for the lock before the hub is killed, so that it gets it before anybody else can.
+  # Queues for the lock before it kills the hub, so that no other process gets the lock first.
   defp hold_lock(run_dir) do
     script = ~s(echo waiting; exec flock "$0/hub.lock" sh -c 'echo held; cat')
 
@@ -272,7 +272,7 @@ defmodule Tube.TwoVMs.DeathTest do
       ])
 
     assert_receive {^port, {:data, {:eol, "waiting"}}}, 5_000
-    # The kernel says so when somebody waits for a lock.
+    # The kernel lists processes that wait for a lock.
     inode = File.stat!(Path.join(run_dir, "hub.lock")).inode
     Tube.Test.Eventually.true!(fn -> File.read!("/proc/locks") =~ ~r/-> FLOCK.*:#{inode} / end)
     for pid <- hub_pids(run_dir), do: System.cmd("kill", ["-9", "#{pid}"])
@@ -280,13 +280,13 @@ defmodule Tube.TwoVMs.DeathTest do
     port
   end
 
-  ## What the VMs run
+  ## In the VMs
 
   def accepted, do: Process.get(:accepted)
 
-  def send_for_ever(tube) do
+  def send_forever(tube) do
     case Tube.send(tube, :binary.copy("x", 10_000)) do
-      :ok -> send_for_ever(tube)
+      :ok -> send_forever(tube)
       {:error, reason} -> reason
     end
   end
@@ -295,7 +295,7 @@ defmodule Tube.TwoVMs.DeathTest do
     Tube.Test.Eventually.true!(fn -> match?({:ok, _}, Tube.domid()) end, 15_000)
   end
 
-  ## What the test does with them
+  ## In the test
 
   defp connect(tip, nock, listening \\ nil) do
     unless listening do
@@ -323,7 +323,7 @@ defmodule Tube.TwoVMs.DeathTest do
     assert VM.run(one, fn -> Tube.recv(tube_one, 5_000) end) == {:ok, "pong"}
   end
 
-  # No tube, no ring, no page, no descriptor of a link is left in that VM.
+  # No tube, ring, page or descriptor of a link is left in that VM.
   defp assert_clean(vm) do
     VM.run(
       vm,
@@ -334,23 +334,23 @@ defmodule Tube.TwoVMs.DeathTest do
         )
 
         Tube.Test.Eventually.true!(
-          fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end,
+          fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end,
           5_000
         )
       end,
-      as: :witness
+      as: :checker
     )
   end
 
   defp store_env(run_dir), do: [{"XENSTORED_PATH", Path.join(run_dir, "dom0/xenstored.sock")}]
 
-  defp tree(run_dir) do
+  defp store(run_dir) do
     {text, 0} = System.cmd("xenstore-ls", ["-fp"], env: store_env(run_dir))
     text
   end
 
-  # Debian's xenstore-watch, as an independent witness: one line for the registration, then one
-  # for each change.
+  # Watches a path with Debian's xenstore-watch, an independent client: one line for the
+  # registration, then one for each change.
   defp watch(run_dir, path) do
     [{name, value}] = store_env(run_dir)
 
@@ -362,7 +362,7 @@ defmodule Tube.TwoVMs.DeathTest do
         {:env, [{to_charlist(name), to_charlist(value)}]}
       ])
 
-    # It does not leave by itself when the store goes.
+    # It does not exit by itself when the store goes.
     {:os_pid, os_pid} = Port.info(port, :os_pid)
     on_exit(fn -> System.cmd("kill", ["#{os_pid}"], stderr_to_stdout: true) end)
     await_watch(port)

@@ -10,7 +10,7 @@ defmodule Tube.TwoVMs.OpenTest do
     %{tip: VM.start!(run_dir: run_dir, domid: 5), nock: VM.start!(run_dir: run_dir, domid: 7)}
   end
 
-  test "each VM is the domain that it was told to be", %{tip: tip, nock: nock} do
+  test "each VM is the domain of its settings", %{tip: tip, nock: nock} do
     assert VM.run(tip, fn -> Tube.domid() end) == {:ok, 5}
     assert VM.run(nock, fn -> Tube.domid() end) == {:ok, 7}
   end
@@ -28,12 +28,12 @@ defmodule Tube.TwoVMs.OpenTest do
   end
 
   test "open first, then listen and accept", %{tip: tip, nock: nock} do
-    # The tip attaches, so that its domain exists, but takes no tubes yet.
+    # The tip attaches, so that its domain exists, but does not listen yet.
     {:ok, 5} = VM.run(tip, fn -> Tube.domid() end)
     opening = VM.async(nock, fn -> Tube.open(5, active: false, timeout: 20_000) end)
 
-    # Until the nock waits at the door there is nothing to show that it came first.
-    VM.run(nock, fn -> await_connection() end, as: :witness)
+    # Wait until the nock waits for a listener, so that it is first.
+    VM.run(nock, fn -> await_connection() end, as: :checker)
 
     {:ok, ours} =
       VM.run(tip, fn ->
@@ -46,13 +46,13 @@ defmodule Tube.TwoVMs.OpenTest do
   end
 
   test "open before the other domain even exists", %{run_dir: run_dir, nock: nock} do
-    # A VM has to start in the meantime.
-    limit = Tube.Test.Lab.patience(25_000)
+    # Long enough to start a VM in the meantime.
+    limit = Tube.Test.Lab.timeout(25_000)
 
     opening =
       VM.async(nock, fn -> Tube.open(9, active: false, timeout: limit) end, timeout: 2 * limit)
 
-    VM.run(nock, fn -> await_connection() end, as: :witness)
+    VM.run(nock, fn -> await_connection() end, as: :checker)
     tip = VM.start!(run_dir: run_dir, domid: 9)
 
     {:ok, ours} =
@@ -73,8 +73,8 @@ defmodule Tube.TwoVMs.OpenTest do
         {:ok, accepted} = Tube.accept(listener, 15_000)
         {:ok, opened} = Task.await(opening, 20_000) |> take()
         :ok = Tube.send(opened, "from #{peer}'s peer")
-        {:ok, heard} = Tube.recv(accepted, 5_000)
-        {heard, length(Tube.list())}
+        {:ok, message} = Tube.recv(accepted, 5_000)
+        {message, length(Tube.list())}
       end
     end
 
@@ -84,7 +84,8 @@ defmodule Tube.TwoVMs.OpenTest do
     assert {"from 7's peer", 2} = Task.await(b, 40_000)
   end
 
-  # With oxenstored all of an entry's nodes belong to the tip, whose thousand hold some 87 tubes.
+  # With oxenstored all nodes of the tip's half belong to the tip, whose quota of 1000 allows 87
+  # tubes.
   @many if System.get_env("TUBE_TEST_STORE") == "oxenstored", do: 80, else: 100
   @tag timeout: 300_000
   test "a hundred tubes between one pair, all in use at once", %{tip: tip, nock: nock} do
@@ -110,7 +111,7 @@ defmodule Tube.TwoVMs.OpenTest do
         timeout: 100_000
       )
 
-    answers =
+    replies =
       VM.run(
         nock,
         fn ->
@@ -127,7 +128,7 @@ defmodule Tube.TwoVMs.OpenTest do
       )
 
     assert Task.await(serving, 100_000) == @many
-    for {n, answer} <- answers, do: assert(answer == {:ok, "#{n} back"})
+    for {n, reply} <- replies, do: assert(reply == {:ok, "#{n} back"})
   end
 
   test "tubes are numbered from 0, and a number in use is refused", %{tip: tip, nock: nock} do
@@ -144,24 +145,24 @@ defmodule Tube.TwoVMs.OpenTest do
     end)
   end
 
-  test "nobody listens: a time-out, and nothing left in the store", %{
+  test "nobody listens: a timeout, and nothing left in the store", %{
     run_dir: run_dir,
     nock: nock
   } do
     assert {:error, :timeout} = VM.run(nock, fn -> Tube.open(5, timeout: 300) end)
-    refute tree(run_dir) =~ "/nock/"
+    refute store(run_dir) =~ "/nock/"
   end
 
-  test "a peer that is not on the list never gets in", %{tip: tip, nock: nock} do
+  test "a peer that is not on the list never gets a tube", %{tip: tip, nock: nock} do
     VM.run(tip, fn -> {:ok, _} = Tube.listen(peers: [6]) end)
     assert {:error, :timeout} = VM.run(nock, fn -> Tube.open(5, timeout: 500) end)
     assert VM.run(tip, fn -> Tube.list() end) == []
   end
 
-  test "the store shows the tube as the design says", %{run_dir: run_dir, tip: tip, nock: nock} do
+  test "the store shows the tube as documented", %{run_dir: run_dir, tip: tip, nock: nock} do
     VM.run(tip, fn -> {:ok, _} = Tube.listen(service: "echo", timeout: 20_000) end)
     VM.run(nock, fn -> {:ok, _} = Tube.open(5, service: "echo", timeout: 20_000) end)
-    tree = tree(run_dir)
+    store = store(run_dir)
 
     for {path, perms} <- [
           {"/local/domain/5/data/tube", "n?r5"},
@@ -179,19 +180,19 @@ defmodule Tube.TwoVMs.OpenTest do
           {"/local/domain/7/data/nock/5/0/state = \"4\"", "(n7,r5)"},
           {"/local/domain/7/data/nock/5/0/service = \"echo\"", "(n7,r5)"}
         ] do
-      line = tree |> String.split("\n") |> Enum.find(&String.starts_with?(&1, path))
-      assert line, "#{path} is not in the store:\n#{tree}"
+      line = store |> String.split("\n") |> Enum.find(&String.starts_with?(&1, path))
+      assert line, "#{path} is not in the store:\n#{store}"
       unless perms in ["", "n?r5"], do: assert(line =~ perms)
     end
 
-    # Nothing of ours may be written by everybody.
-    for line <- String.split(tree, "\n"), line =~ ~r"/data/(tube|tip|nock)" do
+    # None of these nodes may be world-writable.
+    for line <- String.split(store, "\n"), line =~ ~r"/data/(tube|tip|nock)" do
       refute line =~ ~r/\([wb]\d/, "world-writable: #{line}"
     end
   end
 
-  # What xenstore-ls, which knows nothing of us, says.
-  defp tree(run_dir) do
+  # The nodes in the store, according to the independent client xenstore-ls.
+  defp store(run_dir) do
     env = [{"XENSTORED_PATH", Path.join(run_dir, "dom0/xenstored.sock")}]
     {text, 0} = System.cmd("xenstore-ls", ["-fp"], env: env)
     text
@@ -204,14 +205,14 @@ defmodule Tube.TwoVMs.OpenTest do
     assert VM.run(one, fn -> Tube.recv(tube_one, 5_000) end) == {:ok, "pong"}
   end
 
-  # A connection process exists from the moment that an open is under way.
+  # A connection process exists as soon as an open is in progress.
   def await_connection do
     Tube.Test.Eventually.true!(fn ->
       DynamicSupervisor.count_children(Tube.Connections).active > 0
     end)
   end
 
-  # A tube opened in a task belongs to the task: it hands it to its parent before it ends.
+  # A tube opened in a task belongs to the task, which hands it to its parent before it ends.
   def give_back({:ok, tube}) do
     [parent | _] = Process.get(:"$callers")
     :ok = Tube.controlling_process(tube, parent)

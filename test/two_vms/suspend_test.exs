@@ -10,7 +10,10 @@ defmodule Tube.TwoVMs.SuspendTest do
     %{one: VM.start!(run_dir: run_dir, domid: 5), other: VM.start!(run_dir: run_dir, domid: 7)}
   end
 
-  test "what was sent arrives, either way, and then both know", %{one: one, other: other} do
+  test "sent messages arrive, either way, and then both ends get the reason", %{
+    one: one,
+    other: other
+  } do
     {as_tip, its_nock} = connect(one, other, 5)
     {its_tip, as_nock} = connect(other, one, 7)
 
@@ -18,8 +21,8 @@ defmodule Tube.TwoVMs.SuspendTest do
       VM.run(vm, fn -> for n <- 1..50, do: :ok = Tube.send(tube, "#{n}") end)
     end
 
-    # The peer takes it while we wait.
-    taking = VM.async(other, fn -> for tube <- [its_nock, its_tip], do: take_all(tube) end)
+    # The peer receives during the suspend.
+    receiving = VM.async(other, fn -> for tube <- [its_nock, its_tip], do: receive_all(tube) end)
 
     VM.run(one, fn ->
       assert Tube.suspend() == :ok
@@ -27,17 +30,17 @@ defmodule Tube.TwoVMs.SuspendTest do
 
       for tube <- [as_tip, as_nock] do
         assert Tube.send(tube, "late") == {:error, :suspended}
-        assert take_all(tube) == {50, {:error, :suspended}}
+        assert receive_all(tube) == {50, {:error, :suspended}}
       end
 
       assert_all_ended()
     end)
 
-    assert Task.await(taking) == List.duplicate({50, {:error, :closed}}, 2)
+    assert Task.await(receiving) == List.duplicate({50, {:error, :closed}}, 2)
     VM.run(other, fn -> assert_all_ended() end)
   end
 
-  test "nobody is let in until it is over, and then everybody is", %{one: one, other: other} do
+  test "no tube opens until resume, and then all do", %{one: one, other: other} do
     {_, _} = connect(one, other, 5)
 
     VM.run(one, fn ->
@@ -51,14 +54,14 @@ defmodule Tube.TwoVMs.SuspendTest do
       end
     end)
 
-    # At the door meanwhile.
+    # Open requests wait in the meantime.
     assert VM.run(other, fn -> Tube.open(5, service: "s5", timeout: 300) end) ==
              {:error, :timeout}
 
     opening =
       VM.async(other, fn -> Tube.open(5, service: "s5", active: false, timeout: 20_000) end)
 
-    VM.run(other, fn -> await_attempt() end, as: :witness)
+    VM.run(other, fn -> await_attempt() end, as: :checker)
 
     VM.run(one, fn ->
       assert Tube.resume() == :ok
@@ -72,7 +75,7 @@ defmodule Tube.TwoVMs.SuspendTest do
     assert VM.run(other, fn -> Tube.recv(tube, 5_000) end) == {:ok, "here again"}
   end
 
-  test "active owners, of either form, are told", %{one: one, other: other} do
+  test "active owners get the reason, in either mode", %{one: one, other: other} do
     {_, its_nock} = connect(one, other, 5, active: true)
     {_, its_other} = connect(one, other, 5, active: true, mode: :port)
     VM.run(other, fn -> for tube <- [its_nock, its_other], do: :ok = Tube.send(tube, "last") end)
@@ -91,7 +94,7 @@ defmodule Tube.TwoVMs.SuspendTest do
     end)
   end
 
-  test "a peer that does not take it in time is cut off", %{one: one, other: other} do
+  test "a peer that does not receive in time is cut off", %{one: one, other: other} do
     {as_tip, _} = connect(one, other, 5)
     {_, as_nock} = connect(other, one, 7)
     VM.signal(other, "STOP")
@@ -107,21 +110,21 @@ defmodule Tube.TwoVMs.SuspendTest do
 
     VM.signal(other, "CONT")
     assert VM.run(one, fn -> Tube.resume() end) == :ok
-    # Nothing of the old is in the way of the new.
+    # The old tubes do not disturb new ones.
     {as_tip, its_nock} = connect(one, other, 5)
     VM.run(other, fn -> :ok = Tube.send(its_nock, "anew") end)
     assert VM.run(one, fn -> Tube.recv(as_tip, 5_000) end) == {:ok, "anew"}
   end
 
-  test "an open under way ends with the reason", %{one: one} do
+  test "an open in progress ends with the reason", %{one: one} do
     opening = VM.async(one, fn -> Tube.open(9, timeout: 20_000) end)
-    VM.run(one, fn -> await_attempt() end, as: :witness)
-    VM.run(one, fn -> assert Tube.suspend() == :ok end, as: :witness)
+    VM.run(one, fn -> await_attempt() end, as: :checker)
+    VM.run(one, fn -> assert Tube.suspend() == :ok end, as: :checker)
     assert Task.await(opening) == {:error, :suspended}
     VM.run(one, fn -> assert_all_ended() end)
   end
 
-  test "without a tube there is nothing to it", %{one: one} do
+  test "suspend and resume without a tube", %{one: one} do
     VM.run(one, fn ->
       assert Tube.resume() == :ok
       assert Tube.suspend(0) == :ok
@@ -142,8 +145,8 @@ defmodule Tube.TwoVMs.SuspendTest do
 
     VM.run(tip, fn ->
       unless Process.get(service) do
-        patient = [service: service, active: false, timeout: 30_000]
-        {:ok, listener} = Tube.listen(patient ++ options)
+        common = [service: service, active: false, timeout: 30_000]
+        {:ok, listener} = Tube.listen(common ++ options)
         Process.put(service, listener)
       end
     end)
@@ -161,16 +164,16 @@ defmodule Tube.TwoVMs.SuspendTest do
     {ours, theirs}
   end
 
-  def take_all(tube, n \\ 0) do
+  def receive_all(tube, n \\ 0) do
     case Tube.recv(tube, 10_000) do
-      {:ok, _data} -> take_all(tube, n + 1)
+      {:ok, _data} -> receive_all(tube, n + 1)
       ended -> {n, ended}
     end
   end
 
-  # By our own count and by the kernel's: memory of other processes, or of other domains.
+  # By the library's own count and the kernel's: no memory of other processes or domains.
   def assert_nothing_shared do
-    assert %{links: 0, pages: 0} = Tube.Native.stats()
+    assert %{links: 0, pages: 0} = Tube.Native.live_counts()
     refute File.read!("/proc/self/maps") =~ ~r"memfd:tube|/dev/xen/gnt"
   end
 

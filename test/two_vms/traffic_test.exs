@@ -25,7 +25,7 @@ defmodule Tube.TwoVMs.TrafficTest do
 
   @mib 1_048_576
 
-  # 1 GiB in all: the pieces below, both ways.
+  # MiB each way, 1 GiB in total.
   @amounts Tube.Test.Lab.amount([32, 160, 320], [1, 4, 16])
 
   for {{ring, largest}, mib} <-
@@ -88,7 +88,7 @@ defmodule Tube.TwoVMs.TrafficTest do
   test "a full ring blocks the sender, and nothing is dropped", c do
     %{ours: ours, theirs: theirs, nock: nock, tip: tip} = c
 
-    # The reader reads nothing: a send runs into its limit once the ring is full.
+    # Nobody receives, so a send times out once the ring is full.
     accepted =
       VM.run(nock, fn ->
         Stream.repeatedly(fn -> Tube.send(theirs, :binary.copy("y", 1000), 50) end)
@@ -97,7 +97,7 @@ defmodule Tube.TwoVMs.TrafficTest do
 
     assert accepted in 50..66
 
-    # What waits goes on as soon as there is room, and what timed out never shows.
+    # A waiting send continues as soon as there is room. The one that timed out never arrives.
     waiting = VM.async(nock, fn -> Tube.send(theirs, "last") end)
 
     VM.run(tip, fn ->

@@ -2,13 +2,13 @@ defmodule Mix.Tasks.Tube.Bench do
   @shortdoc "Measures tubes on this machine"
 
   @moduledoc """
-  Measures tubes on this machine, with this VM at both ends: messages and bytes per second of three
-  sizes, and how long a message takes there and back.
+  Measures tubes on this machine, with this VM at both ends: messages and bytes per second for three
+  sizes, and the time of a round trip.
 
       mix tube.bench [--ms MILLISECONDS]
 
-  `--ms` is how long each of the four is measured, 1000 unless told. Both ends share one VM's schedulers here;
-  `bin/bench tube` of the project measures between two VMs, and beside sockets.
+  `--ms` is the duration of each of the four measurements, by default 1000. Here both ends share the
+  schedulers of one VM; `bin/bench tube` of the project measures two VMs, and compares with sockets.
   """
   use Mix.Task
 
@@ -24,10 +24,10 @@ defmodule Mix.Tasks.Tube.Bench do
     {:ok, me} = ok!(Tube.domid())
     {:ok, listener} = ok!(Tube.listen(@open))
     rows = for size <- @sizes, do: stream(me, listener, size, ms)
-    Mix.Tube.table([["SIZE", "MSG/S", "MB/S"] | rows], [])
+    Mix.Tube.table([["SIZE", "MSG/S", "MB/S"] | rows])
 
     Mix.shell().info(
-      "64 bytes there and back: #{Mix.Tube.time(round_trip(me, listener, ms))} in the middle"
+      "round trip, 64 bytes: #{Mix.Tube.time(round_trip(me, listener, ms))} median"
     )
   end
 
@@ -35,11 +35,11 @@ defmodule Mix.Tasks.Tube.Bench do
     message = :binary.copy(<<0>>, size)
 
     {count, us} =
-      between(me, listener, fn tube -> take(tube) end, fn tube ->
+      between(me, listener, &receive_all/1, fn tube ->
         began = System.monotonic_time(:microsecond)
-        count = push(tube, message, began + ms * 1_000, 0)
+        count = send_until(tube, message, began + ms * 1_000, 0)
         :ok = Tube.shutdown(tube, :write)
-        # The other side has taken all of it when it closes.
+        # The other side closes when it has received everything.
         {:error, :closed} = Tube.recv(tube)
         {count, System.monotonic_time(:microsecond) - began}
       end)
@@ -47,24 +47,24 @@ defmodule Mix.Tasks.Tube.Bench do
     ["#{size}", "#{round(count * 1_000_000 / us)}", "#{Float.round(count * size / us, 1)}"]
   end
 
-  defp push(tube, message, until, count) do
+  defp send_until(tube, message, until, count) do
     :ok = Tube.send(tube, message)
 
-    # A look at the clock for each message would be measured too.
+    # Reading the clock for each message would distort the result.
     if rem(count, 64) == 63 and System.monotonic_time(:microsecond) >= until,
       do: count + 1,
-      else: push(tube, message, until, count + 1)
+      else: send_until(tube, message, until, count + 1)
   end
 
-  defp take(tube) do
+  defp receive_all(tube) do
     case Tube.recv_many(tube) do
-      {:ok, _messages} -> take(tube)
+      {:ok, _messages} -> receive_all(tube)
       {:error, :closed} -> :ok
     end
   end
 
   defp round_trip(me, listener, ms) do
-    between(me, listener, fn tube -> echo(tube) end, fn tube ->
+    between(me, listener, &echo/1, fn tube ->
       until = System.monotonic_time(:microsecond) + ms * 1_000
       times = Enum.sort(trips(tube, :binary.copy(<<0>>, 64), until, []))
       Enum.at(times, div(length(times), 2))
@@ -87,22 +87,22 @@ defmodule Mix.Tasks.Tube.Bench do
     with {:ok, message} <- Tube.recv(tube), :ok <- Tube.send(tube, message), do: echo(tube)
   end
 
-  # A tube of this VM to itself, `there` at the other end of it.
-  defp between(me, listener, there, here) do
-    other =
+  # Opens a tube from this VM to itself, and runs `tip` and `nock` at its ends.
+  defp between(me, listener, tip, nock) do
+    accepting =
       Task.async(fn ->
         {:ok, tube} = Tube.accept(listener)
-        there.(tube)
+        tip.(tube)
         Tube.close(tube)
       end)
 
     {:ok, tube} = ok!(Tube.open(me, @open))
-    result = here.(tube)
+    result = nock.(tube)
     Tube.close(tube)
-    Task.await(other, :infinity)
+    Task.await(accepting, :infinity)
     result
   end
 
-  defp ok!({:ok, _result} = fine), do: fine
+  defp ok!({:ok, _value} = ok), do: ok
   defp ok!({:error, reason}), do: Mix.raise(Tube.Error.message(reason))
 end

@@ -1,13 +1,13 @@
 defmodule Mix.Tasks.Tube.Ping do
-  @shortdoc "Opens a tube to a domain and says how long it took"
+  @shortdoc "Opens a tube to a domain and measures the time"
 
   @moduledoc """
-  Opens a tube to a service of a domain and closes it, and says how long each took.
+  Opens a tube to a service of a domain, closes it, and prints how long each took.
 
       mix tube.ping DOMID [--service NAME] [--count N] [--echo]
 
-  This VM becomes a domain of its own for that. With `--echo` a message of 64 bytes is sent, and the same is
-  to come back, as from the service of examples/echo.exs. Fails if a tube cannot be opened.
+  This VM becomes a domain of its own. `--echo` sends a message of 64 bytes and expects the same
+  message back, as from the service in examples/echo.exs. Fails if it cannot open a tube.
   """
   use Mix.Task
 
@@ -43,13 +43,13 @@ defmodule Mix.Tasks.Tube.Ping do
   end
 
   defp echo(tube) do
-    there_and_back = fn ->
+    round_trip = fn ->
       with :ok <- Tube.send(tube, @message, 5_000), do: Tube.recv(tube, 5_000)
     end
 
-    case timed(there_and_back, "echo") do
+    case timed(round_trip, "echo") do
       {us, @message} -> us
-      {_us, _other} -> Mix.raise("echo: something else came back")
+      {_us, _other} -> Mix.raise("echo: another message came back")
     end
   end
 

@@ -1,14 +1,16 @@
 defmodule Mix.Tasks.Tube.Show do
-  @shortdoc "Shows all about the tubes of a VM"
+  @shortdoc "Shows the tubes of a VM in detail"
 
   @moduledoc """
-  Shows all that is known of the tubes of a VM: `Tube.info/1`'s counters of both directions.
+  Shows the tubes of a VM in detail, with all counters of both directions.
 
       mix tube.show [DOMID [TID]] --node app@host [--cookie SECRET]
 
-  `DOMID` is the peer's, `TID` the number of the tube. As for `--node`, see `mix tube.list`.
+  `DOMID` is the peer's, `TID` the number of the tube. For `--node`, see `mix tube.list`.
   """
   use Mix.Task
+
+  alias Tube.Label
 
   @impl true
   def run(args) do
@@ -23,7 +25,7 @@ defmodule Mix.Tasks.Tube.Show do
       end
 
     case Enum.filter(Mix.Tube.tubes!(options), wanted) do
-      [] -> Mix.Tube.table([[]], options)
+      [] -> Mix.Tube.no_tubes(options)
       tubes -> Enum.each(tubes, &show/1)
     end
   end
@@ -35,7 +37,7 @@ defmodule Mix.Tasks.Tube.Show do
   end
 
   defp show(%{native: native} = tube) do
-    {nock, tid, tip} = Mix.Tube.ends(tube)
+    {nock, tid, tip} = Label.ends(tube)
     service = Mix.Tube.service(tube.service)
 
     Mix.shell().info(
@@ -47,7 +49,7 @@ defmodule Mix.Tasks.Tube.Show do
       | for({key, tx} <- Enum.sort(native.tx), do: line(key, tx, native.rx))
     ]
 
-    Mix.Tube.table(rows, [])
+    Mix.Tube.table(rows)
     others = native |> Map.drop([:tx, :rx]) |> Enum.sort()
 
     Mix.shell().info(

@@ -1,24 +1,23 @@
 defmodule Tube.Connection.Owner do
   @moduledoc false
-  # Who owns a tube, and what ties it to the tube's process: a monitor, and for a tube with the
-  # manners of a port also a link.
+  # The owner of a tube, monitored by the tube's process. In port mode it is also linked.
 
-  @enforce_keys [:pid, :monitor, :form]
-  defstruct [:pid, :monitor, :form]
+  @enforce_keys [:pid, :monitor, :mode]
+  defstruct [:pid, :monitor, :mode]
 
-  @type t :: %__MODULE__{pid: pid, monitor: reference, form: Tube.Native.form()}
+  @type t :: %__MODULE__{pid: pid, monitor: reference, mode: Tube.Native.mode()}
 
-  @spec new(pid, Tube.Native.form()) :: t
-  def new(pid, form) do
-    if form == :port, do: Process.link(pid)
-    %__MODULE__{pid: pid, monitor: Process.monitor(pid), form: form}
+  @spec new(pid, Tube.Native.mode()) :: t
+  def new(pid, mode) do
+    if mode == :port, do: Process.link(pid)
+    %__MODULE__{pid: pid, monitor: Process.monitor(pid), mode: mode}
   end
 
   @spec change(t, pid) :: t
   def change(owner, pid) do
     Process.demonitor(owner.monitor, [:flush])
-    if owner.form == :port, do: Process.unlink(owner.pid)
-    new(pid, owner.form)
+    if owner.mode == :port, do: Process.unlink(owner.pid)
+    new(pid, owner.mode)
   end
 
   @spec is?(t | nil, pid) :: boolean
@@ -26,11 +25,11 @@ defmodule Tube.Connection.Owner do
   def is?(owner, pid), do: owner.pid == pid
 
   @doc """
-  Sends on to `new_owner` what a tube has put into the caller's mailbox. The tube must be passive, so
-  that nothing comes in meanwhile.
+  Forwards the tube's messages in the caller's mailbox to `new_owner`. The tube must be passive, so that
+  none arrives meanwhile.
   """
   @spec forward(Tube.t(), pid) :: :ok
-  def forward(%Tube{pid: pid} = tube, new_owner) do
+  def forward(%{pid: pid} = tube, new_owner) do
     receive do
       {tag, ^tube, _} = message when tag in [:tube, :tube_error] ->
         send_on(tube, new_owner, message)
@@ -51,24 +50,15 @@ defmodule Tube.Connection.Owner do
   end
 
   @doc """
-  Tells of the end: the answer to who closed, and as a port does, an exit with the reason.
+  Sends the exit signal that a port sends to its owner when it ends: `:normal` after `:closed`.
 
-  The exit signal is sent by hand, so that the reason arrives as it is while the process itself ends
-  normally: a peer that went away is no fault of ours to be reported by the supervisor.
+  The process itself ends normally, whatever the reason: the loss of a peer is not an error for the
+  supervisor to report.
   """
-  @spec told(t | nil | false, term, GenServer.from() | {:port, pid} | nil) :: :ok
-  def told(owner, reason, closer) do
-    case closer do
-      nil -> :ok
-      {:port, pid} -> send(pid, {self(), :closed})
-      from -> GenServer.reply(from, :ok)
-    end
-
-    if owner && owner.form == :port do
-      Process.unlink(owner.pid)
-      Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
-    end
-
+  @spec exit(t, term) :: :ok
+  def exit(owner, reason) do
+    Process.unlink(owner.pid)
+    Process.exit(owner.pid, if(reason == :closed, do: :normal, else: reason))
     :ok
   end
 end

@@ -1,9 +1,9 @@
 defmodule Tube.Connection.State do
   @moduledoc false
-  # What the process of one tube knows: how it begins, and what follows from it.
+  # The state of a tube's process.
 
-  alias Tube.Connection.Owner
-  alias Tube.{Commands, Domain, Handshake, Native}
+  alias Tube.Connection.{CommandQueue, Ending, Owner, Registry}
+  alias Tube.{Domain, Handshake, Native}
 
   defstruct [
     :role,
@@ -13,67 +13,36 @@ defmodule Tube.Connection.State do
     :peer,
     :tid,
     :options,
-    # %Tube{} from the moment that the rings exist
+    # %Tube{} while there is a link
     :tube,
-    # who gets the answer of open/2; who gets the answer of close/1
-    :opener,
-    :closer,
-    # the listener that takes the tube, at the tip
+    # `Tube.Connection.Ending`
+    :ending,
+    # at the tip: the listener that takes the tube, the dispatcher that let it in
     :listener,
+    :dispatcher,
     :owner,
-    # why the machine stopped; the rings live on until the owner knows
-    :ended,
-    # why there is no tube, or none any more
-    failed: nil,
-    # at the nock: whoever opens has not come yet for the answer
-    unasked: false,
-    connected: false,
-    listening: false,
-    drained: false,
-    told: false,
-    # the event that the machine gets once all commands are sent
-    closing: nil,
-    # the rings have gone, and the owner is served from a copy
-    cut: false,
-    # who waits for all that is shared to be given back
-    suspenders: [],
-    # the owner sends no more than the commands that it gave
-    shutting: false,
-    # what `Tube.Telemetry` makes of it
+    # of `Tube.Telemetry`
     span: nil,
-    # the process that looks for data, see `Tube.Poller`
+    # the process of `Tube.Connection.BusyPoller`, if any
     poller: nil,
-    commands: Commands.new(:wait),
+    commands: CommandQueue.new(:wait),
     timers: %{},
     store_up: true,
-    state: 1
+    xenbus_state: 1
   ]
 
   @type t :: %__MODULE__{}
 
-  @typedoc "What anyone may know of a connected tube without asking its process."
-  @type entry :: %{
-          tube: Tube.t(),
-          send_timeout: timeout,
-          dropped: :counters.counters_ref() | nil,
-          role: :nock | :tip,
-          me: Tube.domid(),
-          peer: Tube.domid(),
-          tid: 0..0xFFFFFFFF,
-          service: String.t(),
-          mode: Native.form(),
-          span: map
-        }
-
-  @typedoc "What a tube begins with: at the nock who asks, at the tip the knock and its listener."
+  @typedoc "What a tube begins with: at the nock the process that opens, at the tip the open request."
   @type args ::
           {:nock, Domain.t(), Tube.domid(), Tube.Options.t(), opener :: pid}
-          | {:tip, Domain.t(), Handshake.Knock.knock(), Tube.Options.t(), listener :: pid, term}
+          | {:tip, Domain.t(), Handshake.OpenRequest.t(), Tube.Options.t(), listener :: pid,
+             dispatcher :: pid, verdict :: term}
 
-  @doc "A new tube, and the first operations of its handshake."
+  @doc "Begins a tube. Returns the first operations of its handshake."
   @spec new(args) :: {:ok, t, [Handshake.op()]} | {:error, :eexist | :busy}
   def new({:nock, domain, peer, options, opener}) do
-    with {:ok, tid} <- claim_tid(peer, options.tid) do
+    with {:ok, tid} <- Registry.claim_tid(peer, options.tid) do
       params = %{
         me: domain.domid,
         peer: peer,
@@ -87,14 +56,14 @@ defmodule Tube.Connection.State do
 
       state = %__MODULE__{
         role: :nock,
-        unasked: true,
+        ending: Ending.new(options.mode, :nock),
         module: Handshake.Nock,
         machine: machine,
         domain: domain,
         peer: peer,
         tid: tid,
         options: options,
-        commands: Commands.new(options.on_full),
+        commands: CommandQueue.new(options.on_full),
         owner: Owner.new(opener, options.mode)
       }
 
@@ -102,13 +71,12 @@ defmodule Tube.Connection.State do
     end
   end
 
-  def new({:tip, domain, knock, options, listener, verdict}) do
-    # One at a time for each knock: the door sees to that.
+  def new({:tip, domain, request, options, listener, dispatcher, verdict}) do
     params = %{
       me: domain.domid,
-      peer: knock.peer,
-      tid: knock.tid,
-      nonce: knock.nonce,
+      peer: request.peer,
+      tid: request.tid,
+      nonce: request.nonce,
       verdict: verdict,
       limits: limits(options)
     }
@@ -117,14 +85,16 @@ defmodule Tube.Connection.State do
 
     state = %__MODULE__{
       role: :tip,
+      ending: Ending.new(options.mode, :tip),
       module: Handshake.Tip,
       machine: machine,
       domain: domain,
-      peer: knock.peer,
-      tid: knock.tid,
+      peer: request.peer,
+      tid: request.tid,
       options: options,
-      commands: Commands.new(options.on_full),
+      commands: CommandQueue.new(options.on_full),
       listener: listener,
+      dispatcher: dispatcher,
       owner: Owner.new(listener, options.mode)
     }
 
@@ -133,53 +103,13 @@ defmodule Tube.Connection.State do
 
   defp limits(options), do: %{handshake: options.timeout, close: max(options.linger, 1)}
 
-  # The lowest number that no tube of ours to this peer has. Other VMs of the same domain see
-  # each other's directories in the store; on the local platform there are none.
-  defp claim_tid(peer, nil) do
-    Enum.find_value(0..0xFFFF, {:error, :busy}, fn tid ->
-      case claim_tid(peer, tid) do
-        {:ok, tid} -> {:ok, tid}
-        {:error, :eexist} -> nil
-      end
-    end)
-  end
-
-  defp claim_tid(peer, tid) do
-    case Registry.register(Tube.Registry, {:nock, peer, tid}, nil) do
-      {:ok, _} -> {:ok, tid}
-      {:error, {:already_registered, _pid}} -> {:error, :eexist}
-    end
-  end
-
-  @doc "Names one attempt of a handshake."
+  @doc "A random name for one attempt of a handshake."
   @spec nonce() :: Tube.Paths.nonce()
   def nonce, do: Base.encode16(:crypto.strong_rand_bytes(8), case: :lower)
 
-  @doc """
-  Has the owner still to hear something through the rings? What the peer sent last, or why the
-  tube ended.
-  """
-  @spec owner_unaware?(t) :: boolean
-  def owner_unaware?(%{tube: nil}), do: false
-  def owner_unaware?(%{listening: false}), do: false
-  def owner_unaware?(%{closing: closing}) when closing in [:close, :owner_down], do: false
-  # An orderly end needs no word beyond the last message: a tube that is gone is closed.
-  def owner_unaware?(%{failed: nil, drained: true}), do: false
-  # A port's owner is told by its exit.
-  def owner_unaware?(%{owner: %{form: :port}, drained: drained}), do: not drained
-  def owner_unaware?(%{told: told}), do: not told
-
-  @doc "Is somebody about to ask how the opening went? It may have failed sooner than that."
-  @spec unasked?(t) :: boolean
-  def unasked?(state), do: state.unasked and state.owner != nil
-
-  @doc "Is all given back that is shared with the peer, in memory and in the store?"
-  @spec gone?(t) :: boolean
-  def gone?(state), do: state.ended != nil and (state.tube == nil or state.cut)
-
-  @doc "What is registered of a tube from its connection to its end."
-  @spec entry(t) :: entry
-  def entry(state) do
+  @doc "The record of a connected tube."
+  @spec record(t) :: Registry.record()
+  def record(state) do
     %{
       tube: state.tube,
       send_timeout: state.options.send_timeout,
@@ -194,7 +124,7 @@ defmodule Tube.Connection.State do
     }
   end
 
-  @doc "What events tell of the tube, from the start."
+  @doc "The metadata of telemetry events."
   @spec metadata(t) :: map
   def metadata(state) do
     %{
@@ -205,12 +135,6 @@ defmodule Tube.Connection.State do
       service: state.options.service
     }
   end
-
-  @doc "Why the tube ended, to those who were not told by a call."
-  @spec why(t) :: atom
-  def why(%{failed: reason}) when reason != nil, do: reason
-  def why(%{closing: :owner_down}), do: :owner_down
-  def why(_orderly), do: :closed
 
   @doc "For `Tube.info/1`."
   @spec info(t) :: {:ok, map} | {:error, :closed}
@@ -225,7 +149,7 @@ defmodule Tube.Connection.State do
          tid: state.tid,
          service: state.options.service,
          mode: state.options.mode,
-         state: state.state,
+         state: state.xenbus_state,
          owner: state.owner && state.owner.pid
        })}
     end

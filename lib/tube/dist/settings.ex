@@ -1,7 +1,7 @@
 defmodule Tube.Dist.Settings do
   @moduledoc false
-  # How connections between nodes are made: the key `tube_dist` of the application kernel, since its
-  # environment is the only one that is there when distribution starts.
+  # The settings of distribution: the key `tube_dist` in the environment of the application kernel,
+  # the only environment that exists when distribution starts.
   #
   #     erl -kernel tube_dist '[{peers,[5,7]},{fragments,false}]'
   #     config :kernel, tube_dist: [peers: [5, 7]]
@@ -13,12 +13,12 @@ defmodule Tube.Dist.Settings do
           ring: pos_integer,
           fragments: boolean,
           connect: boolean,
-          poll: Tube.Poller.option()
+          poll: Tube.Connection.BusyPoller.option()
         }
 
   @keys [:peers, :ring, :fragments, :connect, :poll]
 
-  @doc "The settings, or what is wrong with them."
+  @doc "Reads and checks the settings."
   @spec get() :: {:ok, t} | {:error, charlist}
   def get do
     given = :application.get_env(:kernel, :tube_dist, [])
@@ -31,14 +31,14 @@ defmodule Tube.Dist.Settings do
         end
       end)
     else
-      wrong(:tube_dist, given, "a list of pairs is allowed")
+      wrong(:tube_dist, given, "allowed is a list of pairs")
     end
   end
 
-  # These are options of a listener, which has its own word for what is wrong with them.
   defp check(key, value) when key in [:fragments, :connect] and not is_boolean(value),
-    do: {:error, "true or false is allowed"}
+    do: {:error, "allowed is true or false"}
 
+  # These are options of a listener, so `Tube.Options` checks them.
   defp check(key, value) when key in [:peers, :ring, :poll] do
     Tube.Options.validate!([{key, value}], :listen)
     :ok

@@ -1,29 +1,29 @@
 defmodule Tube.Domain.Settings do
   @moduledoc false
-  # Which platform this VM is on, where it finds its hypervisor, and which domain it wants to be.
-  # Each setting is looked for in turn in the options, the application's environment, and the
-  # process's environment.
+  # The platform of this VM, the place of its hypervisor, and the domain that it wants to be. Each
+  # setting comes from the options, the application's environment, or the process's environment,
+  # whichever has it first.
   #
-  #     platform  :platform, config :tube, :platform, $TUBE_PLATFORM, else found out
+  #     platform  :platform, config :tube, :platform, $TUBE_PLATFORM, else detected
   #     run_dir   :run_dir, config :tube, :run_dir, $TUBE_RUN_DIR, $XDG_RUNTIME_DIR/tube, /run/tube
-  #     domid     :domid,   config :tube, :domid,   $TUBE_DOMID, else the lowest that is free
+  #     domid     :domid,   config :tube, :domid,   $TUBE_DOMID, else the lowest free one
   #
-  # Found out: whoever names a run directory means the local platform; else Xen if the kernel has
-  # its device, that is in a Xen domain with its modules loaded, else local. On Xen there is no run
-  # directory, and a domid can only be the one that Xen has given.
+  # Detection: a run directory means the local platform; else Xen if the kernel has its device,
+  # which is so in a Xen domain with its modules loaded; else local. Xen has no run directory, and
+  # the domid can only be the one that Xen has assigned.
   #
-  # A mistake is told with the place where it was made: it is often not where one looks for it.
+  # An error names the place of the wrong setting, which is often not the obvious one.
 
   import Bitwise
 
-  alias Tube.Raw
+  alias Tube.Domain.RawFile
 
-  @domid_max 0x7FEF
+  @max_domid Tube.Paths.max_domid()
 
   # A unix socket address takes 107 bytes; the longest name below the run directory has 25.
   @run_dir_bytes 82
 
-  # The way to xenstore from every domain, and from nowhere else.
+  # The device for xenstore. It exists in every Xen domain and nowhere else.
   @xenbus "/dev/xen/xenbus"
 
   @enforce_keys [:run_dir, :domid]
@@ -32,7 +32,7 @@ defmodule Tube.Domain.Settings do
   @type t :: %__MODULE__{
           platform: :local | :xen,
           run_dir: Path.t() | nil,
-          domid: 0..0x7FEF | nil
+          domid: Tube.Paths.domid() | nil
         }
   @type error :: {:error, {:bad_run_dir | :einval, String.t()}}
 
@@ -49,7 +49,7 @@ defmodule Tube.Domain.Settings do
   end
 
   defp platform(nil, nil),
-    do: {:ok, if(match?({:ok, _stat}, Raw.stat(@xenbus)), do: :xen, else: :local)}
+    do: {:ok, if(match?({:ok, _stat}, RawFile.stat(@xenbus)), do: :xen, else: :local)}
 
   defp platform(nil, _named_dir), do: {:ok, :local}
   defp platform({platform, _where}, _dir) when platform in [:local, "local"], do: {:ok, :local}
@@ -67,17 +67,17 @@ defmodule Tube.Domain.Settings do
   defp named(nil, _where), do: nil
   defp named(value, where), do: {value, where}
 
-  # Set to nothing is how one unsets a variable for one command.
+  # An empty value counts as unset: that is how to unset a variable for one command.
   defp variable(name) do
     with "" <- System.get_env(name), do: nil
   end
 
   defp domid(nil), do: {:ok, nil}
-  defp domid({domid, _where}) when domid in 0..@domid_max, do: {:ok, domid}
+  defp domid({domid, _where}) when domid in 0..@max_domid, do: {:ok, domid}
 
   defp domid({text, where}) when is_binary(text) do
     case Integer.parse(text) do
-      {domid, ""} when domid in 0..@domid_max -> {:ok, domid}
+      {domid, ""} when domid in 0..@max_domid -> {:ok, domid}
       _other -> bad_domid(text, where)
     end
   end
@@ -87,7 +87,7 @@ defmodule Tube.Domain.Settings do
   defp bad_domid(value, where),
     do:
       {:error,
-       {:einval, "#{where} is #{inspect(value)}: a domid is a number from 0 to #{@domid_max}"}}
+       {:einval, "#{where} is #{inspect(value)}: a domid is a number from 0 to #{@max_domid}"}}
 
   defp run_dir(nil) do
     case variable("XDG_RUNTIME_DIR") do
@@ -111,20 +111,20 @@ defmodule Tube.Domain.Settings do
         bad_run_dir(
           path,
           where,
-          "it is longer than #{@run_dir_bytes} bytes, no socket could be named below it"
+          "it is longer than #{@run_dir_bytes} bytes, no socket below it could be bound"
         )
 
       true ->
-        path |> Raw.expand() |> check(where)
+        path |> RawFile.expand() |> check(where)
     end
   end
 
   defp run_dir({other, where}), do: bad_run_dir(other, where, "a path (a string) is needed")
 
-  # Who may write to the directory can put a socket of his own where we look for the hub's.
+  # A user who may write to the directory could replace the hub's socket.
   defp check(path, where) do
-    with {:ok, stat} <- Raw.stat(path),
-         {:ok, %{uid: me}} <- Raw.stat("/proc/self") do
+    with {:ok, stat} <- RawFile.stat(path),
+         {:ok, %{uid: me}} <- RawFile.stat("/proc/self") do
       cond do
         stat.type != :directory ->
           bad_run_dir(path, where, "it is not a directory")
@@ -133,7 +133,7 @@ defmodule Tube.Domain.Settings do
           bad_run_dir(
             path,
             where,
-            "it belongs to user #{stat.uid}; it must be ours (user #{me}) or root's"
+            "it belongs to user #{stat.uid}; it must belong to us (user #{me}) or root"
           )
 
         (stat.mode &&& 0o022) != 0 ->
@@ -149,7 +149,7 @@ defmodule Tube.Domain.Settings do
           {:ok, path}
       end
     else
-      # The hub makes it, if there is something to make it in.
+      # The hub creates it if its parent exists.
       {:error, :enoent} -> parent(path, where)
       {:error, reason} -> bad_run_dir(path, where, posix(reason))
     end
@@ -158,7 +158,7 @@ defmodule Tube.Domain.Settings do
   defp parent(path, where) do
     parent = Path.dirname(path)
 
-    case Raw.stat(parent) do
+    case RawFile.stat(parent) do
       {:ok, %{type: :directory}} ->
         {:ok, path}
 
@@ -166,7 +166,7 @@ defmodule Tube.Domain.Settings do
         bad_run_dir(path, where, "#{parent} is not a directory")
 
       {:error, reason} ->
-        bad_run_dir(path, where, "it cannot be made, #{parent}: #{posix(reason)}")
+        bad_run_dir(path, where, "it cannot be created, #{parent}: #{posix(reason)}")
     end
   end
 

@@ -1,13 +1,16 @@
 defmodule Tube.Domain.State do
   @moduledoc false
-  # What `Tube.Domain.Server` knows.
+  # The state of `Tube.Domain.Server`.
   #
-  # `phase` is :idle (nobody needs it), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}.
-  # `wanted` are the settings to attach with; once attached, with the domid that it became.
-  # `platform` while not attached: the domain lives, only its store has to be connected to again.
-  # `claim`: on Xen, that no other VM of this domain has tubes; once taken, kept.
-  # `stale`: what we published before may be in the store still.
-  # `held`: nobody is let in; `back` are the settings to come back with. `given` is the domid that was asked for.
+  # `phase`     :idle (not needed), {:attempt, pid, monitor, timer}, :attached or {:pause, timer}
+  # `lost`      it was attached, and tries to attach again
+  # `wanted`    settings to attach with; once attached, with the actual domid
+  # `platform`  if set while not attached: the domain lives, only its store needs a new connection
+  # `life`      the port that closes when the domain ends
+  # `claim`     on Xen, the claim that no other VM of this domain has tubes; kept once taken
+  # `stale`     nodes that we published before may still be in the store
+  # `held`      calls fail; `back` holds the settings to come back with
+  # `given`     the domid of the options, if any
 
   defstruct phase: :idle,
             lost: false,

@@ -1,10 +1,10 @@
 defmodule Tube.Handler.Acceptor do
   @moduledoc false
-  # Takes tubes from a handler's listener and starts a connection for each. One is enough: the
-  # handshakes are done elsewhere, by a process each.
+  # Accepts tubes from a handler's listener and starts a connection for each. One acceptor is
+  # enough: each handshake runs in a process of its own.
   #
-  # As long as there are as many connections as allowed it does not accept. Then the listener's
-  # backlog fills up, and who opens is told that the service is busy.
+  # At the limit of connections it stops accepting. Then the listener's backlog fills up, and
+  # further peers get `:busy`.
 
   alias Tube.Handler.Connection
 
@@ -12,13 +12,13 @@ defmodule Tube.Handler.Acceptor do
   def child_spec(args),
     do: %{id: __MODULE__, start: {__MODULE__, :start_link, [args]}, shutdown: :brutal_kill}
 
-  @doc "Given the listener's pid or name, the connections' supervisor, and the settings."
+  @doc "Starts an acceptor. The functions return the listener and the supervisor of connections."
   @spec start_link({fun, fun, Tube.Handler.Settings.t()}) :: {:ok, pid}
   def start_link({listener, connections, settings}) do
     {:ok,
      :proc_lib.spawn_link(fn ->
        connections = connections.()
-       # After a crash: those of our predecessor count too.
+       # After a restart, connections of the previous acceptor count too.
        for {_, pid, _, _} <- DynamicSupervisor.which_children(connections),
            is_pid(pid),
            do: Process.monitor(pid)
@@ -32,16 +32,16 @@ defmodule Tube.Handler.Acceptor do
 
     case Tube.accept(listener) do
       {:ok, tube} ->
-        begin(tube, connections, settings)
+        start_connection(tube, connections, settings)
         accept(listener, connections, settings)
 
-      # The listener has ended. It is started again, and we with it.
+      # The listener has ended. The supervisor restarts it, and this process with it.
       {:error, reason} ->
         exit({:shutdown, reason})
     end
   end
 
-  defp begin(tube, connections, settings) do
+  defp start_connection(tube, connections, settings) do
     {:ok, pid} = DynamicSupervisor.start_child(connections, {Connection, settings})
     Process.monitor(pid)
 
@@ -49,7 +49,7 @@ defmodule Tube.Handler.Acceptor do
       :ok ->
         Connection.serve(pid, tube)
 
-      # It has ended meanwhile, as tubes may at any time.
+      # The tube has ended in the meantime.
       {:error, _reason} ->
         DynamicSupervisor.terminate_child(connections, pid)
         Tube.close(tube)

@@ -1,15 +1,15 @@
 defmodule Tube.Handler.Connection do
   @moduledoc false
-  # One accepted tube of a handler: owns it, and turns what comes into callbacks.
+  # The process of one accepted tube: owns the tube, and calls the handler's callbacks.
   #
-  # It is started without its tube, since only a process that exists can be made an owner; the
-  # acceptor hands the tube over and then says so by `serve/3`.
+  # It starts without its tube, because only an existing process can become an owner. The acceptor
+  # hands the tube over, and then calls `serve/2`.
 
   use GenServer, restart: :temporary
 
   alias Tube.Handler.Settings
 
-  # `timer` names the time limit that runs, if one does.
+  # `timer` is the reference of the running time limit, if there is one.
   defstruct [:settings, :tube, :state, :timer, over: false]
 
   @spec start_link(Settings.t()) :: GenServer.on_start()
@@ -22,18 +22,18 @@ defmodule Tube.Handler.Connection do
       id: __MODULE__,
       start: {__MODULE__, :start_link, [settings]},
       restart: :temporary,
-      # Its own limit is kept by itself; this one is for a callback that does not come back.
+      # The process keeps its own limit; this one is for a callback that does not return.
       shutdown: settings.shutdown + 1_000
     }
   end
 
-  @doc "The tube is yours now."
+  @doc "Starts serving `tube`, which the process owns by now."
   @spec serve(pid, Tube.t()) :: :ok
   def serve(pid, tube), do: GenServer.cast(pid, {:serve, tube})
 
   @impl true
   def init(settings) do
-    # So that `terminate/2` is called when the supervisor stops us.
+    # So that `terminate/2` is called when the supervisor stops this process.
     Process.flag(:trap_exit, true)
     {:ok, %__MODULE__{settings: settings, state: settings.state}}
   end
@@ -47,18 +47,18 @@ defmodule Tube.Handler.Connection do
     connection = %{connection | tube: tube}
 
     case call(connection, :handle_connection, [tube]) do
-      {:noreply, connection} -> {:noreply, listen(connection)}
+      {:noreply, connection} -> {:noreply, activate(connection)}
       stop -> stop
     end
   end
 
   @impl true
   def handle_info({:tube, tube, data}, %{tube: tube} = connection),
-    do: connection |> call(:handle_data, [data, tube]) |> listen_again()
+    do: connection |> call(:handle_data, [data, tube]) |> reactivate()
 
-  # The count is used up: the next one, so that no more than one count ever waits in the mailbox.
+  # The count is used up. Renewing it only now bounds the mailbox to one count of messages.
   def handle_info({:tube_passive, tube}, %{tube: tube} = connection),
-    do: {:noreply, listen(connection)}
+    do: {:noreply, activate(connection)}
 
   def handle_info({:tube_closed, tube}, %{tube: tube} = connection),
     do: finish(connection, :handle_close, [tube])
@@ -69,10 +69,10 @@ defmodule Tube.Handler.Connection do
   def handle_info({:idle, ref}, %{timer: ref, tube: tube} = connection),
     do: call(connection, :handle_timeout, [tube])
 
-  # Something came in the same moment.
+  # A limit that another message has cancelled.
   def handle_info({:idle, ref}, connection) when is_reference(ref), do: {:noreply, connection}
 
-  # Before there is a tube there is nobody to ask.
+  # The callback needs a tube.
   def handle_info(_message, %{tube: nil} = connection), do: {:noreply, connection}
 
   def handle_info(message, %{tube: tube} = connection),
@@ -89,23 +89,23 @@ defmodule Tube.Handler.Connection do
   def terminate(reason, %{tube: tube} = connection) do
     if shutdown?(reason) do
       connection = drain(connection, deadline(connection.settings.shutdown))
-      unless connection.over, do: tell(connection, :handle_shutdown, [tube])
+      unless connection.over, do: call_last(connection, :handle_shutdown, [tube])
     else
-      tell(connection, :handle_error, [plain(reason), tube])
+      call_last(connection, :handle_error, [without_stack(reason), tube])
     end
 
     Tube.close(tube)
     :ok
   end
 
-  # Of the end of :once there is no word.
-  defp listen_again({:noreply, %{settings: %{active: :once}} = connection}),
-    do: {:noreply, listen(connection)}
+  # No message says that :once is used up.
+  defp reactivate({:noreply, %{settings: %{active: :once}} = connection}),
+    do: {:noreply, activate(connection)}
 
-  defp listen_again(result), do: result
+  defp reactivate(result), do: result
 
-  defp listen(connection) do
-    # An orderly end that came while the tube was passive is told by nothing else.
+  defp activate(connection) do
+    # Only this call reports an orderly end that came while the tube was passive.
     with {:error, :closed} <- Tube.setopts(connection.tube, active: connection.settings.active),
          do: send(self(), {:tube_closed, connection.tube})
 
@@ -115,7 +115,6 @@ defmodule Tube.Handler.Connection do
   ## Callbacks
 
   defp call(connection, name, arguments) do
-    # A limit that ran was for this to come.
     connection = %{connection | timer: nil}
 
     case result(connection, name, arguments) do
@@ -128,8 +127,8 @@ defmodule Tube.Handler.Connection do
       {:close, state} ->
         finish(%{connection | state: state}, :handle_close, [connection.tube])
 
-      {:error, why, state} ->
-        finish(%{connection | state: state}, :handle_error, [why, connection.tube])
+      {:error, reason, state} ->
+        finish(%{connection | state: state}, :handle_error, [reason, connection.tube])
     end
   end
 
@@ -168,44 +167,47 @@ defmodule Tube.Handler.Connection do
             "{:error, reason, state}"
   end
 
-  # From here on nothing is called but this, whatever else is in the mailbox.
+  # The last callback, whatever else is in the mailbox.
   defp finish(connection, name, arguments) do
     connection = %{connection | over: true}
-    tell(connection, name, arguments)
+    call_last(connection, name, arguments)
     {:stop, :normal, connection}
   end
 
-  defp tell(%{settings: settings, state: state}, name, arguments) do
+  # Calls a callback whose result is ignored.
+  defp call_last(%{settings: settings, state: state}, name, arguments) do
     if settings.callbacks[name], do: apply(settings.handler, name, arguments ++ [state])
     :ok
   end
 
-  ## Ending in good order
+  ## Orderly shutdown
 
-  # What the peer had sent before is handled: first what is in the mailbox, then what is in the ring.
+  # Handles the messages that have arrived: those in the mailbox, then those in the ring.
   defp drain(connection, deadline) do
     Tube.setopts(connection.tube, active: false)
-    drain_on({:noreply, connection}, deadline)
+    drain_loop({:noreply, connection}, deadline)
   end
 
-  defp drain_on({:stop, _reason, connection}, _deadline), do: connection
+  defp drain_loop({:stop, _reason, connection}, _deadline), do: connection
 
-  defp drain_on(going_on, deadline) do
-    connection = elem(going_on, 1)
+  defp drain_loop(noreply, deadline) do
+    connection = elem(noreply, 1)
 
     with true <- System.monotonic_time(:millisecond) < deadline,
-         {:ok, message} <- waiting(connection.tube) do
-      message |> drained(connection) |> drain_on(deadline)
+         {:ok, message} <- next(connection.tube) do
+      message |> drain_one(connection) |> drain_loop(deadline)
     else
       _nothing_more -> connection
     end
   end
 
-  # As ever, but for becoming active again.
-  defp drained({:tube, tube, data}, connection), do: call(connection, :handle_data, [data, tube])
-  defp drained(the_end, connection), do: handle_info(the_end, connection)
+  # Like `handle_info/2`, but the tube stays passive.
+  defp drain_one({:tube, tube, data}, connection),
+    do: call(connection, :handle_data, [data, tube])
 
-  defp waiting(tube) do
+  defp drain_one(the_end, connection), do: handle_info(the_end, connection)
+
+  defp next(tube) do
     receive do
       {:tube, ^tube, _data} = message -> {:ok, message}
       {:tube_closed, ^tube} = message -> {:ok, message}
@@ -224,10 +226,12 @@ defmodule Tube.Handler.Connection do
   defp deadline(ms), do: System.monotonic_time(:millisecond) + ms
 
   defp shutdown?(:shutdown), do: true
-  defp shutdown?({:shutdown, _why}), do: true
+  defp shutdown?({:shutdown, _reason}), do: true
   defp shutdown?(reason), do: reason == :normal
 
-  # An exception as itself, without its stack.
-  defp plain({reason, stack}) when is_list(stack), do: Exception.normalize(:error, reason, stack)
-  defp plain(reason), do: reason
+  # The exception of a crash, without its stack trace.
+  defp without_stack({reason, stack}) when is_list(stack),
+    do: Exception.normalize(:error, reason, stack)
+
+  defp without_stack(reason), do: reason
 end

@@ -1,16 +1,6 @@
 defmodule Tube.Handler.Settings do
   @moduledoc false
-  # What a handler's processes are told at their start, checked.
-
-  @callbacks [
-    handle_connection: 2,
-    handle_data: 3,
-    handle_timeout: 2,
-    handle_info: 3,
-    handle_close: 2,
-    handle_error: 3,
-    handle_shutdown: 2
-  ]
+  # The checked options of a `Tube.Handler.Supervisor`, which all its processes get.
 
   @own [:handler, :state, :active, :max_connections, :shutdown, :name]
   @max_ms 86_400_000
@@ -27,11 +17,11 @@ defmodule Tube.Handler.Settings do
           callbacks: %{atom => true}
         }
 
-  @doc "Checks the options of `Tube.Handler.Supervisor`, or ArgumentError."
+  @doc "Checks the options of `Tube.Handler.Supervisor`. Raises `ArgumentError`."
   @spec validate!(term) :: t
   def validate!(options) do
     unless Keyword.keyword?(options) do
-      raise ArgumentError, "invalid options #{inspect(options)}: a keyword list is allowed"
+      raise ArgumentError, "invalid options #{inspect(options)}: allowed is a keyword list"
     end
 
     {own, listen} = Keyword.split(options, @own)
@@ -39,7 +29,7 @@ defmodule Tube.Handler.Settings do
 
     if listen[:mode] == :port do
       raise ArgumentError,
-            "invalid value :port for option :mode: a handler's tubes have the mode :tube"
+            "invalid value :port for option :mode: allowed is :tube"
     end
 
     Tube.Options.validate!(listen, :listen)
@@ -73,21 +63,24 @@ defmodule Tube.Handler.Settings do
     end
   end
 
-  # Looked up once, not at each message.
+  # Checked once, not for each message.
   defp callbacks!(handler) do
     with {:error, reason} <- Code.ensure_loaded(handler) do
       raise ArgumentError,
-            "invalid value #{inspect(handler)} for option :handler: there is no such module (#{reason})"
+            "invalid value #{inspect(handler)} for option :handler: there is no such module " <>
+              "(#{reason})"
     end
 
-    case for(
-           {name, arity} <- @callbacks,
-           function_exported?(handler, name, arity),
-           do: {name, true}
-         ) do
+    exported =
+      for {name, arity} <- Tube.Handler.behaviour_info(:callbacks),
+          function_exported?(handler, name, arity),
+          do: {name, true}
+
+    case exported do
       [] ->
         raise ArgumentError,
-              "invalid value #{inspect(handler)} for option :handler: it has no callback of Tube.Handler"
+              "invalid value #{inspect(handler)} for option :handler: it has no callback of " <>
+                "Tube.Handler"
 
       callbacks ->
         Map.new(callbacks)

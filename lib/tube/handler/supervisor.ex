@@ -1,38 +1,38 @@
 defmodule Tube.Handler.Supervisor do
   @moduledoc """
-  Listens to a service and runs a `Tube.Handler` for each tube that comes in.
+  Listens to a service and runs a `Tube.Handler` for each accepted tube.
 
       children = [{Tube.Handler.Supervisor, handler: Echo, service: "echo"}]
 
-  Below it:
+  Its children:
 
       Tube.Handler.Supervisor (rest_for_one)
       ├── connections     a process per tube, not restarted
-      ├── listener        as of Tube.start_link/1
+      ├── listener        as from Tube.start_link/1
       └── acceptor        hands tubes from the listener to the connections
 
   ## Options
 
     * `:handler` - the module with the callbacks; required
-    * `:state` - what the first callback of each connection gets as its state (default `nil`)
-    * `:active` - how many messages may wait in the mailbox of a connection: a number from 1 to 32767,
-      `:once` for one, or `true` for no bound (default `32`)
-    * `:max_connections` - connections at a time. As long as there are as many, no tube is accepted: up to
-      `:backlog` wait, and further ones are refused (default `:infinity`)
-    * `:shutdown` - milliseconds that connections have for ending in good order when this supervisor is
-      stopped (default `15000`)
+    * `:state` - the initial state of each connection (default `nil`)
+    * `:active` - how many messages may wait in the mailbox of a connection: a number from 1 to
+      32767, `:once` for one, or `true` for no limit (default `32`)
+    * `:max_connections` - number of connections at a time. At the limit no tube is accepted: up to
+      `:backlog` tubes wait, and further ones are refused (default `:infinity`)
+    * `:shutdown` - milliseconds that connections have for an orderly end when this supervisor stops
+      (default `15000`)
     * `:name` - name to register this supervisor under
-    * `:id` - of the child specification (default `{Tube.Handler.Supervisor, service}`)
+    * `:id` - the id of the child specification (default `{Tube.Handler.Supervisor, service}`)
 
-  and all options of `Tube.listen/1` but `:active` and `mode: :port`.
+  and all options of `Tube.listen/1` except `:active` and `mode: :port`.
 
   ## Stopping
 
-  When this supervisor is stopped, as by the end of the application, it accepts nothing more and
-  ends all connections at once, each in good order: what had already arrived is handled, then
-  `c:Tube.Handler.handle_shutdown/2` is called, the tube is closed, and what was sent is delivered. Who is
-  not done after `:shutdown` milliseconds handles no more messages; who is not done a second later is
-  killed, which closes its tube too.
+  When this supervisor stops, for example because the application stops, it accepts no more tubes
+  and ends all connections at once, each in order: the connection handles the messages that have
+  arrived, calls `c:Tube.Handler.handle_shutdown/2` and closes its tube, and sent messages are
+  delivered. After `:shutdown` milliseconds a connection handles no more messages. If it has not
+  ended a second later, it is killed, which closes its tube too.
   """
 
   use Supervisor
@@ -40,7 +40,7 @@ defmodule Tube.Handler.Supervisor do
   alias Tube.Handler.{Acceptor, Settings}
 
   @doc """
-  A child specification. Options are those above; bad ones raise `ArgumentError`.
+  Returns a child specification. Takes the options above; invalid ones raise `ArgumentError`.
 
       iex> defmodule Silent, do: use Tube.Handler
       iex> Tube.Handler.Supervisor.child_spec(handler: Silent, service: "echo").id
@@ -59,12 +59,12 @@ defmodule Tube.Handler.Supervisor do
   end
 
   @doc """
-  Starts to listen and to accept, linked to the calling process.
+  Starts listening and accepting, linked to the calling process.
 
       {:ok, supervisor} = Tube.Handler.Supervisor.start_link(handler: Echo, service: "echo")
 
   Errors: those of `Tube.listen/1` (in the report of a supervisor that could not start its child),
-  `{:already_started, pid}`. Bad options raise `ArgumentError`.
+  `{:already_started, pid}`. Invalid options raise `ArgumentError`.
   """
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(options) do
@@ -73,7 +73,7 @@ defmodule Tube.Handler.Supervisor do
   end
 
   @doc """
-  The processes of all connections that there are now.
+  Returns the pids of all current connections.
 
       length(Tube.Handler.Supervisor.connections(supervisor))
   """
@@ -87,10 +87,10 @@ defmodule Tube.Handler.Supervisor do
 
   @impl true
   def init(settings) do
-    # The listener's and the connections' names are not known to anybody else: asked for at each start,
-    # by the acceptor, when this process has its children.
+    # The listener and the connections have no names. The acceptor looks them up whenever it starts,
+    # when this process has started them.
     me = self()
-    of = fn id -> fn -> child(me, id) end end
+    lookup = fn id -> fn -> child(me, id) end end
 
     children = [
       %{
@@ -100,7 +100,7 @@ defmodule Tube.Handler.Supervisor do
         shutdown: :infinity
       },
       Supervisor.child_spec({Tube, settings.listen}, id: :listener),
-      {Acceptor, {of.(:listener), of.(:connections), settings}}
+      {Acceptor, {lookup.(:listener), lookup.(:connections), settings}}
     ]
 
     Supervisor.init(children, strategy: :rest_for_one)

@@ -1,110 +1,121 @@
 defmodule Tube.Handshake.Nock do
   @moduledoc false
-  # The side that asks. Phases before the tube is open, with the founding document's steps:
+  # The side that opens a tube. Phases before the tube is open, with the founding document's steps:
   #
-  #     :door      waits for the door and for its service
-  #     :knock     steps 1 to 3: our directory, `tip`, `state` 2, in one transaction
-  #     :inbox     step 4 and 5: our entry at the tip, as soon as the tip lets us
-  #     :entry     step 6: waits for the tip's state 3
+  #     :services  waits for the tip's service directory and the service in it
+  #     :request   steps 1 to 3: our node with `tip` and `state` 2, in one transaction
+  #     :inbox     steps 4 and 5: creates the tip's node, as soon as the tip has made the inbox
+  #     :tip_node  step 6: waits for the tip's state 3
   #     :offer     reads references and port
-  #     :map       opens them, then writes `state` 4
+  #     :map       maps them, then writes `state` 4
   #     :confirm   waits for the tip's state 4
   #     :lost      waits for the store to come back
 
   @behaviour Tube.Handshake.Machine
 
   alias Tube.{Handshake, Paths}
-  alias Tube.Handshake.{Machine, Open, Value}
+  alias Tube.Handshake.{Directory, Machine, Open, Step, Value}
 
-  import Machine,
-    only: [ask: 3, ask_native: 3, clean: 1, fail: 2, free: 1, start: 2, wrote: 2]
+  import Step,
+    only: [clean: 1, fail: 2, free: 1, own_state: 2, peer_state: 2, request: 3, start_timer: 2]
 
   @version Integer.to_string(Handshake.version())
 
-  @doc "Starts to ask `params.peer` for a tube."
+  @doc "Starts to open a tube to `params.peer`."
   @spec new(Handshake.params()) :: {Machine.t(), [Handshake.op()]}
-  def new(params),
-    do: __MODULE__ |> Machine.new(params, :door) |> start(:limit) |> watches() |> Machine.flush()
+  def new(params) do
+    __MODULE__
+    |> Machine.new(params, :services)
+    |> start_timer(:limit)
+    |> watches()
+    |> Machine.flush()
+  end
 
   @spec handle(Machine.t(), Handshake.event()) :: {Machine.t(), [Handshake.op()]}
   defdelegate handle(machine, event), to: Machine
 
-  # Both before the first read: nothing that happens later can be missed.
+  # Both are set before the first read, so no later change is missed.
   defp watches(m) do
-    door = Paths.door(m.peer)
-    m |> Machine.watch(:door, door, door) |> watch_peer()
+    services = Paths.service_directory(m.peer)
+    m |> Step.watch(:services, services, services) |> watch_peer()
   end
 
   @impl true
-  # Step 6. The inbox and the entry are above `state`: their coming and going is told too.
-  def watch_peer(m), do: Machine.watch(m, :peer, Paths.inbox(m.peer, m.me), theirs(m) <> "/state")
+  # Step 6. Inbox and tip's node are above `state`, so this watch reports their changes too.
+  def watch_peer(m),
+    do: Step.watch(m, :peer, Paths.inbox(m.peer, m.me), peer_node(m) <> "/state")
 
   @impl true
-  def heeds(:door), do: [:door]
-  def heeds(phase) when phase in [:inbox, :entry], do: [:peer, :door]
-  def heeds(:confirm), do: [:peer]
-  def heeds(_phase), do: []
+  def watched_tokens(:services), do: [:services]
+  def watched_tokens(phase) when phase in [:inbox, :tip_node], do: [:peer, :services]
+  def watched_tokens(:confirm), do: [:peer]
+  def watched_tokens(_phase), do: []
 
   @impl true
-  def look(m, :door) do
-    ask(m, :door, [
-      {:read, Paths.door_version(m.peer)},
+  def reread(m, :services) do
+    request(m, :services, [
+      {:read, Paths.service_directory_version(m.peer)},
       {:read, Paths.service(m.peer, m.service)}
     ])
   end
 
-  def look(%{phase: :inbox} = m, :peer), do: enter(m)
-  def look(m, :peer), do: Machine.ask_peer(m)
+  def reread(%{phase: :inbox} = m, :peer), do: create_tip_node(m)
+  def reread(m, :peer), do: Step.read_peer(m)
 
   @impl true
-  # Whoever answers for the service now is somebody else than the one that we knocked for, and
-  # has not heard it. That one may still be at it, so this is a new attempt.
-  def answered(%{instance: known} = m, :door, [{:ok, @version}, {:ok, instance}])
+  # A new instance serves the service: it has not seen our open request. The old one may still be
+  # serving it, so this is a new attempt.
+  def replied(%{instance: known} = m, :services, [{:ok, @version}, {:ok, instance}])
       when instance != known do
     nonce = if known, do: Value.next(m.nonce), else: m.nonce
-    m = %{m | instance: instance, nonce: nonce, phase: :knock}
+    m = %{m | instance: instance, nonce: nonce, phase: :request}
 
-    # Whatever an older attempt has left goes in the same moment in which the tip learns of this one.
-    ask(m, :knock, [knock(m, 2, [{:try, {:rm, ours(m)}}, {:try, {:rm, theirs(m)}}])])
+    # The remains of an older attempt go in the same moment in which the tip sees this one.
+    remains = [{:try, {:rm, own_node(m)}}, {:try, {:rm, peer_node(m)}}]
+    request(m, :request, [open_request(m, 2, remains)])
   end
 
-  def answered(%{phase: :door} = m, :door, [{:ok, version}, _instance]) when version != @version,
-    do: fail(m, :version)
+  def replied(%{phase: :services} = m, :services, [{:ok, version}, _instance])
+      when version != @version,
+      do: fail(m, :version)
 
-  # No door, or not this service: the watch tells when that changes. Or all is as it was.
-  def answered(m, :door, _answers), do: m
+  # No service directory, or not this service: the watch reports the change. Or nothing is new.
+  def replied(m, :services, _replies), do: m
 
-  def answered(m, :knock, [{:ok, _results}]), do: %{wrote(m, 2) | phase: :inbox} |> enter()
-  def answered(m, :knock, [{:error, reason}]), do: fail(m, reason)
+  def replied(m, :request, [{:ok, _results}]),
+    do: %{own_state(m, 2) | phase: :inbox} |> create_tip_node()
 
-  # The write decides: the inbox may have come just before it, and then it has made the entry too.
-  def answered(m, :enter, [_mkdir, :ok]), do: %{m | phase: :entry}
+  def replied(m, :request, [{:error, reason}]), do: fail(m, reason)
 
-  # Not let in yet: the tip makes the inbox, and the watch tells.
-  def answered(m, :enter, [_mkdir, {:error, reason}]) when reason in [:enoent, :eacces], do: m
-  def answered(m, :enter, [_mkdir, {:error, reason}]), do: fail(m, reason)
+  # The write decides: if the inbox appeared between the two, the write created the node as well.
+  def replied(m, :create, [_mkdir, :ok]), do: %{m | phase: :tip_node}
 
-  def answered(m, :peer, answers), do: follow(m, Machine.peer(m, answers))
+  # There is no inbox yet: the tip makes it, and the watch reports it.
+  def replied(m, :create, [_mkdir, {:error, reason}]) when reason in [:enoent, :eacces], do: m
+  def replied(m, :create, [_mkdir, {:error, reason}]), do: fail(m, reason)
 
-  def answered(m, :offer, answers) do
-    case Enum.find(answers, &match?({:error, _}, &1)) do
-      nil -> offered(m, for({:ok, value} <- answers, do: value))
-      # All of it was written at once: the tip has taken it back.
+  def replied(m, :peer, replies), do: follow(m, Step.peer(m, replies))
+
+  def replied(m, :offer, replies) do
+    case Enum.find(replies, &match?({:error, _}, &1)) do
+      nil -> offered(m, for({:ok, value} <- replies, do: value))
+      # All of it was written at once, so the tip has removed it.
       {:error, reason} when reason in [:enoent, :eacces] -> fail(m, :peer_down)
       {:error, reason} -> fail(m, reason)
     end
   end
 
-  def answered(m, :connected, [:ok]), do: wrote(m, 4)
-  def answered(m, :connected, [{:error, reason}]), do: fail(m, reason)
-  def answered(m, :refused, [{:ok, word}]), do: fail(m, Value.refused(word))
-  def answered(m, :refused, [{:error, _none}]), do: fail(m, :peer_down)
+  def replied(m, :connected, [:ok]), do: own_state(m, 4)
+  def replied(m, :connected, [{:error, reason}]), do: fail(m, reason)
+  def replied(m, :refused, [{:ok, word}]), do: fail(m, Value.refused(word))
+  def replied(m, :refused, [{:error, _none}]), do: fail(m, :peer_down)
 
   @impl true
-  def native(m, :ok), do: ask(%{m | phase: :confirm}, :connected, [write_state(m, 4)])
+  def native_result(m, :ok),
+    do: request(%{m | phase: :confirm}, :connected, [write_state(m, 4)])
 
-  # Perhaps the tip has gone, and its pages with it: that is what the asker should hear then.
-  def native(m, {:error, reason}), do: Machine.ask_peer(%{m | phase: {:unmapped, reason}})
+  # If the tip has ended, and its pages with it, that is the reason to report.
+  def native_result(m, {:error, reason}), do: Step.read_peer(%{m | phase: {:unmapped, reason}})
 
   defp offered(m, [@version | numbers]) do
     case Enum.map(numbers, &Value.u32/1) do
@@ -117,7 +128,7 @@ defmodule Tube.Handshake.Nock do
           nonce: m.nonce
         }
 
-        ask_native(%{m | phase: :map}, :map, spec)
+        Step.native(%{m | phase: :map}, :map, spec)
 
       _impossible ->
         fail(m, :protocol)
@@ -126,25 +137,25 @@ defmodule Tube.Handshake.Nock do
 
   defp offered(m, _other_version), do: fail(m, :version)
 
-  # What the tip's half says while we wait for it.
-  defp follow(%{phase: :entry} = m, {:state, 1}), do: Machine.saw(m, 1)
+  # The state of the tip's half while we wait for it.
+  defp follow(%{phase: :tip_node} = m, {:state, 1}), do: peer_state(m, 1)
 
-  defp follow(%{phase: :entry} = m, {:state, 3}) do
+  defp follow(%{phase: :tip_node} = m, {:state, 3}) do
     keys = ~w(version tx-ring-ref rx-ring-ref event-channel)
 
     m
-    |> Machine.saw(3)
+    |> peer_state(3)
     |> Map.put(:phase, :offer)
-    |> ask(:offer, for(key <- keys, do: {:read, theirs(m) <> "/" <> key}))
+    |> request(:offer, for(key <- keys, do: {:read, peer_node(m) <> "/" <> key}))
   end
 
-  # Nothing there yet, or what an older attempt has left: ours is still to come.
-  defp follow(%{phase: :entry} = m, gone) when gone in [:absent, :other], do: m
+  # Nothing yet, or the remains of an older attempt: ours is still to come.
+  defp follow(%{phase: :tip_node} = m, gone) when gone in [:absent, :other], do: m
 
   defp follow(%{phase: :confirm} = m, {:state, 3}), do: m
-  # 5: the tip was connected, and has closed before we looked.
+  # 5: the tip was connected, and has closed before we read its state.
   defp follow(%{phase: :confirm} = m, {:state, state}) when state in [4, 5] do
-    m = m |> Open.enter() |> Machine.saw(4)
+    m = m |> Open.enter() |> peer_state(4)
     if state == 5, do: %{m | dirty: [:peer]}, else: m
   end
 
@@ -155,34 +166,41 @@ defmodule Tube.Handshake.Nock do
     do: fail(m, :peer_down)
 
   defp follow(m, {:state, 6}) do
-    m |> Machine.saw(6) |> ask(:refused, [{:read, theirs(m) <> "/error"}])
+    m |> peer_state(6) |> request(:refused, [{:read, peer_node(m) <> "/error"}])
   end
 
   defp follow(%{phase: {:unmapped, reason}} = m, _still_there), do: fail(m, reason)
   defp follow(m, {:error, reason}), do: fail(m, reason)
   defp follow(m, _impossible), do: fail(m, :protocol)
 
-  # Steps 4 and 5. Doing them twice does no harm.
-  defp enter(m) do
-    entry = theirs(m)
+  # Steps 4 and 5. Repeating them does no harm.
+  defp create_tip_node(m) do
+    node = peer_node(m)
 
-    ask(%{m | dirty: m.dirty -- [:peer]}, :enter, [
-      {:mkdir, entry},
-      {:write, entry <> "/nock", ours(m)}
+    request(%{m | dirty: m.dirty -- [:peer]}, :create, [
+      {:mkdir, node},
+      {:write, node <> "/nock", own_node(m)}
     ])
   end
 
-  # Steps 1 to 3. What the tip is to know of us stands there when it sees the state. Our directory gets its
-  # list in so many words, though its parent's reads the same: an entry there for a peer that has ended and
-  # come back under its number is void, shown all the same, and handed on.
-  defp knock(m, state, first) do
-    dir = ours(m)
-    values = [tip: theirs(m), service: Paths.escape(m.service), version: @version, nonce: m.nonce]
-    parents = [{Paths.nock_root(m.me), n: m.me}, {Paths.knocks(m.me, m.peer), readable(m)}]
+  # Steps 1 to 3. Everything the tip needs is there when it sees the state. Our node gets its
+  # permissions explicitly, although its parent's look the same: a permission for a domain that has
+  # ended and come back under its number is void, yet still listed and inherited.
+  defp open_request(m, state, first) do
+    dir = own_node(m)
+
+    values = [
+      tip: peer_node(m),
+      service: Paths.escape(m.service),
+      version: @version,
+      nonce: m.nonce
+    ]
+
+    parents = [{Paths.nock_root(m.me), n: m.me}, {Paths.outbox(m.me, m.peer), readable(m)}]
 
     {:transaction,
      first ++
-       Handshake.home(m.me) ++
+       Directory.ensure_data(m.me) ++
        for({path, perms} <- parents ++ [{dir, readable(m)}], do: {:ensure, path, perms}) ++
        for({key, value} <- values, do: {:write, "#{dir}/#{key}", value}) ++
        [write_state(m, state)]}
@@ -191,44 +209,62 @@ defmodule Tube.Handshake.Nock do
   defp readable(m), do: Enum.uniq(n: m.me, r: m.peer)
 
   @impl true
-  def write_state(m, state), do: {:write, ours(m) <> "/state", Integer.to_string(state)}
+  def write_state(m, state), do: {:write, own_node(m) <> "/state", Integer.to_string(state)}
 
   @impl true
-  def publish(m), do: knock(m, m.own, [])
+  def publish(m), do: open_request(m, m.own_state, [])
 
   @impl true
-  # The entry too: the tip removes it, unless it is no more. And all of it even if we never came to
-  # knock: what is there then is a dead predecessor's.
+  # Removes the tip's node too, since the tip may be dead. Does all of it even if we never sent our
+  # request: what is there then belongs to a dead predecessor.
   def remove(m) do
     {:transaction,
      [
-       {:try, {:rm, ours(m)}},
-       {:try, {:rm, theirs(m)}},
-       {:prune, Paths.knocks(m.me, m.peer)},
+       {:try, {:rm, own_node(m)}},
+       {:try, {:rm, peer_node(m)}},
+       {:prune, Paths.outbox(m.me, m.peer)},
        {:prune, Paths.inbox(m.peer, m.me)},
        {:prune, Paths.nock_root(m.me)}
      ] ++ if(m.me in [0, m.peer], do: [{:prune, Paths.tip_root(m.peer)}], else: [])}
   end
 
   @impl true
-  def theirs(m), do: Paths.entry(m.peer, m.me, m.tid)
+  def peer_node(m), do: Paths.tip_node(m.peer, m.me, m.tid)
 
-  defp ours(m), do: Paths.knock(m.me, m.peer, m.tid)
+  defp own_node(m), do: Paths.nock_node(m.me, m.peer, m.tid)
 
   @impl true
   def give_up(m), do: clean(m)
 
   @impl true
-  def lost(m), do: %{m | phase: :lost}
+  def store_lost(m), do: %{m | phase: :lost}
 
   @impl true
-  # The tip has lost the store too, or has seen our nodes vanish. Start again, within the same limit.
-  def back(m, nonce) do
-    %{free(m) | phase: :door, nonce: nonce, own: nil, seen: nil, dirty: [], instance: knocked(m)}
-    |> watches()
+  # The tip has lost the store too, or has seen our nodes vanish. Start again, within the same
+  # limit.
+  def store_back(m, nonce) do
+    # No instance has this name, so any service looks new, and there is something to remove.
+    instance = if m.instance, do: :before
+    m = free(m)
+
+    watches(%{
+      m
+      | phase: :services,
+        nonce: nonce,
+        own_state: nil,
+        peer_state: nil,
+        dirty: [],
+        instance: instance
+    })
   end
 
-  # No instance is called so: any door is new to us, and there is something to remove.
-  defp knocked(%{instance: nil}), do: nil
-  defp knocked(_m), do: :before
+  @impl true
+  def refusable?, do: false
+
+  @impl true
+  def restarts?, do: true
+
+  @impl true
+  # A grant cannot be ended while the nock maps it.
+  def frees_first?, do: true
 end

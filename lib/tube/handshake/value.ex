@@ -1,7 +1,7 @@
 defmodule Tube.Handshake.Value do
   @moduledoc false
-  # What the peer wrote, read strictly: a value is exactly what this release writes, or it is
-  # `:error`. No atom is ever made of input.
+  # Parses the peer's values strictly: a value is exactly as this release writes it, or `:error`.
+  # No atom is ever created from input.
 
   alias Tube.Handshake
 
@@ -26,7 +26,7 @@ defmodule Tube.Handshake.Value do
 
   def u32(_other), do: :error
 
-  @doc "Is this the nonce of an attempt?"
+  @doc "Is this a nonce?"
   @spec nonce?(term) :: boolean
   def nonce?(nonce), do: is_binary(nonce) and nonce =~ ~r/\A[0-9a-f]{16}\z/
 
@@ -37,14 +37,14 @@ defmodule Tube.Handshake.Value do
     Base.encode16(<<n + 1::64>>, case: :lower)
   end
 
-  @doc "The text of an `error` node; what has no word of its own is `refused`."
+  @doc "The text of an `error` node. A reason without a word of its own becomes `refused`."
   @spec refusal(Handshake.reason()) :: String.t()
   def refusal(reason) when reason in @refusals, do: Atom.to_string(reason)
-  # Not for long, and not the peer's affair.
+  # It will not last, and the peer need not know more.
   def refusal(:suspended), do: "busy"
   def refusal(_other), do: "refused"
 
-  @doc "What an `error` node says."
+  @doc "Parses an `error` node."
   @spec refused(binary) :: Handshake.refusal()
   for word <- @refusals do
     def refused(unquote(Atom.to_string(word))), do: unquote(word)

@@ -1,12 +1,12 @@
 defmodule Tube.Stats.Sample do
   @moduledoc false
-  # The counters of one end of a tube as one line of text, as docs/wire.md section 9 has it.
+  # The counters of one end of a tube as one line of text, see docs/wire.md section 9.
   #
-  # One line, not a node each: they belong to one moment, and one write keeps them together.
+  # One line rather than a node each: one write keeps counters of one moment together.
 
-  alias Tube.Snapshot
+  alias Tube.Stats.Snapshot
 
-  @doc "The line. `time` is in milliseconds since any moment that stays the same."
+  @doc "Encodes the line. `time` is in milliseconds since any fixed moment."
   @spec encode(Snapshot.tube(), non_neg_integer) :: String.t()
   def encode(%{native: %{tx: tx, rx: rx}}, time) do
     [

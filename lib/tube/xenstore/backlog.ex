@@ -1,26 +1,23 @@
 defmodule Tube.Xenstore.Backlog do
   @moduledoc false
-  # The changed paths that one subscriber has not been told of yet: bounded, whatever happens in
-  # the store, and fair between domains.
+  # The changed paths that wait for delivery to one subscriber: bounded, whatever happens in the
+  # store, and fair between domains.
   #
-  # A consumer of watch events re-reads, so the same path twice is the same as once, and a path
-  # stands for all below it. That allows merging, but not into the watched path itself: a guest
-  # that watches /local/domain cannot list it, so there the path of the event is the only sign of
-  # which domain knocks. So paths are kept per domain. A domain that has more than @limit of them
-  # waiting becomes one path, its directory: something changed there, look again. One domain's
-  # noise then costs another domain's event one turn, and no domain's event is lost.
+  # A subscriber rereads on each event, so a path twice is the same as once, and a path stands for
+  # everything below it. That allows merging, but not into the watched path itself: a guest that
+  # watches /local/domain cannot list it, so the path of the event alone tells which domain has an
+  # open request. So paths are kept per domain. A domain with more than @limit waiting paths becomes
+  # one path, its directory. One domain's storm then delays another domain's event by one turn, and
+  # no domain's event is lost.
 
+  # How many paths of one domain may wait before they become one.
   @limit 64
 
   @opaque t :: {queue :: :queue.queue(String.t()), groups :: %{String.t() => :all | MapSet.t()}}
 
-  @doc "Nothing to tell."
+  @doc "An empty backlog."
   @spec new() :: t()
   def new, do: {:queue.new(), %{}}
-
-  @doc "How many paths of one domain may wait before they become one."
-  @spec limit() :: pos_integer()
-  def limit, do: @limit
 
   @doc "Adds a changed path."
   @spec push(t(), String.t()) :: t()
@@ -43,15 +40,6 @@ defmodule Tube.Xenstore.Backlog do
     end
   end
 
-  @doc "How many paths wait."
-  @spec size(t()) :: non_neg_integer()
-  def size({_turns, groups}) do
-    Enum.reduce(groups, 0, fn
-      {_group, :all}, sum -> sum + 1
-      {_group, paths}, sum -> sum + MapSet.size(paths)
-    end)
-  end
-
   defp take(group, :all, turns, groups), do: {group, {turns, Map.delete(groups, group)}}
 
   defp take(group, paths, turns, groups) do
@@ -63,13 +51,13 @@ defmodule Tube.Xenstore.Backlog do
       else: {path, {:queue.in(group, turns), %{groups | group => rest}}}
   end
 
-  # Copied: a path is a few bytes of a whole chunk of the stream.
+  # Copied, so that a short path does not keep a whole chunk of the stream in memory.
   defp add(paths, path) do
     paths = MapSet.put(paths, :binary.copy(path))
     if MapSet.size(paths) > @limit, do: :all, else: paths
   end
 
-  # /local/domain/<domid>; elsewhere the first name, since a guest cannot make nodes there.
+  # /local/domain/<domid>; elsewhere the first name, since a guest cannot create nodes there.
   defp group("/local/domain/" <> rest), do: "/local/domain/" <> first(rest)
   defp group("/" <> rest), do: "/" <> first(rest)
   defp group(special), do: special

@@ -1,22 +1,21 @@
 defmodule Tube.Xenstore.Client do
   @moduledoc false
-  # One connection to the store: the process that owns its stream.
+  # The process of one connection to the store. It owns the stream and moves its bytes; `Session`
+  # holds the state.
   #
-  # What is owed to whom is the business of `Session`; this moves its bytes.
-  #
-  # When the stream ends or says something impossible, every caller gets `{:error, :store_lost}`,
-  # every subscriber `{:xenstore_lost, pid}`, and the process ends: a new connection has no
-  # watches and no transactions, so nothing of this one's state is worth keeping.
+  # When the stream ends or breaks the protocol, every caller gets `{:error, :store_lost}`, every
+  # subscriber `{:xenstore_lost, pid}`, and the process ends: a new connection has no watches and no
+  # transactions, so no state of this one is worth keeping.
 
   use GenServer, restart: :temporary
 
-  alias Tube.Xenstore.{Operation, Session}
+  alias Tube.Xenstore.{Operation, Replies, Session}
 
-  # When the stream takes no more bytes for now.
+  # The pause before the next try when the stream takes no more bytes.
   @busy_retry 5
 
-  # Callers are answered within their limit by this process; their call itself ends this much
-  # later, and only if this process hangs.
+  # This process replies within the caller's limit. The call itself times out this much later, and
+  # only if the process hangs.
   @slack 2_000
 
   defstruct [:transport, :handle, :session, :busy]
@@ -38,7 +37,7 @@ defmodule Tube.Xenstore.Client do
   def run(client, tx, op, tries, timeout),
     do: call(client, {:run, tx, op, tries, timeout}, timeout)
 
-  @doc "Does several operations, sent one after the other without waiting; the results in order."
+  @doc "Does several operations, sent without waiting for replies; the results in order."
   @spec run_all(pid(), reference() | nil, [Operation.op()], non_neg_integer()) ::
           [:ok | {:ok, term()} | {:error, reason()}]
   def run_all(_client, _tx, [], _timeout), do: []
@@ -70,22 +69,18 @@ defmodule Tube.Xenstore.Client do
           :ok | {:error, :enoent | :store_lost | :timeout}
   def unwatch(client, token, timeout), do: call(client, {:unwatch, token}, timeout)
 
-  @doc "Says that the event of `token` has been taken."
+  @doc "Acknowledges the event of `token`."
   @spec acknowledge(pid(), term()) :: :ok
   def acknowledge(client, token), do: GenServer.cast(client, {:acknowledge, {self(), token}})
 
-  @doc "Asks without waiting: the result comes as `{:xenstore, ref, result}`."
+  @doc "Starts an operation. Its result comes as `{:xenstore, ref, result}`."
   @spec request(pid(), term(), term(), pos_integer(), non_neg_integer()) :: :ok
   def request(client, ref, op, tries, timeout) do
     GenServer.cast(client, {:request, self(), ref, op, tries, timeout})
-    # A signal to a process that is gone is lost without a sound.
+    # A cast to a dead process is lost silently.
     unless Process.alive?(client), do: send(self(), {:xenstore, ref, {:error, :store_lost}})
     :ok
   end
-
-  @doc "What this connection is doing. For tests and for people."
-  @spec info(pid()) :: map()
-  def info(client), do: GenServer.call(client, :info)
 
   defp call(client, message, timeout) do
     GenServer.call(client, message, timeout + @slack)
@@ -98,7 +93,7 @@ defmodule Tube.Xenstore.Client do
 
   @impl true
   def init({transport, argument}) do
-    # So that terminate/2 runs, and so that the end of a port is a message.
+    # So that terminate/2 runs, and that the end of a port arrives as a message.
     Process.flag(:trap_exit, true)
 
     case transport.open(argument) do
@@ -113,26 +108,24 @@ defmodule Tube.Xenstore.Client do
 
   @impl true
   def handle_call({:run, ref, op, tries, timeout}, from, state),
-    do: flow(state, Session.run(state.session, {:call, from}, ref, op, tries, timeout))
+    do: flush(state, Session.run(state.session, {:call, from}, ref, op, tries, timeout))
 
   def handle_call({:run_all, ref, ops, timeout}, from, state),
-    do: flow(state, Session.run_all(state.session, from, ref, ops, timeout))
+    do: flush(state, Session.run_all(state.session, from, ref, ops, timeout))
 
   def handle_call({:begin, timeout}, from, state),
-    do: flow(state, Session.begin(state.session, from, timeout))
+    do: flush(state, Session.begin(state.session, from, timeout))
 
   def handle_call({:finish, ref, commit?, timeout}, from, state),
-    do: flow(state, Session.finish(state.session, {:call, from}, ref, commit?, timeout))
+    do: flush(state, Session.finish(state.session, {:call, from}, ref, commit?, timeout))
 
   def handle_call({:watch, path, interest, token, timeout}, {pid, _tag} = from, state) do
     key = {pid, token}
-    flow(state, Session.subscribe(state.session, {:call, from}, key, path, interest, timeout))
+    flush(state, Session.subscribe(state.session, {:call, from}, key, path, interest, timeout))
   end
 
   def handle_call({:unwatch, token}, {pid, _tag} = from, state),
-    do: flow(state, Session.unsubscribe(state.session, {:call, from}, {pid, token}))
-
-  def handle_call(:info, _from, state), do: {:reply, Session.info(state.session), state}
+    do: flush(state, Session.unsubscribe(state.session, {:call, from}, {pid, token}))
 
   @impl true
   def handle_cast({:request, pid, ref, op, tries, timeout}, state) do
@@ -150,27 +143,27 @@ defmodule Tube.Xenstore.Client do
           Session.run(state.session, caller, nil, op, tries, timeout)
       end
 
-    flow(state, session)
+    flush(state, session)
   end
 
   def handle_cast({:acknowledge, key}, state),
-    do: flow(state, Session.acknowledge(state.session, key))
+    do: flush(state, Session.acknowledge(state.session, key))
 
   @impl true
   def handle_info({:timeout, timer, :busy}, %{busy: timer} = state),
-    do: flow(%{state | busy: nil}, state.session)
+    do: flush(%{state | busy: nil}, state.session)
 
   def handle_info({:timeout, _timer, what}, state),
-    do: flow(state, Session.timeout(state.session, what))
+    do: flush(state, Session.timeout(state.session, what))
 
   def handle_info({:DOWN, monitor, :process, pid, _reason}, state),
-    do: flow(state, Session.down(state.session, monitor, pid))
+    do: flush(state, Session.down(state.session, monitor, pid))
 
   def handle_info(message, state) do
     case state.transport.event(state.handle, message) do
       {:data, bytes} ->
         case Session.feed(state.session, bytes) do
-          {:ok, session} -> flow(state, session)
+          {:ok, session} -> flush(state, session)
           {:error, text} -> {:stop, {:shutdown, {:protocol, text}}, state}
         end
 
@@ -189,19 +182,19 @@ defmodule Tube.Xenstore.Client do
     refuse_requests()
   end
 
-  # Callers that wait see this process end; who has only sent a request has to be answered.
+  # Callers in a call notice the end of this process; senders of requests need a reply.
   defp refuse_requests do
     receive do
       {:"$gen_cast", {:request, pid, ref, _op, _tries, _timeout}} ->
-        Session.answer({:message, pid, ref}, {:error, :store_lost})
+        Replies.send({:message, pid, ref}, {:error, :store_lost})
         refuse_requests()
     after
       0 -> :ok
     end
   end
 
-  # The end of every callback: sends what may be sent.
-  defp flow(%{busy: nil} = state, session) do
+  # The end of every callback: sends all packets that may be sent.
+  defp flush(%{busy: nil} = state, session) do
     case Session.next(session) do
       {:idle, session} ->
         {:noreply, %{state | session: session}}
@@ -209,9 +202,9 @@ defmodule Tube.Xenstore.Client do
       {:send, packet, sent} ->
         case state.transport.send(state.handle, packet) do
           :ok ->
-            flow(state, sent)
+            flush(state, sent)
 
-          # The session as it was before: the packet has not gone.
+          # The session as it was before: the packet was not sent.
           :busy ->
             timer = :erlang.start_timer(@busy_retry, self(), :busy)
             {:noreply, %{state | session: session, busy: timer}}
@@ -222,5 +215,5 @@ defmodule Tube.Xenstore.Client do
     end
   end
 
-  defp flow(state, session), do: {:noreply, %{state | session: session}}
+  defp flush(state, session), do: {:noreply, %{state | session: session}}
 end

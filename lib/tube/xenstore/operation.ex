@@ -1,17 +1,17 @@
 defmodule Tube.Xenstore.Operation do
   @moduledoc false
-  # What a caller asks for, as a sequence of requests; pure, so that the client can carry out any
-  # number of them at once and a process that must not wait can have them too.
+  # A caller's operation as a sequence of requests. It is pure, so the client can carry out any
+  # number of them at once, also for processes that must not wait.
   #
-  # Most are one request. A directory too large for one reply is fetched in parts. A transaction
-  # is a START, its operations, an END, and all of that again when the store answers EAGAIN: it
-  # may do so at any commit, whether or not anybody really interfered.
+  # Most operations are one request. A directory too large for one reply is fetched in parts. A
+  # transaction is a START, its operations and an END, and all of that again when the store replies
+  # EAGAIN, which it may do at any commit, whether or not there was a real conflict.
 
-  alias Tube.Xenstore.{Reason, Request}
+  alias Tube.Xenstore.Wire.{Reason, Request}
 
   defstruct [:op, :tx, :stage, tries: 1]
 
-  @typedoc "What may be asked for. Operations of a transaction are done in order, all or none."
+  @typedoc "The operations. Those of a transaction are done in order, all or none."
   @type op :: Request.t() | {:transaction, [Request.t()]}
 
   @opaque t :: %__MODULE__{}
@@ -19,25 +19,25 @@ defmodule Tube.Xenstore.Operation do
   @type reason :: Reason.t() | :protocol
   @type result :: :ok | {:ok, term()} | {:error, reason()}
 
-  @typedoc "What to do next: send a request and hand in its reply, wait a while, or no more."
+  @typedoc "The next step: send a request and pass in its reply, sleep, or finish."
   @type step ::
           {:send, Request.t(), tx_id :: non_neg_integer(), t()}
           | {:sleep, milliseconds :: pos_integer(), t()}
           | {:done, result()}
 
-  # A directory whose nodes come and go faster than we read it is given up after so many restarts;
-  # so is one that has no end. A real one holds at most some thousand names.
+  # Give up on a directory that changes faster than we can read it after so many restarts, and on
+  # one without an end after so many bytes. A real one holds at most some thousand names.
   @directory_restarts 10
   @directory_bytes 0x100000
 
-  @plain [:read, :write, :mkdir, :rm, :directory, :get_perms, :set_perms, :domain_path]
+  @plain [:read, :write, :mkdir, :rm, :directory, :get_perms, :set_perms]
 
-  @doc "Begins an operation in the transaction `tx` (0: in none), with `tries` for a transaction."
+  @doc "Begins an operation in the transaction `tx` (0: none), with `tries` for a transaction."
   @spec start(term(), non_neg_integer(), pos_integer()) :: step()
   def start(op, tx, tries \\ 1)
 
   def start({:transaction, ops}, 0, tries) when is_list(ops) do
-    # All are checked first: half of a transaction is of no use to anybody.
+    # All are checked first: half of a transaction is useless.
     if Enum.all?(ops, &plain?/1),
       do: begin(%__MODULE__{op: ops, tries: tries}, tries),
       else: {:done, {:error, :einval}}
@@ -47,16 +47,16 @@ defmodule Tube.Xenstore.Operation do
     if plain?(op), do: request(op, tx), else: {:done, {:error, :einval}}
   end
 
-  @doc "Begins what is one request and nothing more, also the START and END of a transaction."
+  @doc "Begins an operation of exactly one request, such as the START or END of a transaction."
   @spec request(Request.t(), non_neg_integer()) :: step()
   def request(request, tx),
     do: {:send, request, tx, %__MODULE__{op: request, tx: tx, stage: :single}}
 
-  @doc "Goes on after a `:sleep`."
+  @doc "Continues after a `:sleep`."
   @spec wake(t()) :: step()
   def wake(%__MODULE__{stage: {:asleep, tries}} = operation), do: begin(operation, tries)
 
-  @doc "Goes on with the reply to what was sent."
+  @doc "Continues with the reply to the request."
   @spec reply(t(), {:ok, binary()} | {:error, Reason.t()}) :: step()
   def reply(operation, reply)
 
@@ -97,24 +97,24 @@ defmodule Tube.Xenstore.Operation do
   def reply(%{stage: {:ending, result, tries}} = operation, reply) do
     case {result, decode({:transaction_end, true}, reply)} do
       {{:ok, _results}, :ok} -> {:done, result}
-      {{:ok, _results}, {:error, :eagain}} -> again(operation, tries)
+      {{:ok, _results}, {:error, :eagain}} -> retry(operation, tries)
       {{:ok, _results}, error} -> {:done, error}
-      # It was aborted, and that is all that the END was for.
-      {{:error, :eagain}, _any} -> again(operation, tries)
+      # The END was an abort, so its reply does not matter.
+      {{:error, :eagain}, _any} -> retry(operation, tries)
       {error, _any} -> {:done, error}
     end
   end
 
   @doc """
-  The transaction that is open and must be ended when the operation is given up at this point.
+  The transaction that must be ended if the operation is given up now.
 
-  None while a START is under way: who gives up then has to look at the late reply.
+  None while a START is under way: the caller then has to end the transaction of its late reply.
   """
   @spec left_open(t()) :: nil | pos_integer()
   def left_open(%{stage: {:running, _, _, _, _}, tx: tx}), do: tx
   def left_open(_operation), do: nil
 
-  @doc "How long to wait after the `nth` failed try: up to a doubling limit, never in step with others."
+  @doc "How long to wait after the `nth` failed try: random, up to a limit that doubles."
   @spec pause(pos_integer()) :: pos_integer()
   def pause(nth), do: :rand.uniform(min(Integer.pow(2, nth), 64))
 
@@ -149,19 +149,19 @@ defmodule Tube.Xenstore.Operation do
      %{operation | stage: {:ending, result, tries}}}
   end
 
-  defp again(_operation, 1), do: {:done, {:error, :eagain}}
+  defp retry(_operation, 1), do: {:done, {:error, :eagain}}
 
-  defp again(operation, tries) do
+  defp retry(operation, tries) do
     {:sleep, pause(operation.tries - tries + 1), %{operation | stage: {:asleep, tries - 1}}}
   end
 
-  # Asks for the names from byte `so_far` on.
+  # Requests the names from byte `so_far` on.
   defp part(operation, generation, so_far, restarts) do
     {:send, {:directory_part, elem(operation.op, 1), byte_size(so_far)}, operation.tx,
      %{operation | stage: {:part, generation, so_far, restarts}}}
   end
 
-  # The last part is closed by an empty name, that is by one more NUL.
+  # An empty name, one more NUL, ends the last part.
   defp part(operation, generation, so_far, part, restarts) do
     names = so_far <> part
 

@@ -1,19 +1,19 @@
 defmodule Tube.Xenstore.Pipeline do
   @moduledoc false
-  # Requests on their way to the store and replies on their way back; pure. It decides what may be
-  # sent now, gives each request its req_id, and finds for each reply who asked.
+  # The window of requests that are on their way to the store; pure. It decides what may be sent
+  # now, gives each request its req_id, and matches each reply to the owner of its request.
   #
-  # A request stays in the window until it is answered, whether or not anybody still waits for it:
-  # to the store it is outstanding.
+  # A request stays in the window until its reply arrives, whether or not a caller still waits: for
+  # the store it is outstanding.
 
-  alias Tube.Xenstore.{Codec, Reason, Request}
+  alias Tube.Xenstore.Wire.{Codec, Reason, Request}
 
-  # C xenstored reads no more from a guest that has 20 unanswered requests, its kernel's included.
+  # C xenstored stops reading from a guest with 20 outstanding requests, its kernel's included.
   @window 16
 
-  # One after the other. The store would take some (Xen's ten in a domain, its kernel's included), but those
-  # of one VM write below the same parents, so that each commit makes all others that are open fail; with
-  # a store that is slow to answer, as through a guest's device, some then use up their tries.
+  # One at a time. The store would accept more (Xen's ten in a domain, its kernel's included), but
+  # the transactions of one VM write below the same parents, so each commit makes all other open
+  # ones fail. With a slow store, as through a guest's device, some would use up their tries.
   @transactions 1
 
   defstruct max_payload: nil,
@@ -24,7 +24,7 @@ defmodule Tube.Xenstore.Pipeline do
             starts: :queue.new(),
             open: 0
 
-  @typedoc "Whoever asked, in the words of the caller of this module."
+  @typedoc "Identifies the requester; opaque to this module."
   @type owner :: term()
 
   @type event ::
@@ -35,10 +35,6 @@ defmodule Tube.Xenstore.Pipeline do
 
   @spec new(pos_integer()) :: t()
   def new(max_payload), do: %__MODULE__{max_payload: max_payload}
-
-  @doc "How many requests may be unanswered, and how many transactions open."
-  @spec limits() :: {pos_integer(), pos_integer()}
-  def limits, do: {@window, @transactions}
 
   @doc "Queues a request."
   @spec push(t(), owner(), Request.t(), non_neg_integer()) ::
@@ -56,8 +52,8 @@ defmodule Tube.Xenstore.Pipeline do
   @doc """
   Takes the next packet to send, if one may be sent now.
 
-  Requests for which nobody waits any more are dropped, by `wanted?`; the END of a transaction is
-  never: it is what keeps transactions from staying open.
+  Drops requests that are not `wanted?` any more, except the END of a transaction: without it the
+  transaction would stay open.
   """
   @spec next(t(), (owner() -> boolean())) :: {:send, binary(), t()} | {:idle, t()}
   def next(pipeline, _wanted?) when map_size(pipeline.in_flight) >= @window, do: {:idle, pipeline}
@@ -88,18 +84,7 @@ defmodule Tube.Xenstore.Pipeline do
          do: events(packets, %{pipeline | rest: rest}, [])
   end
 
-  @doc "What is on its way."
-  @spec info(t()) :: %{
-          in_flight: non_neg_integer(),
-          queued: non_neg_integer(),
-          open: non_neg_integer()
-        }
-  def info(pipeline) do
-    queued = :queue.len(pipeline.queue) + :queue.len(pipeline.starts)
-    %{in_flight: map_size(pipeline.in_flight), queued: queued, open: pipeline.open}
-  end
-
-  # Transactions that had to wait for another's end come first.
+  # Transactions that had to wait for the end of another come first.
   defp take(pipeline) do
     if pipeline.open < @transactions and not :queue.is_empty(pipeline.starts),
       do: take(pipeline, :starts),
@@ -121,14 +106,14 @@ defmodule Tube.Xenstore.Pipeline do
     {:send, packet, %{pipeline | in_flight: in_flight, next_id: id + 1, open: open}}
   end
 
-  # 0 is left to the store; after four billion requests an old one might still be unanswered.
+  # 0 is the store's; after four billion requests an old one might still be outstanding.
   defp free_id(id, in_flight) when id > 0xFFFFFFFF, do: free_id(1, in_flight)
   defp free_id(id, in_flight) when is_map_key(in_flight, id), do: free_id(id + 1, in_flight)
   defp free_id(id, _in_flight), do: id
 
   defp events([], pipeline, events), do: {:ok, Enum.reverse(events), pipeline}
 
-  # By its type, not by a req_id of 0: the kernel's device does not set that.
+  # Recognized by its type, not by a req_id of 0, which the kernel's device does not set.
   defp events([{:watch_event, _id, _tx, payload} | packets], pipeline, events) do
     case Request.names(payload) do
       {:ok, [path, token | _more]} -> events(packets, pipeline, [{:watch, path, token} | events])
@@ -138,26 +123,26 @@ defmodule Tube.Xenstore.Pipeline do
 
   defp events([{type, id, _tx, payload} | packets], pipeline, events) do
     case Map.pop(pipeline.in_flight, id) do
-      {{owner, asked}, in_flight} when type in [asked, :error] ->
+      {{owner, sent}, in_flight} when type in [sent, :error] ->
         result = if type == :error, do: {:error, Reason.parse(payload)}, else: {:ok, payload}
-        pipeline = settle(asked, type, %{pipeline | in_flight: in_flight})
+        pipeline = settle(sent, type, %{pipeline | in_flight: in_flight})
 
-        # One that has no number could never be ended.
+        # A transaction without a number could never be ended.
         if type == :transaction_start and Request.decode(type, payload) == {:error, :protocol},
           do: {:error, "a transaction without a number"},
-          else: events(packets, pipeline, [{:reply, owner, asked, result} | events])
+          else: events(packets, pipeline, [{:reply, owner, sent, result} | events])
 
-      {{_owner, asked}, _in_flight} ->
-        {:error, "a reply of type #{type} to a request of type #{asked}"}
+      {{_owner, sent}, _in_flight} ->
+        {:error, "a reply of type #{type} to a request of type #{sent}"}
 
       {nil, _in_flight} ->
-        {:error, "a reply (type #{type}, req_id #{id}) to nothing that was asked"}
+        {:error, "a reply (type #{type}, req_id #{id}) to no request"}
     end
   end
 
-  # A START that failed opened nothing. After an END there is no transaction, whatever it says:
-  # it was committed, aborted, or not known.
+  # A failed START opened nothing. After an END there is no transaction, whatever the reply: it was
+  # committed, aborted, or unknown.
   defp settle(:transaction_start, :error, pipeline), do: %{pipeline | open: pipeline.open - 1}
   defp settle(:transaction_end, _type, pipeline), do: %{pipeline | open: pipeline.open - 1}
-  defp settle(_asked, _type, pipeline), do: pipeline
+  defp settle(_sent, _type, pipeline), do: pipeline
 end

@@ -1,31 +1,27 @@
 defmodule Tube.Xenstore.Session do
   @moduledoc false
-  # What one connection owes to whom: jobs, transactions of functions, subscriptions. The client
-  # process holds it and moves the bytes; everything here happens in that process.
+  # The state of one connection: jobs, transactions of functions, subscriptions. The client process
+  # holds it and moves the bytes; everything here runs in that process.
   #
   # A job is an operation (`Operation`) with a caller and a time limit. The reply to a request whose
-  # job has ended is thrown away, but for one thing: a transaction that it opened is ended.
+  # job has ended is dropped, except that a transaction which it opened is ended.
 
-  alias Tube.Xenstore.{Operation, Path, Pipeline, Request, Watches}
+  alias Tube.Xenstore.{Operation, Pipeline, Replies, Watches}
+  alias Tube.Xenstore.Wire.{Path, Request}
 
   defstruct [
     :pipeline,
     jobs: %{},
     waiting: %{},
     transactions: %{},
-    groups: %{},
+    groups: Replies.new(),
     watches: Watches.new(),
     monitors: %{}
   ]
 
-  @typedoc "How a result is given: as the answer of a call, as a message, or as an open transaction."
-  @type caller ::
-          {:call, GenServer.from()}
-          | {:message, pid(), ref :: term()}
-          | {:begin, GenServer.from(), timeout :: non_neg_integer()}
-          | {:one_of, group :: reference(), place :: non_neg_integer()}
+  @type caller :: Replies.caller()
 
-  @typedoc "What a timer of a session sends to its process: `{:timeout, timer, what}`."
+  @typedoc "The content of a timer's message: `{:timeout, timer, content}`."
   @type timer :: {:limit | :wake | :transaction, reference()}
 
   @opaque t :: %__MODULE__{}
@@ -33,7 +29,7 @@ defmodule Tube.Xenstore.Session do
   @spec new(max_payload :: pos_integer()) :: t()
   def new(max_payload), do: %__MODULE__{pipeline: Pipeline.new(max_payload)}
 
-  @doc "Takes the next packet to send, if there is one that may be sent now."
+  @doc "Takes the next packet to send, if one may be sent now."
   @spec next(t()) :: {:send, binary(), t()} | {:idle, t()}
   def next(session) do
     wanted? = fn
@@ -66,11 +62,10 @@ defmodule Tube.Xenstore.Session do
     end
   end
 
-  @doc "Does several operations in order; the caller gets all results at once, in a list."
+  @doc "Does several operations in order. The caller gets all results as one list."
   @spec run_all(t(), GenServer.from(), reference() | nil, [term(), ...], non_neg_integer()) :: t()
   def run_all(session, from, ref, ops, timeout) do
-    group = make_ref()
-    groups = Map.put(session.groups, group, %{from: from, results: [], missing: length(ops)})
+    {group, groups} = Replies.add_group(session.groups, from, length(ops))
 
     ops
     |> Enum.with_index()
@@ -79,7 +74,7 @@ defmodule Tube.Xenstore.Session do
     end)
   end
 
-  @doc "Opens a transaction for the process that called."
+  @doc "Opens a transaction for the calling process."
   @spec begin(t(), GenServer.from(), non_neg_integer()) :: t()
   def begin(session, from, timeout) do
     :transaction_start |> Operation.request(0) |> start({:begin, from, timeout}, timeout, session)
@@ -105,15 +100,15 @@ defmodule Tube.Xenstore.Session do
       case Watches.add(session.watches, key, path, interest) do
         {:register, wire, watches} ->
           session
-          |> attend(pid, watches)
+          |> monitor(pid, watches)
           |> push({:watch, wire}, {:watch, path, wire}, 0)
-          |> wait(key, caller, timeout)
+          |> await(key, caller, timeout)
 
         {:wait, watches} ->
-          session |> attend(pid, watches) |> wait(key, caller, timeout)
+          session |> monitor(pid, watches) |> await(key, caller, timeout)
 
         {:watched, watches} ->
-          session |> attend(pid, watches) |> reply(caller, :ok) |> open(key, true)
+          session |> monitor(pid, watches) |> reply(caller, :ok) |> open(key, true)
 
         {:error, :eexist} = error ->
           reply(session, caller, error)
@@ -138,7 +133,7 @@ defmodule Tube.Xenstore.Session do
     %{session | watches: watches}
   end
 
-  @doc "A timer of this session has gone off."
+  @doc "A timer of this session has fired."
   @spec timeout(t(), timer()) :: t()
   def timeout(session, {:limit, job}), do: expire(job, session)
   def timeout(session, {:transaction, ref}), do: abort(ref, session)
@@ -164,7 +159,7 @@ defmodule Tube.Xenstore.Session do
     end
   end
 
-  @doc "The connection has ended: tells everybody who waits for something."
+  @doc "The connection has ended: informs all callers and subscribers."
   @spec lose(t()) :: :ok
   def lose(session) do
     _ =
@@ -176,25 +171,7 @@ defmodule Tube.Xenstore.Session do
     :ok
   end
 
-  @doc "Gives a caller its result."
-  @spec answer(caller(), term()) :: term()
-  def answer({:call, from}, result), do: GenServer.reply(from, result)
-  def answer({:begin, from, _timeout}, result), do: GenServer.reply(from, result)
-  def answer({:message, pid, ref}, result), do: send(pid, {:xenstore, ref, result})
-
-  @doc "How much there is of everything."
-  @spec info(t()) :: %{atom() => non_neg_integer()}
-  def info(session) do
-    Map.merge(Pipeline.info(session.pipeline), %{
-      jobs: map_size(session.jobs),
-      groups: map_size(session.groups),
-      transactions: map_size(session.transactions),
-      watches: Watches.count(session.watches),
-      monitors: map_size(session.monitors)
-    })
-  end
-
-  # For requests made here, known to be well formed, whose reply no job waits for.
+  # For well-formed requests made here, whose reply no job waits for.
   defp push(session, owner, request, tx) do
     {:ok, pipeline} = Pipeline.push(session.pipeline, owner, request, tx)
     %{session | pipeline: pipeline}
@@ -262,39 +239,29 @@ defmodule Tube.Xenstore.Session do
     end
   end
 
-  # Its timer had gone off when it was done.
+  # Its timer fired just before it was done.
   defp expire(_job, session), do: session
 
-  defp reply(session, {:one_of, group, place}, result) do
-    case session.groups do
-      %{^group => %{missing: 1} = last} ->
-        results = Enum.sort([{place, result} | last.results])
-        GenServer.reply(last.from, Enum.map(results, fn {_place, result} -> result end))
-        %{session | groups: Map.delete(session.groups, group)}
-
-      %{^group => %{missing: missing, results: results} = some} ->
-        some = %{some | missing: missing - 1, results: [{place, result} | results]}
-        %{session | groups: %{session.groups | group => some}}
-    end
-  end
+  defp reply(session, {:one_of, group, place}, result),
+    do: %{session | groups: Replies.add_result(session.groups, group, place, result)}
 
   defp reply(session, caller, result) do
-    answer(caller, result)
+    Replies.send(caller, result)
     session
   end
 
-  ## What comes from the store
+  ## Packets of the store
 
   defp event({:reply, {:job, job}, _type, reply}, session) when is_map_key(session.jobs, job),
     do: session.jobs[job].operation |> Operation.reply(reply) |> step(job, session)
 
-  # Nobody waits for it any more, so nobody will end it.
+  # The job has ended, so nobody else will end its transaction.
   defp event({:reply, {:job, _ended}, :transaction_start, {:ok, payload}}, session) do
     {:ok, id} = Request.decode(:transaction_start, payload)
     push(session, :cleanup, {:transaction_end, false}, id)
   end
 
-  # The store has the watch already: its events reach us just as well.
+  # The store has the watch already: its events reach us all the same.
   defp event({:reply, {:watch, wire}, _type, {:error, :eexist}}, session),
     do: confirm(wire, false, session)
 
@@ -306,7 +273,7 @@ defmodule Tube.Xenstore.Session do
     Enum.reduce(
       keys,
       %{session | watches: watches},
-      &(&1 |> waited(error, &2) |> forget(elem(&1, 0)))
+      &(&1 |> stop_waiting(error, &2) |> forget(elem(&1, 0)))
     )
   end
 
@@ -342,7 +309,7 @@ defmodule Tube.Xenstore.Session do
     end
   end
 
-  # Its process has ended, or has taken too long.
+  # Its process has ended, or its time is over.
   defp abort(ref, session) do
     case close_transaction(ref, session) do
       {nil, session} -> session
@@ -352,19 +319,19 @@ defmodule Tube.Xenstore.Session do
 
   ## Subscriptions
 
-  defp attend(session, pid, watches) do
+  defp monitor(session, pid, watches) do
     monitors = Map.put_new_lazy(session.monitors, pid, fn -> Process.monitor(pid) end)
     %{session | watches: watches, monitors: monitors}
   end
 
-  # Until the store has answered.
-  defp wait(session, key, caller, timeout) do
+  # Waits for the store's reply.
+  defp await(session, key, caller, timeout) do
     job = make_ref()
     session = add_job(session, job, caller, {:watch, key}, timeout)
     %{session | waiting: Map.put(session.waiting, key, job)}
   end
 
-  defp waited(key, result, session) do
+  defp stop_waiting(key, result, session) do
     case Map.pop(session.waiting, key) do
       {nil, _waiting} ->
         session
@@ -377,7 +344,12 @@ defmodule Tube.Xenstore.Session do
 
   defp confirm(wire, fresh?, session) do
     {keys, watches} = Watches.confirm(session.watches, wire)
-    Enum.reduce(keys, %{session | watches: watches}, &(&1 |> waited(:ok, &2) |> open(&1, fresh?)))
+
+    Enum.reduce(
+      keys,
+      %{session | watches: watches},
+      &(&1 |> stop_waiting(:ok, &2) |> open(&1, fresh?))
+    )
   end
 
   defp open(session, key, fresh?) do
@@ -388,7 +360,7 @@ defmodule Tube.Xenstore.Session do
 
   defp drop({pid, _token} = key, session) do
     {last, watches} = Watches.remove(session.watches, key)
-    session = waited(key, {:error, :enoent}, %{session | watches: watches})
+    session = stop_waiting(key, {:error, :enoent}, %{session | watches: watches})
 
     case last do
       {:unwatch, path, wire} -> push(session, :cleanup, {:unwatch, path, wire}, 0)

@@ -1,26 +1,26 @@
 defmodule Tube.Xenstore.Stream do
   @moduledoc false
-  # The transport of real life: a descriptor opened by the platform and served by a port of the
-  # native driver, one read and one write at a time.
+  # The transport over a descriptor that the platform opened. A port of the native driver serves it,
+  # one read and one write at a time.
 
   @behaviour Tube.Xenstore.Transport
 
   alias Tube.Native
-  alias Tube.Xenstore.Codec
+  alias Tube.Xenstore.Wire.Codec
 
-  # The device's buffer holds the header too.
+  # The device's buffer also holds the header.
   @header_size 16
 
   @impl true
   def open({id, kind}) when kind in [:socket, :device] do
-    {:ok, {Native.stream_port(id), kind}}
+    {:ok, {Native.Driver.open_stream(id), kind}}
   rescue
-    # The id is of a stream that has been freed, or the library is not the one that made it.
+    # The stream has been freed, or another build of the library made it.
     error in [ArgumentError, ErlangError] -> {:error, Exception.message(error)}
   end
 
-  # Never suspended: a client that waited here could not read either, and a store that has
-  # replies queued for us may not be reading until we do.
+  # Never suspends: a client that waited here could not read either, and a store with replies queued
+  # for us may not read until we do.
   @impl true
   def send({port, _kind}, packet) do
     if :erlang.port_command(port, packet, [:nosuspend]), do: :ok, else: :busy

@@ -1,11 +1,11 @@
 defmodule Tube.Xenstore.Transaction do
   @moduledoc false
-  # A transaction whose steps are decided by a function, in the process that calls it.
+  # A transaction run by a function, in the process of the caller.
   #
-  # The handle is not the store's transaction id but a reference that the client knows for as long
-  # as the transaction is open: a handle that is used too late cannot reach somebody else's
-  # transaction that happens to have the same number. The client watches over the process that
-  # runs the function, and over the time: whatever happens to either, nothing stays open.
+  # The handle is not the store's transaction id but a reference that the client knows while the
+  # transaction is open: a handle used too late cannot reach another transaction with the same
+  # number. The client monitors the process that runs the function, and keeps its time limit, so
+  # that no transaction stays open.
 
   alias Tube.Xenstore.{Client, Operation}
 
@@ -15,10 +15,10 @@ defmodule Tube.Xenstore.Transaction do
   @type t :: %__MODULE__{client: pid(), ref: reference()}
 
   @doc """
-  Runs `fun` in a transaction, and again when the store says EAGAIN, at most `tries` times in all.
+  Runs `fun` in a transaction, and again when the store replies EAGAIN, at most `tries` times.
 
   `fun` gets the handle and returns `:ok` or `{:ok, value}` to commit, `{:error, reason}` to abort.
-  It may be run several times, so it should do nothing but use the store.
+  It may run several times, so it should only use the store.
   """
   @spec run(pid(), (t() -> result), tries :: pos_integer(), timeout :: non_neg_integer()) ::
           result
@@ -33,7 +33,7 @@ defmodule Tube.Xenstore.Transaction do
         Process.sleep(Operation.pause(nth))
         run(client, fun, nth + 1, tries, deadline)
 
-      # The client has ended it when its time was over, which the next step was told in these words.
+      # The client ended it when its time was over, so its next operation failed.
       {:error, :closed} ->
         {:error, :timeout}
 

@@ -1,27 +1,27 @@
 defmodule Tube.Xenstore.Watches do
   @moduledoc false
-  # Who is told of which change. Pure: the client sends what this says.
+  # Maps events of the store to subscriptions. Pure: the client sends the messages.
   #
-  # Watches are scarce (128 for a whole domain, its kernel's drivers included), so subscriptions
-  # to one path share one watch of the store, and each hears of its own `interest` only. Every
-  # registration has a token of its own, never used again: an event that was under way when its
-  # watch was taken back is not taken for one of a newer watch, and a watch can be set again while
-  # its removal is still under way.
+  # Watches are scarce (128 for a whole domain, its kernel's drivers included), so subscriptions to
+  # one path share one watch of the store, and each gets only the events of its own `interest`.
+  # Every registration has a fresh token: a late event of a removed watch never counts for a newer
+  # one, and a watch can be set again while its removal is still under way.
   #
-  # A subscription has one undelivered event at most; what happens until its owner acknowledges
-  # that one is kept in a `Backlog`. So neither this process nor a mailbox grows without bound.
+  # A subscription has at most one unacknowledged event; a `Backlog` keeps further ones. So neither
+  # this process nor a mailbox grows without bound.
 
-  alias Tube.Xenstore.{Backlog, Path}
+  alias Tube.Xenstore.Backlog
+  alias Tube.Xenstore.Wire.Path
 
   defstruct shared: %{}, paths: %{}, subscriptions: %{}, tokens: %{}, next: 1
 
-  @typedoc "The subscribing process and the token that it chose."
+  @typedoc "The subscribing process and its token."
   @type key :: {pid(), token :: term()}
 
   @typedoc "The token of a watch on the wire."
   @type wire :: String.t()
 
-  @typedoc "Something to send to a subscriber."
+  @typedoc "A message to a subscriber."
   @type message :: {pid(), {:xenstore_watch, token :: term(), path :: String.t()}}
 
   @opaque t :: %__MODULE__{}
@@ -30,8 +30,8 @@ defmodule Tube.Xenstore.Watches do
   def new, do: %__MODULE__{}
 
   @doc """
-  Adds a subscription. `:register` says that the store has to be asked to watch `path`, `:wait`
-  that this is under way, `:watched` that it has been done.
+  Adds a subscription. `:register`: send a WATCH of `path` to the store; `:wait`: that is under way;
+  `:watched`: it is done.
   """
   @spec add(t(), key(), String.t(), String.t()) ::
           {:register, wire(), t()} | {:wait, t()} | {:watched, t()} | {:error, :eexist}
@@ -66,7 +66,7 @@ defmodule Tube.Xenstore.Watches do
     end
   end
 
-  @doc "The store watches: gives the subscriptions that waited for that."
+  @doc "The store watches. Returns the subscriptions that waited for that."
   @spec confirm(t(), wire()) :: {[key()], t()}
   def confirm(watches, wire) do
     case watches.paths do
@@ -79,7 +79,7 @@ defmodule Tube.Xenstore.Watches do
     end
   end
 
-  @doc "The store will not watch: drops the subscriptions that waited for that, and gives them."
+  @doc "The store refuses to watch. Drops the subscriptions that waited for that, and returns them."
   @spec refuse(t(), wire()) :: {[key()], t()}
   def refuse(watches, wire) do
     case watches.paths do
@@ -97,8 +97,9 @@ defmodule Tube.Xenstore.Watches do
   @doc """
   Begins delivery to a subscription of a confirmed watch.
 
-  A watch of the store begins with an event. Who joined a watch that was there already gets one from
-  us, or it could miss what had happened before; with `fresh?` false so does who asked for it.
+  A new watch of the store begins with an event. A subscription that joins an existing watch gets
+  one from us, or it could miss an earlier change. If `fresh?` is false, the store had the watch
+  already, and the first subscription gets one from us too.
   """
   @spec open(t(), key(), fresh? :: boolean()) :: {[message()], t()}
   def open(watches, key, fresh?) do
@@ -113,7 +114,7 @@ defmodule Tube.Xenstore.Watches do
     end
   end
 
-  @doc "Whether there is such a subscription."
+  @doc "Does this subscription exist?"
   @spec member?(t(), key()) :: boolean()
   def member?(watches, key), do: is_map_key(watches.subscriptions, key)
 
@@ -145,22 +146,22 @@ defmodule Tube.Xenstore.Watches do
         watches.shared[path]
         |> concerned(changed)
         |> Enum.reduce({[], watches}, fn key, {messages, watches} ->
-          {more, watches} = tell(watches, key, Map.fetch!(watches.subscriptions, key), changed)
+          {more, watches} = notify(watches, key, Map.fetch!(watches.subscriptions, key), changed)
           {more ++ messages, watches}
         end)
 
-      # The watch was taken back while this was under way.
+      # The watch was removed while this was under way.
       _none ->
         {[], watches}
     end
   end
 
-  @doc "The subscriber has taken its event and is about to look: the next one may go to it."
+  @doc "The subscriber is about to read: the next event may go to it."
   @spec acknowledge(t(), key()) :: {[message()], t()}
   def acknowledge(watches, key) do
     case watches.subscriptions do
-      %{^key => %{state: :told} = subscription} -> deliver(watches, key, subscription)
-      _nothing_told -> {[], watches}
+      %{^key => %{state: :delivered} = subscription} -> deliver(watches, key, subscription)
+      _nothing_delivered -> {[], watches}
     end
   end
 
@@ -168,18 +169,14 @@ defmodule Tube.Xenstore.Watches do
   @spec tokens(t(), pid()) :: [term()]
   def tokens(watches, pid), do: watches.tokens |> Map.get(pid, []) |> Enum.to_list()
 
-  @doc "How many watches the store has for us, or will have."
-  @spec count(t()) :: non_neg_integer()
-  def count(watches), do: map_size(watches.shared)
-
   @doc "Every process that has a subscription."
   @spec subscribers(t()) :: [pid()]
   def subscribers(watches), do: Map.keys(watches.tokens)
 
-  defp tell(watches, key, subscription, changed) do
+  defp notify(watches, key, subscription, changed) do
     subscription = %{subscription | backlog: Backlog.push(subscription.backlog, changed)}
 
-    # Otherwise it has an event to acknowledge first, or its watch is not confirmed.
+    # Otherwise it must acknowledge an event first, or its watch is not confirmed.
     if subscription.state == :idle,
       do: deliver(watches, key, subscription),
       else: {[], put(watches, key, subscription)}
@@ -192,17 +189,17 @@ defmodule Tube.Xenstore.Watches do
 
       {path, rest} ->
         message = {pid, {:xenstore_watch, token, path}}
-        {[message], put(watches, key, %{subscription | state: :told, backlog: rest})}
+        {[message], put(watches, key, %{subscription | state: :delivered, backlog: rest})}
     end
   end
 
-  # Found through the tree, not by asking each subscription: a hostile domain decides how many
-  # events there are, and there may be a hundred tubes on one watch.
+  # Finds them through the tree, not by checking each subscription: a hostile domain determines the
+  # number of events, and a hundred tubes may share one watch.
   defp concerned(shared, changed) do
     prefix = Path.prefix(changed)
     below = prefix |> :gb_sets.iterator_from(shared.sorted) |> within(prefix)
 
-    # What is "below" the root begins with the root's own name.
+    # The prefix of the root matches the root itself.
     for interest <- Path.lineage(changed) ++ List.delete(below, changed),
         key <- Map.get(shared.interests, interest, []),
         do: key

@@ -1,11 +1,11 @@
-//! Lends the domain that it runs in to a test elsewhere, over its standard input and output.
+//! Lets a test elsewhere use the domain that this program runs in, over standard input and output.
 //!
-//!     domain actor xen                 plays a domain of the conformance suite
+//!     domain actor xen                 acts as a domain of the conformance suite
 //!     domain actor local RUN DOMID     the same, as a virtual domain
-//!     domain store DEVICE              passes a store's messages on: /dev/xen/xenbus
+//!     domain store DEVICE              relays the messages of a store: /dev/xen/xenbus
 //!
-//! It knows Xen's device only as far as that takes one message in each write, no second before the first
-//! is answered, and answers some by the result of the write: those come back as the store's own errors would.
+//! Xen's device takes one message per write, and no second one before it has replied to the first.
+//! It reports some errors as the result of the write, which this program turns into error replies.
 
 use std::env::args;
 use std::fs::File;
@@ -18,7 +18,7 @@ use tube_platform::conformance::{Member, serve};
 use tube_platform::local::Local;
 use tube_platform::xen::Xen;
 
-/// XS_WATCH_EVENT, XS_ERROR, and bytes of a header, in xen/include/public/io/xs_wire.h.
+/// XS_WATCH_EVENT, XS_ERROR and the size of a header, from xen/include/public/io/xs_wire.h.
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 const HEADER: usize = 16;
@@ -27,13 +27,13 @@ fn main() -> Result<()> {
     let words: Vec<String> = args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["actor", "xen"] => act(Member::new(Xen::attach().map_err(Error::other)?)),
+        ["actor", "xen"] => run_actor(Member::new(Xen::attach().map_err(Error::other)?)),
         ["actor", "local", run, domid] => {
             let domid = domid.parse().map_err(Error::other)?;
             let local = Local::attach(Path::new(run), Some(domid)).map_err(Error::other)?;
-            act(Member::new(local))
+            run_actor(Member::new(local))
         }
-        ["store", device] => pass_on(&File::options().read(true).write(true).open(device)?),
+        ["store", device] => relay(&File::options().read(true).write(true).open(device)?),
         _ => {
             eprintln!("domain actor xen | domain actor local RUN DOMID | domain store DEVICE");
             std::process::exit(2)
@@ -41,21 +41,21 @@ fn main() -> Result<()> {
     }
 }
 
-fn act(mut member: Member) -> Result<()> {
+fn run_actor(mut member: Member) -> Result<()> {
     serve(&mut member, &mut stdin().lock(), &mut stdout().lock())
 }
 
-/// Until standard input ends.
-fn pass_on(device: &File) -> Result<()> {
-    let mut answers = device.try_clone()?;
-    let (answered, answer) = channel();
+/// Relays messages until standard input ends.
+fn relay(device: &File) -> Result<()> {
+    let mut output = device.try_clone()?;
+    let (replied, reply) = channel();
     std::thread::spawn(move || {
         let (mut some, mut bytes) = ([0; HEADER + 4096], Vec::new());
-        while let Ok(count @ 1..) = answers.read(&mut some) {
-            say(&some[..count]);
+        while let Ok(count @ 1..) = output.read(&mut some) {
+            print(&some[..count]);
             bytes.extend_from_slice(&some[..count]);
             while let Some(kind) = take(&mut bytes) {
-                if kind != WATCH_EVENT && answered.send(()).is_err() {
+                if kind != WATCH_EVENT && replied.send(()).is_err() {
                     return;
                 }
             }
@@ -74,18 +74,18 @@ fn pass_on(device: &File) -> Result<()> {
         if let Err(error) = (&*device).write_all(&message) {
             let mut name = name(&error)?.as_bytes().to_vec();
             name.push(0);
-            let mut refusal = ERROR.to_ne_bytes().to_vec();
-            refusal.extend_from_slice(&message[4..12]);
-            refusal.extend_from_slice(&(name.len() as u32).to_ne_bytes());
-            say(&[refusal, name].concat());
+            let mut header = ERROR.to_ne_bytes().to_vec();
+            header.extend_from_slice(&message[4..12]);
+            header.extend_from_slice(&(name.len() as u32).to_ne_bytes());
+            print(&[header, name].concat());
         } else {
-            // An end of the channel is one of the device.
-            answer.recv().map_err(Error::other)?;
+            // Fails if the device has closed.
+            reply.recv().map_err(Error::other)?;
         }
     }
 }
 
-/// Takes the first message off, if all of it is there; its type.
+/// Removes the first message if it is complete. Returns its type.
 fn take(bytes: &mut Vec<u8>) -> Option<u32> {
     let word = |at: usize| {
         bytes
@@ -99,17 +99,17 @@ fn take(bytes: &mut Vec<u8>) -> Option<u32> {
     Some(kind)
 }
 
-/// All of it, before anybody else says something.
-fn say(bytes: &[u8]) {
+/// Writes to standard output without interleaving.
+fn print(bytes: &[u8]) {
     let mut out = stdout().lock();
-    let said = out.write_all(bytes).and_then(|()| out.flush());
-    if said.is_err() {
-        // Nobody listens any more.
+    let printed = out.write_all(bytes).and_then(|()| out.flush());
+    if printed.is_err() {
+        // The test has ended.
         std::process::exit(0);
     }
 }
 
-/// As the store spells it.
+/// The protocol's name of an error.
 fn name(error: &Error) -> Result<&'static str> {
     let errno = Errno::from_io_error(error);
     Ok(match errno.ok_or(ErrorKind::Other)? {
@@ -124,6 +124,6 @@ fn name(error: &Error) -> Result<&'static str> {
         Errno::BUSY => "EBUSY",
         Errno::PERM => "EPERM",
         Errno::IO => "EIO",
-        errno => return Err(Error::other(format!("the device answers {errno}"))),
+        errno => return Err(Error::other(format!("the device reports {errno}"))),
     })
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::error::FatalError;
 use crate::owner::Owner;
 use tube_platform::{DOMID_MAX, Domid};
 
@@ -15,21 +15,21 @@ tube-hub: virtual domains for the processes of one host
 usage: tube-hub [--run DIR] [--daemon] [--idle SECONDS] [--domain N:UID:GID]...
        tube-hub --version | --help
 
-  --run DIR           the run directory, ours and mode 0700; made when missing.
-                      Default: $XDG_RUNTIME_DIR/tube, else /run/tube
-  --daemon            detach, log to DIR/hub.log; return once a hub answers there
-  --idle SECONDS      leave after that long without a domain (default: stay)
-  --domain N:UID:GID  keep DIR/domN for that user, as what a container gets mounted;
-                      N is 0 to 32751, may be given several times
+  --run DIR           the run directory: owned by this user, mode 0700, created if
+                      missing. Default: $XDG_RUNTIME_DIR/tube, else /run/tube
+  --daemon            detach, log to DIR/hub.log, return once a hub serves DIR
+  --idle SECONDS      exit after this long without a domain (default: never)
+  --domain N:UID:GID  keep DIR/domN for that user, for example to mount it into a
+                      container; N is 0 to 32751; repeatable
 
-Only one hub serves a run directory. Another that is started there finds the first
-one answering and leaves with status 0. Status 1: failed; 2: wrong usage.
+One hub serves a run directory. A second one exits with status 0 once it finds the
+first. Status 1: failure; 2: wrong usage.
 ";
 
-/// What the process was asked to do.
+/// What the command line requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Be the hub of a run directory, or see to it that there is one.
+    /// Run the hub, or start one in the background.
     Run(Settings),
     /// Print the version.
     Version,
@@ -37,55 +37,55 @@ pub enum Command {
     Help,
 }
 
-/// Everything that `Run` needs to know.
+/// The settings of [`Command::Run`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The run directory, absolute.
     pub run: PathBuf,
-    /// How to be there.
+    /// How to run.
     pub mode: Mode,
-    /// Leave after that long without a domain.
+    /// Exit after this long without a domain.
     pub idle: Option<Duration>,
-    /// The domains whose directories are kept for somebody.
+    /// The domains whose directories are kept for an owner.
     pub domains: Vec<(Domid, Owner)>,
 }
 
-/// In front, behind, or on the way there.
+/// How to run the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Serve in this process, log to stderr.
+    /// In this process, logging to stderr.
     Foreground,
-    /// Start a detached hub and wait until one answers.
+    /// Start a detached hub and wait until it serves.
     Daemon,
-    /// Be that detached hub: what `Daemon` starts, not meant for users.
+    /// As the detached hub that `Daemon` starts. Not meant for users.
     Detached,
 }
 
-/// The option by which a hub starts its detached self.
+/// The option for [`Mode::Detached`].
 pub const DETACHED: &str = "--detached";
 
-/// Reads a command line (without the program's name). `env` looks up environment variables.
+/// Parses a command line (without the program's name). `env` looks up environment variables.
 ///
 /// # Errors
-/// A usage fault that names the option and what it takes.
+/// Wrong usage: names the option and the value that it takes.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
-) -> Result<Command, Fault> {
+) -> Result<Command, FatalError> {
     let mut run = None;
     let mut mode = Mode::Foreground;
     let mut idle = None;
     let mut domains: Vec<(Domid, Owner)> = Vec::new();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        // Only a path may be anything but text.
+        // Only paths may be other than UTF-8.
         let (name, mut inline) = split(&arg)?;
         let mut value = |what: &str| {
             inline
                 .take()
                 .or_else(|| args.next())
                 .filter(|value| !value.is_empty())
-                .ok_or_else(|| Fault::usage(format!("{name} needs {what}")))
+                .ok_or_else(|| FatalError::usage(format!("{name} needs {what}")))
         };
         match name.as_str() {
             "--run" => run = Some(PathBuf::from(value("a directory")?)),
@@ -93,7 +93,9 @@ pub fn parse(
             "--domain" => {
                 let (domid, owner) = domain(&value("N:UID:GID")?)?;
                 if domains.iter().any(|(known, _)| *known == domid) {
-                    return Err(Fault::usage(format!("--domain: {domid} is given twice")));
+                    return Err(FatalError::usage(format!(
+                        "--domain: {domid} is given twice"
+                    )));
                 }
                 domains.push((domid, owner));
             }
@@ -102,18 +104,18 @@ pub fn parse(
             "--version" | "-V" => return Ok(Command::Version),
             "--help" | "-h" => return Ok(Command::Help),
             _ => {
-                return Err(Fault::usage(format!(
-                    "unknown argument {name:?}; --help lists what there is"
+                return Err(FatalError::usage(format!(
+                    "unknown argument {name:?}; see --help"
                 )));
             }
         }
         if inline.is_some() {
-            return Err(Fault::usage(format!("{name} takes no value")));
+            return Err(FatalError::usage(format!("{name} takes no value")));
         }
     }
     let run = run.unwrap_or_else(|| default_run(&env));
     let run = std::path::absolute(&run)
-        .map_err(|error| Fault::usage(format!("--run {}: {error}", run.display())))?;
+        .map_err(|error| FatalError::usage(format!("--run {}: {error}", run.display())))?;
     Ok(Command::Run(Settings {
         run,
         mode,
@@ -122,7 +124,7 @@ pub fn parse(
     }))
 }
 
-/// The command line that [`parse`] reads these settings from, for starting ourselves again.
+/// The command line for these settings: the inverse of [`parse`], to start a detached hub.
 pub fn unparse(settings: &Settings) -> Vec<OsString> {
     let mut args = vec!["--run".into(), settings.run.clone().into_os_string()];
     match settings.mode {
@@ -142,8 +144,8 @@ pub fn unparse(settings: &Settings) -> Vec<OsString> {
     args
 }
 
-/// `--name=value` in two.
-fn split(arg: &OsString) -> Result<(String, Option<OsString>), Fault> {
+/// Splits `--name=value`.
+fn split(arg: &OsString) -> Result<(String, Option<OsString>), FatalError> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = arg.as_bytes();
     let (name, value) = match bytes.iter().position(|&byte| byte == b'=') {
@@ -155,8 +157,8 @@ fn split(arg: &OsString) -> Result<(String, Option<OsString>), Fault> {
     };
     match std::str::from_utf8(name) {
         Ok(name) => Ok((name.to_owned(), value)),
-        Err(_) => Err(Fault::usage(format!(
-            "unknown argument {arg:?}; --help lists what there is"
+        Err(_) => Err(FatalError::usage(format!(
+            "unknown argument {arg:?}; see --help"
         ))),
     }
 }
@@ -168,19 +170,19 @@ fn default_run(env: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
     }
 }
 
-fn seconds(value: &OsString) -> Result<Duration, Fault> {
+fn seconds(value: &OsString) -> Result<Duration, FatalError> {
     match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
         Some(count) if count > 0 => Ok(Duration::from_secs(count.into())),
-        _ => Err(Fault::usage(format!(
-            "--idle takes a whole number of seconds from 1 up, not {value:?}"
+        _ => Err(FatalError::usage(format!(
+            "--idle takes a whole number of seconds, at least 1, not {value:?}"
         ))),
     }
 }
 
-fn domain(value: &OsString) -> Result<(Domid, Owner), Fault> {
+fn domain(value: &OsString) -> Result<(Domid, Owner), FatalError> {
     let wrong = || {
-        Fault::usage(format!(
-            "--domain takes N:UID:GID in numbers, N at most {DOMID_MAX}, not {value:?}"
+        FatalError::usage(format!(
+            "--domain takes N:UID:GID as numbers, N at most {DOMID_MAX}, not {value:?}"
         ))
     };
     let text = value.to_str().ok_or_else(wrong)?;
@@ -189,7 +191,7 @@ fn domain(value: &OsString) -> Result<(Domid, Owner), Fault> {
         .map(|field| field.parse().map_err(|_| wrong()))
         .collect::<Result<_, _>>()?;
     match fields[..] {
-        // All ones means "leave it" to chown, so it is no id.
+        // All ones is no id: chown takes it for "unchanged".
         [domid, uid, gid] if domid <= DOMID_MAX.into() && uid != u32::MAX && gid != u32::MAX => {
             let domid = Domid::try_from(domid).map_err(|_| wrong())?;
             Ok((domid, Owner { uid, gid }))
@@ -202,7 +204,7 @@ fn domain(value: &OsString) -> Result<(Domid, Owner), Fault> {
 mod tests {
     use super::*;
 
-    fn read(args: &[&str]) -> Result<Command, Fault> {
+    fn read(args: &[&str]) -> Result<Command, FatalError> {
         parse(args.iter().map(OsString::from), |name| {
             (name == "XDG_RUNTIME_DIR").then(|| "/xdg".into())
         })
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_at_once() {
+    fn all_options_parse_together() {
         let got = settings(&[
             "--run",
             "/r",
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn unparse_is_the_way_back() {
+    fn unparse_is_the_inverse_of_parse() {
         let mut given = settings(&["--run", "/r", "--daemon", "--idle=7", "--domain", "5:10:20"]);
         given.mode = Mode::Detached;
         let args = unparse(&given);
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn errors_name_the_wrong_argument() {
         for (args, named) in [
             (&["--what"][..], "--what"),
             (&["run"], "run"),
@@ -274,10 +276,10 @@ mod tests {
             (&["--domain", "1:0:0:0"], "--domain"),
             (&["--domain=1:0:0", "--domain=1:0:0"], "twice"),
         ] {
-            let fault = read(args).expect_err(named);
-            assert!(fault.to_string().contains(named), "{fault}");
-            assert_eq!(fault.status(), Fault::USAGE);
-            assert!(!fault.to_string().contains('\n'));
+            let error = read(args).expect_err(named);
+            assert!(error.to_string().contains(named), "{error}");
+            assert_eq!(error.status(), FatalError::USAGE);
+            assert!(!error.to_string().contains('\n'));
         }
     }
 }

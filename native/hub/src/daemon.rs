@@ -1,4 +1,4 @@
-//! From a command line to a hub that serves: in front, or detached.
+//! Starts the hub, in the foreground or detached.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -12,87 +12,87 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid, umask};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{self, Mode, Settings};
-use crate::fault::Fault;
+use crate::error::FatalError;
 use crate::lock::Lock;
 use crate::log::Log;
-use crate::probe::{Answer, Changes, ask, wait_readable};
+use crate::probe::{Found, HubChanges, probe, wait_readable};
 use crate::rundir::RunDir;
-use crate::server::{Hub, Patience, Setup};
+use crate::server::{Hub, Setup, Timeouts};
 
 /// The log of a detached hub, in the run directory.
-pub const LOG: &str = "hub.log";
+pub const LOG_FILE: &str = "hub.log";
 
-/// How long starting may take, with all that a loaded machine does to it.
-const START: Duration = Duration::from_secs(10);
+/// How long a hub may take to start, on a loaded machine too.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a hub may take to answer; it has nothing to do but that.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long a hub may take to reply to a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a detached hub writes to its stdout when it, or another one, answers.
+/// What a detached hub writes to its stdout once it, or another hub, serves.
 const READY: &str = "ready";
 
-/// Does what the command line asks for. Returns when the hub has left, or, where that is what
-/// was asked for, when there is one.
+/// Runs the hub until it stops, or with [`Mode::Daemon`] returns once a detached hub serves.
 ///
 /// # Errors
-/// A fault for whoever started it.
-pub fn run(settings: Settings) -> Result<(), Fault> {
+/// Why the hub could not start, or stopped.
+pub fn run(settings: Settings) -> Result<(), FatalError> {
     let run = RunDir::open(&settings.run, !settings.domains.is_empty())?;
     match settings.mode {
         Mode::Foreground => serve(run, settings, Log::stderr(), notify_systemd),
-        Mode::Daemon => start(settings),
-        Mode::Detached => detached(run, settings),
+        Mode::Daemon => start_detached(settings),
+        Mode::Detached => run_detached(run, settings),
     }
 }
 
-/// Starts a detached hub unless there is one, and waits until one answers.
-fn start(mut settings: Settings) -> Result<(), Fault> {
-    match ask(&settings.run, ANSWER) {
-        Answer::Ours => return Ok(()),
-        Answer::Other(what) => return Err(stranger(&what)),
-        Answer::Nothing => {}
+/// Starts a detached hub unless one serves already, and waits until it serves.
+fn start_detached(mut settings: Settings) -> Result<(), FatalError> {
+    match probe(&settings.run, PROBE_TIMEOUT) {
+        Found::Hub => return Ok(()),
+        Found::Other(what) => return Err(not_a_hub(&what)),
+        Found::Nothing => {}
     }
     settings.mode = Mode::Detached;
-    let deadline = Instant::now() + START;
-    let log = settings.run.join(LOG);
+    let deadline = Instant::now() + START_TIMEOUT;
+    let log = settings.run.join(LOG_FILE);
     let program = std::env::current_exe()
-        .map_err(|error| Fault::new(format!("cannot find myself: {error}")))?;
+        .map_err(|error| FatalError::new(format!("cannot find the hub's own program: {error}")))?;
     let mut child = Command::new(program)
         .args(args::unparse(&settings))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| Fault::new(format!("cannot start the hub: {error}")))?;
+        .map_err(|error| FatalError::new(format!("cannot start the hub: {error}")))?;
     let report = match child.stdout.take() {
         Some(stdout) => read_line(stdout.into(), deadline)?,
         None => None,
     };
     match report.as_deref() {
-        Some(READY) => match ask(&settings.run, ANSWER) {
-            Answer::Ours => Ok(()),
-            Answer::Other(what) => Err(stranger(&what)),
-            Answer::Nothing => Err(Fault::new(format!(
-                "the hub does not answer, see {}",
+        Some(READY) => match probe(&settings.run, PROBE_TIMEOUT) {
+            Found::Hub => Ok(()),
+            Found::Other(what) => Err(not_a_hub(&what)),
+            Found::Nothing => Err(FatalError::new(format!(
+                "the hub does not reply, see {}",
                 log.display()
             ))),
         },
-        Some("") => Err(Fault::new(format!(
+        Some("") => Err(FatalError::new(format!(
             "the hub ended while starting, see {}",
             log.display()
         ))),
-        Some(fault) => Err(Fault::new(fault)),
-        None => Err(Fault::new(format!(
-            "no hub after {START:?}, see {}",
+        Some(error) => Err(FatalError::new(error)),
+        None => Err(FatalError::new(format!(
+            "no hub after {START_TIMEOUT:?}, see {}",
             log.display()
         ))),
     }
 }
 
-/// A line, or what there is of it at the end of file; none when the time is over.
-fn read_line(from: OwnedFd, deadline: Instant) -> Result<Option<String>, Fault> {
-    let bad =
-        |error: &dyn std::fmt::Display| Fault::new(format!("cannot hear from the hub: {error}"));
+/// Reads a line, or less at end of file. None if the deadline passes.
+fn read_line(from: OwnedFd, deadline: Instant) -> Result<Option<String>, FatalError> {
+    let bad = |error: &dyn std::fmt::Display| {
+        FatalError::new(format!("cannot read from the hub: {error}"))
+    };
     let mut from = std::fs::File::from(from);
     let mut line = Vec::new();
     loop {
@@ -108,14 +108,14 @@ fn read_line(from: OwnedFd, deadline: Instant) -> Result<Option<String>, Fault> 
     }
 }
 
-/// The process that [`start`] starts: a session of its own, nothing of its starter's but the
-/// pipe on which it tells how the start went.
-fn detached(run: RunDir, settings: Settings) -> Result<(), Fault> {
-    // Fails only for the leader of a group, who was started by hand and wants it so.
+/// The process that [`start_detached`] starts. It has a session of its own, and only a pipe to its
+/// parent, on which it reports the result of the start.
+fn run_detached(run: RunDir, settings: Settings) -> Result<(), FatalError> {
+    // Fails only for a process group leader, as when a user starts it by hand.
     let _ = setsid();
-    let path = run.path(LOG);
-    let tell = |text: &str| {
-        // Whoever started us may be gone.
+    let path = run.path(LOG_FILE);
+    let report = |text: &str| {
+        // The parent may have exited.
         let _ = std::io::stdout().write_all(format!("{text}\n").as_bytes());
         if let Ok(null) = rustix::fs::open(
             "/dev/null",
@@ -127,36 +127,41 @@ fn detached(run: RunDir, settings: Settings) -> Result<(), Fault> {
     };
     let result = std::env::set_current_dir("/")
         .and_then(|()| Log::file(&path, true))
-        .map_err(|error| Fault::new(format!("{}: {error}", path.display())))
-        .and_then(|log| serve(run, settings, log, || tell(READY)));
-    if let Err(fault) = &result {
-        // stderr is the log by now, where this fault ends up as well.
-        tell(&fault.to_string());
+        .map_err(|error| FatalError::new(format!("{}: {error}", path.display())))
+        .and_then(|log| serve(run, settings, log, || report(READY)));
+    if let Err(error) = &result {
+        // stderr is the log by now, so the log gets this error too.
+        report(&error.to_string());
     }
     result
 }
 
-/// Becomes the hub, or finds that another process is. `ready` is called once there is one.
-fn serve(run: RunDir, settings: Settings, log: Log, ready: impl FnOnce()) -> Result<(), Fault> {
+/// Becomes the hub, or returns if another process is the hub. Calls `ready` once a hub serves.
+fn serve(
+    run: RunDir,
+    settings: Settings,
+    log: Log,
+    ready: impl FnOnce(),
+) -> Result<(), FatalError> {
     umask(rustix::fs::Mode::from_raw_mode(0o077));
     let stop = stop_signals()?;
-    let deadline = Instant::now() + START;
-    let changes = Changes::watch(&run)?;
+    let deadline = Instant::now() + START_TIMEOUT;
+    let changes = HubChanges::watch(&run)?;
     let lock = Lock::open(&run)?;
-    while !lock.take()? {
-        match ask(&settings.run, ANSWER) {
-            Answer::Ours => {
+    while !lock.try_acquire()? {
+        match probe(&settings.run, PROBE_TIMEOUT) {
+            Found::Hub => {
                 ready();
                 return Ok(());
             }
-            Answer::Other(what) => return Err(stranger(&what)),
-            Answer::Nothing if Instant::now() >= deadline => {
+            Found::Other(what) => return Err(not_a_hub(&what)),
+            Found::Nothing if Instant::now() >= deadline => {
                 let place = settings.run.display();
-                return Err(Fault::new(format!(
-                    "another process holds the lock of {place} and does not answer"
+                return Err(FatalError::new(format!(
+                    "another process holds the lock of {place} and does not reply"
                 )));
             }
-            Answer::Nothing => changes.wait(deadline)?,
+            Found::Nothing => changes.wait(deadline)?,
         }
     }
     drop(changes);
@@ -165,22 +170,22 @@ fn serve(run: RunDir, settings: Settings, log: Log, ready: impl FnOnce()) -> Res
     let hub = Hub::open(
         Setup {
             run,
-            idle,
+            idle_timeout: idle,
             domains,
             descriptors,
-            patience: Patience::default(),
+            timeouts: Timeouts::default(),
             log,
         },
         stop,
     )?;
     ready();
     hub.serve()
-    // The lock goes last.
+    // `lock` is dropped last.
 }
 
-/// A descriptor that becomes readable when the process is asked to end.
-fn stop_signals() -> Result<OwnedFd, Fault> {
-    let bad = |error: std::io::Error| Fault::new(format!("cannot catch signals: {error}"));
+/// A descriptor that becomes readable when the process receives a signal to stop.
+fn stop_signals() -> Result<OwnedFd, FatalError> {
+    let bad = |error: std::io::Error| FatalError::new(format!("cannot catch signals: {error}"));
     let (stop, caught) = UnixStream::pair().map_err(bad)?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         let caught = caught.try_clone().map_err(bad)?;
@@ -189,7 +194,7 @@ fn stop_signals() -> Result<OwnedFd, Fault> {
     Ok(stop.into())
 }
 
-/// As many descriptors as we may have, and how many that is.
+/// Raises the limit of open descriptors as far as allowed, and returns it.
 fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -203,7 +208,7 @@ fn raise_descriptors() -> usize {
         .unwrap_or(usize::MAX)
 }
 
-/// Tells a service manager that waits for it (`Type=notify`, see sd_notify(3)).
+/// Notifies a service manager that waits for the start (`Type=notify`, see sd_notify(3)).
 fn notify_systemd() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -214,10 +219,10 @@ fn notify_systemd() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         _ => SocketAddr::from_pathname(Path::new(&place)),
     };
-    // A manager that does not listen will notice by itself that nobody reported.
+    // A service manager that misses it times out.
     let _ = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
 }
 
-fn stranger(what: &str) -> Fault {
-    Fault::new(format!("something else answers on hub.sock: {what}"))
+fn not_a_hub(reply: &str) -> FatalError {
+    FatalError::new(format!("something else listens on hub.sock: {reply}"))
 }

@@ -1,8 +1,8 @@
-//! Event channels that wait for their second end.
+//! Unbound event channels.
 //!
-//! The hub makes both pipes, each end non-blocking, so neither domain has a description that
-//! it could make blocking under the other. Once the channel is bound the hub holds nothing of
-//! it: an end that closes is seen as end of file by the other, with or without a hub.
+//! The hub creates both pipes of a channel with non-blocking ends, so neither domain shares an open
+//! file description that it could make blocking for the other. It keeps no copy of a bound channel:
+//! when one end closes, the other sees end of file, with or without a hub.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,22 +11,22 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tube_platform::Domid;
 
-/// What one domain gets of a channel.
+/// One domain's end of a channel.
 #[derive(Debug)]
 pub struct End {
-    /// Its own number for it.
+    /// The domain's port number for it.
     pub port: u32,
-    /// Where the peer's bells arrive.
+    /// Receives the peer's notifications.
     pub read: OwnedFd,
-    /// Where it rings the peer.
+    /// Notifies the peer.
     pub write: OwnedFd,
 }
 
-/// All channels of which one end waits to be bound.
+/// All unbound channels.
 #[derive(Debug, Default)]
 pub struct Channels {
     unbound: HashMap<(Domid, u32), Unbound>,
-    last: HashMap<Domid, u32>,
+    last_port: HashMap<Domid, u32>,
 }
 
 #[derive(Debug)]
@@ -40,15 +40,15 @@ struct Unbound {
 pub const DESCRIPTORS: usize = 2;
 
 impl Channels {
-    /// A new channel that `peer` may bind.
+    /// Creates a channel that `peer` may bind.
     ///
     /// # Errors
-    /// Those of making pipes.
+    /// Those of creating pipes.
     pub fn allocate(&mut self, domid: Domid, peer: Domid) -> Result<End, Errno> {
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let (read, their_write) = pipe_with(flags)?;
         let (their_read, write) = pipe_with(flags)?;
-        let port = self.number(domid);
+        let port = self.next_port(domid);
         self.unbound.insert(
             (domid, port),
             Unbound {
@@ -60,10 +60,10 @@ impl Channels {
         Ok(End { port, read, write })
     }
 
-    /// The second end of a channel that `remote` allocated for `domid`. It can be had once.
+    /// Returns the second end of a channel that `remote` allocated for `domid`, once.
     ///
     /// # Errors
-    /// `NOENT` if no such port waits, `ACCESS` if it waits for somebody else.
+    /// `NOENT` if there is no such unbound port, `ACCESS` if it is for another domain.
     pub fn bind(&mut self, domid: Domid, remote: Domid, remote_port: u32) -> Result<End, Errno> {
         let key = (remote, remote_port);
         match self.unbound.get(&key) {
@@ -71,19 +71,19 @@ impl Channels {
             Some(unbound) if unbound.peer != domid => return Err(Errno::ACCESS),
             Some(_) => {}
         }
-        let port = self.number(domid);
+        let port = self.next_port(domid);
         let Unbound { read, write, .. } = self.unbound.remove(&key).ok_or(Errno::NOENT)?;
         Ok(End { port, read, write })
     }
 
-    /// Gives a port up; tells whether it was still unbound. Of a bound one the hub holds
-    /// nothing, the domain closes its descriptors.
+    /// Closes a port; true if it was still unbound. The hub holds nothing of a bound port: the
+    /// domain closes its descriptors.
     ///
     /// # Errors
-    /// `NOENT` for a port that the domain never had.
+    /// `NOENT` for a port that was never allocated to the domain.
     pub fn close(&mut self, domid: Domid, port: u32) -> Result<bool, Errno> {
         let known = self
-            .last
+            .last_port
             .get(&domid)
             .is_some_and(|last| (1..=*last).contains(&port));
         match self.unbound.remove(&(domid, port)) {
@@ -93,24 +93,24 @@ impl Channels {
         }
     }
 
-    /// The end of a domain: its unbound channels are gone, and so are those that waited for
-    /// it (their owners see end of file). Tells whose they were, one entry for each.
-    pub fn forget(&mut self, domid: Domid) -> Vec<Domid> {
-        self.last.remove(&domid);
+    /// Removes the unbound channels of a domain that has ended, and those allocated for it, whose
+    /// owners then see end of file. Returns the owner of each.
+    pub fn remove_domain(&mut self, domid: Domid) -> Vec<Domid> {
+        self.last_port.remove(&domid);
         let mut released = Vec::new();
         self.unbound.retain(|(owner, _), unbound| {
-            let over = *owner == domid || unbound.peer == domid;
-            if over {
+            let ended = *owner == domid || unbound.peer == domid;
+            if ended {
                 released.push(*owner);
             }
-            !over
+            !ended
         });
         released
     }
 
-    /// Port numbers count up from 1, for as long as the domain lives.
-    fn number(&mut self, domid: Domid) -> u32 {
-        let last = self.last.entry(domid).or_default();
+    /// Port numbers count up from 1 while the domain is alive.
+    fn next_port(&mut self, domid: Domid) -> u32 {
+        let last = self.last_port.entry(domid).or_default();
         *last = last.checked_add(1).unwrap_or(1);
         *last
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn bells_ring_both_ways_and_ends_are_seen() {
+    fn notifications_pass_both_ways_and_a_closed_end_is_seen() {
         let mut channels = Channels::default();
         let here = channels.allocate(1, 2).expect("allocated");
         assert_eq!(channels.bind(3, 1, here.port).err(), Some(Errno::ACCESS));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_is_for_the_owner() {
+    fn only_the_owner_closes_a_port() {
         let mut channels = Channels::default();
         let end = channels.allocate(1, 2).expect("allocated");
         assert_eq!(channels.close(2, end.port), Err(Errno::NOENT));
@@ -153,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_domain_is_told_to_who_waited() {
+    fn unbound_channels_close_with_either_domain() {
         let mut channels = Channels::default();
         let waiting = channels.allocate(1, 2).expect("allocated");
         let other = channels.allocate(1, 3).expect("allocated");
         let theirs = channels.allocate(2, 1).expect("allocated");
-        let mut released = channels.forget(2);
+        let mut released = channels.remove_domain(2);
         released.sort();
         assert_eq!(released, [1, 2]);
         assert!(at_end(&waiting));

@@ -1,4 +1,4 @@
-//! The grant table of every domain: which memfd pages it lets which other domain map.
+//! The grant tables: which pages of which memfds each domain lets another domain map.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use tube_platform::{Access, Domid, Gref, PAGE};
 #[derive(Debug, Default)]
 pub struct Grants {
     shares: HashMap<(Domid, u32), Share>,
-    last: HashMap<Domid, u32>,
+    last_id: HashMap<Domid, u32>,
 }
 
 #[derive(Debug)]
@@ -20,17 +20,17 @@ struct Share {
     peer: Domid,
     pages: u32,
     access: Access,
-    /// None once the peer is gone: whoever gets its domid next is not whom this was meant for.
+    /// None once the peer has ended: the grant is not for the next domain with its domid.
     memory: Option<OwnedFd>,
 }
 
 impl Grants {
-    /// Grants pages to a peer; the first one's gref, the others follow it.
+    /// Grants pages to a peer. Returns the gref of the first page; the others follow it.
     ///
     /// # Errors
-    /// `INVAL` for a number of pages that cannot be, or for a descriptor that is not a memfd
-    /// of that size which can neither shrink nor grow (the mapper checks it all again; this
-    /// is to tell the one who made the mistake). `NOSPC` when there is no free gref.
+    /// `INVAL` for an impossible number of pages, or if `memory` is not a memfd of that size sealed
+    /// against shrinking and growing. The mapper checks this again; the check here reports the
+    /// mistake to the domain that made it. `NOSPC` if no gref is free.
     pub fn share(
         &mut self,
         granter: Domid,
@@ -42,8 +42,8 @@ impl Grants {
         if !(1..=SHARE_PAGES_MAX).contains(&pages) {
             return Err(Errno::INVAL);
         }
-        check(&memory, pages)?;
-        let id = self.free_id(granter).ok_or(Errno::NOSPC)?;
+        check_memfd(&memory, pages)?;
+        let id = self.next_id(granter).ok_or(Errno::NOSPC)?;
         self.shares.insert(
             (granter, id),
             Share {
@@ -56,11 +56,11 @@ impl Grants {
         Ok(gref(id, 0))
     }
 
-    /// Ends the share that begins with that gref; tells whether it held a descriptor.
-    /// Mappings of it stay, as they are the kernel's.
+    /// Ends the share that begins with `first`; true if it held a descriptor. Existing mappings
+    /// stay.
     ///
     /// # Errors
-    /// `NOENT` if there is none.
+    /// `NOENT` if there is no such share.
     pub fn unshare(&mut self, granter: Domid, first: Gref) -> Result<bool, Errno> {
         if page_of(first) != 0 {
             return Err(Errno::NOENT);
@@ -72,12 +72,12 @@ impl Grants {
         Ok(share.memory.is_some())
     }
 
-    /// What `mapper` needs to map the pages: runs in the order of the refs, and the
-    /// descriptors that they name.
+    /// Returns what `mapper` needs to map the pages: runs in the order of the refs, and the
+    /// descriptors that the runs refer to.
     ///
     /// # Errors
-    /// `NOENT` for a gref that nobody granted (or not any more), `ACCESS` for one granted to
-    /// somebody else, `INVAL` for no refs or for more shares than one message can carry.
+    /// `NOENT` for a gref that is not granted, `ACCESS` for one granted to another domain, `INVAL`
+    /// for no refs or for more shares than one message can carry.
     pub fn map(
         &self,
         mapper: Domid,
@@ -127,14 +127,14 @@ impl Grants {
         }
     }
 
-    /// The end of a domain: what it granted is gone, what was granted to it cannot be mapped
-    /// any more. Tells whose descriptors were let go, one entry for each.
-    pub fn forget(&mut self, domid: Domid) -> Vec<Domid> {
-        self.last.remove(&domid);
+    /// Removes the grants of a domain that has ended, and makes those to it unusable. Returns the
+    /// granter of each descriptor closed.
+    pub fn remove_domain(&mut self, domid: Domid) -> Vec<Domid> {
+        self.last_id.remove(&domid);
         let mut released = Vec::new();
         self.shares.retain(|(granter, _), share| {
-            let over = *granter == domid || share.peer == domid;
-            if over && share.memory.take().is_some() {
+            let ended = *granter == domid || share.peer == domid;
+            if ended && share.memory.take().is_some() {
                 released.push(*granter);
             }
             *granter != domid
@@ -142,12 +142,12 @@ impl Grants {
         released
     }
 
-    /// The next id that is not in use, as late as possible after its last use. Never 0, so
-    /// that no gref is 0.
-    fn free_id(&mut self, granter: Domid) -> Option<u32> {
+    /// The next unused id. Ids cycle, so that reuse is as late as possible, and skip 0, so that no
+    /// gref is 0.
+    fn next_id(&mut self, granter: Domid) -> Option<u32> {
         const ID_MAX: u32 = share_of(Gref::MAX);
-        let last = self.last.entry(granter).or_default();
-        // Far fewer shares than ids can be there, so this ends soon.
+        let last = self.last_id.entry(granter).or_default();
+        // Far fewer shares than ids can exist, so this loop is short.
         for _ in 0..ID_MAX {
             *last = if *last < ID_MAX { *last + 1 } else { 1 };
             if !self.shares.contains_key(&(granter, *last)) {
@@ -158,9 +158,8 @@ impl Grants {
     }
 }
 
-/// Seals are asked for first: that fails for whatever is not a memfd without going to a file
-/// system that may never answer.
-fn check(memory: &OwnedFd, pages: u32) -> Result<(), Errno> {
+/// Reads the seals first: that fails for anything but a memfd, and never blocks in a file system.
+fn check_memfd(memory: &OwnedFd, pages: u32) -> Result<(), Errno> {
     let seals = rustix::fs::fcntl_get_seals(memory).map_err(|_| Errno::INVAL)?;
     if !seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL) {
         return Err(Errno::INVAL);
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_named_peer_and_nobody_else_maps() {
+    fn only_the_named_peer_can_map() {
         let mut grants = Grants::default();
         let first = grants.share(3, 5, 4, RO, memory(4)).expect("shared");
         let second = grants.share(3, 5, 1, RO, memory(1)).expect("shared");
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_sealed_memfd_of_that_size_is_refused() {
+    fn only_a_sealed_memfd_of_the_right_size_can_be_shared() {
         let mut grants = Grants::default();
         let (pipe, _) = rustix::pipe::pipe().expect("a pipe");
         assert_eq!(grants.share(1, 2, 1, RO, pipe), Err(Errno::INVAL));
@@ -241,27 +240,27 @@ mod tests {
     }
 
     #[test]
-    fn the_next_of_that_domid_gets_nothing() {
+    fn a_new_domain_with_an_old_domid_inherits_no_grants() {
         let mut grants = Grants::default();
         let to_dead = grants.share(1, 2, 1, RO, memory(1)).expect("shared");
         let of_dead = grants.share(2, 1, 1, RO, memory(1)).expect("shared");
         let other = grants.share(1, 3, 1, RO, memory(1)).expect("shared");
-        let mut released = grants.forget(2);
+        let mut released = grants.remove_domain(2);
         released.sort();
         assert_eq!(released, [1, 2]);
         assert_eq!(grants.map(2, 1, &[to_dead]).err(), Some(Errno::NOENT));
         assert_eq!(grants.map(1, 2, &[of_dead]).err(), Some(Errno::NOENT));
         assert!(grants.map(3, 1, &[other]).is_ok());
-        // Its granter can still end it in the usual way.
+        // The granter can still end the share as usual.
         assert_eq!(grants.unshare(1, to_dead), Ok(false));
     }
 
     #[test]
-    fn ids_go_round_and_skip_those_in_use() {
+    fn ids_cycle_and_skip_those_in_use() {
         let mut grants = Grants::default();
         let held = grants.share(1, 2, 1, RO, memory(1)).expect("shared");
         assert_eq!(share_of(held), 1);
-        grants.last.insert(1, (1 << 22) - 2);
+        grants.last_id.insert(1, (1 << 22) - 2);
         let next = grants.share(1, 2, 1, RO, memory(1)).expect("shared");
         assert_eq!(share_of(next), (1 << 22) - 1);
         let next = grants.share(1, 2, 1, RO, memory(1)).expect("shared");

@@ -1,33 +1,30 @@
 //! `tube-hub`: hypervisor and xenstored for the processes of one host.
 //!
-//! A *virtual domain* is a process (with its threads) that holds a control connection to the
-//! hub. The hub gives it what Xen gives a domain: a number, a place in a store that speaks the
-//! xenstore wire protocol ([`store`]), grants of memory to other domains, and event channels.
-//! It only introduces domains to each other: what two of them then do passes through shared
-//! memory and pipes that the hub has no copy of, so its end does not end them.
+//! A *virtual domain* is a process (with its threads) that holds a control connection to the hub.
+//! The hub gives it what Xen gives a domain: a number, a home in a store that speaks the xenstore
+//! wire protocol ([`store`]), grants of memory to other domains, and event channels. The hub only
+//! introduces domains to each other: their data passes through shared memory and pipes of which the
+//! hub keeps no copy, so they continue when the hub ends.
 //!
-//! One thread with an event loop ([`server`]); others only close what may take long to close. Every client may be hostile: no call blocks,
-//! nothing that a client causes grows without a limit, and what is malformed ends the
-//! connection that it came by, never the hub.
+//! One thread runs an event loop ([`server`]); others only close descriptors whose close may block.
+//! Every client may be hostile: no call blocks, nothing that a client causes grows without a limit,
+//! and malformed input ends the connection that it came on, never the hub.
 
 pub mod args;
-mod connections;
+mod background_close;
 pub mod daemon;
-pub mod domains;
-pub mod evtchn;
-pub mod fault;
-pub mod grants;
-mod life;
-pub mod listener;
-pub mod lock;
+mod domains;
+pub mod error;
+mod evtchn;
+mod grants;
+mod listener;
+mod lock;
 pub mod log;
 pub mod owner;
-pub mod packet;
-pub mod poller;
+mod packet;
+mod poller;
 pub mod probe;
-mod requests;
 pub mod rundir;
 pub mod server;
+mod socket_kind;
 pub mod store;
-mod streams;
-mod undertaker;

@@ -1,4 +1,4 @@
-//! One line per event, with the time; to stderr, or to a file of bounded size.
+//! The log: one line per event, with a timestamp, to stderr or to a file of bounded size.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -7,14 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Size at which the file is put aside (as `hub.log.1`, over the one before).
-const FULL: u64 = 1 << 20;
+/// Size in bytes at which the file is rotated (to `hub.log.1`, replacing an older one).
+const MAX_SIZE: u64 = 1 << 20;
 
-/// Lines per second; what is above is counted, not written: clients cause lines, so they
-/// could fill a disk or keep us busy.
-const RATE: u32 = 50;
+/// Further lines within a second are counted, not written: clients cause lines, and could fill a
+/// disk or keep the hub busy.
+const MAX_LINES_PER_SECOND: u32 = 50;
 
-/// Where the hub says what happened.
+/// A log with a rate limit.
 #[derive(Debug)]
 pub struct Log {
     file: Option<LogFile>,
@@ -28,7 +28,7 @@ struct LogFile {
     path: PathBuf,
     file: File,
     size: u64,
-    whole: bool,
+    with_stderr: bool,
 }
 
 impl Log {
@@ -42,46 +42,46 @@ impl Log {
         }
     }
 
-    /// A log to a file, appended to. `whole` is for a process of its own: its stderr goes
-    /// there as well, so that a panic is found in it.
+    /// Appends to a file. `with_stderr` redirects the process's stderr there too, so that the file
+    /// shows panics.
     ///
     /// # Errors
     /// Those of opening the file.
-    pub fn file(path: &Path, whole: bool) -> std::io::Result<Log> {
-        let file = LogFile::open(path, whole)?;
+    pub fn file(path: &Path, with_stderr: bool) -> std::io::Result<Log> {
+        let file = LogFile::open(path, with_stderr)?;
         Ok(Log {
             file: Some(file),
             ..Log::stderr()
         })
     }
 
-    /// Writes a line. A log that cannot be written is no reason to stop serving.
+    /// Writes a line. Ignores failures: the hub serves on without a log.
     pub fn note(&mut self, text: fmt::Arguments<'_>) {
         if self.second.elapsed() >= Duration::from_secs(1) {
             (self.second, self.lines) = (Instant::now(), 0);
             let dropped = std::mem::take(&mut self.dropped);
             if dropped > 0 {
-                self.line(format_args!("({dropped} lines left out: too many at once)"));
+                self.write_line(format_args!("({dropped} lines dropped: too many at once)"));
             }
         }
-        if self.lines < RATE {
+        if self.lines < MAX_LINES_PER_SECOND {
             self.lines += 1;
-            self.line(text);
+            self.write_line(text);
         } else {
             self.dropped += 1;
         }
     }
 
-    fn line(&mut self, text: fmt::Arguments<'_>) {
+    fn write_line(&mut self, text: fmt::Arguments<'_>) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let mut line = format!(
             "{} tube-hub[{}]: ",
-            Stamp(now.as_secs()),
+            Timestamp(now.as_secs()),
             std::process::id()
         );
-        // What clients send gets into lines: one line stays one line.
+        // Lines contain text from clients: an event must stay one line.
         line.extend(
             text.to_string()
                 .chars()
@@ -96,8 +96,8 @@ impl Log {
 }
 
 impl LogFile {
-    fn open(path: &Path, whole: bool) -> std::io::Result<LogFile> {
-        // Not through a link: the directory is ours, but it costs nothing to be sure.
+    fn open(path: &Path, with_stderr: bool) -> std::io::Result<LogFile> {
+        // Not through a link. The directory is ours, so this is only to be safe.
         let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let file = OpenOptions::new()
             .append(true)
@@ -105,7 +105,7 @@ impl LogFile {
             .mode(0o600)
             .custom_flags(flags)
             .open(path)?;
-        if whole {
+        if with_stderr {
             rustix::stdio::dup2_stderr(&file)?;
         }
         let size = file.metadata()?.len();
@@ -113,16 +113,16 @@ impl LogFile {
             path: path.to_owned(),
             file,
             size,
-            whole,
+            with_stderr,
         })
     }
 
     fn append(&mut self, line: &[u8]) {
-        if self.size >= FULL {
-            let mut aside = self.path.clone().into_os_string();
-            aside.push(".1");
-            if std::fs::rename(&self.path, aside).is_ok()
-                && let Ok(fresh) = LogFile::open(&self.path, self.whole)
+        if self.size >= MAX_SIZE {
+            let mut rotated = self.path.clone().into_os_string();
+            rotated.push(".1");
+            if std::fs::rename(&self.path, rotated).is_ok()
+                && let Ok(fresh) = LogFile::open(&self.path, self.with_stderr)
             {
                 *self = fresh;
             }
@@ -134,13 +134,13 @@ impl LogFile {
 }
 
 /// Seconds since 1970 as `2026-11-22T14:44:29Z`.
-struct Stamp(u64);
+struct Timestamp(u64);
 
-impl fmt::Display for Stamp {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, second) = (self.0 / 86_400, self.0 % 86_400);
-        // Civil date from a day number: years that begin in March make the leap day the last
-        // one, 146,097 days are 400 years.
+        // Civil date from a day number. Years begin in March, so that the leap day is their last
+        // day; 400 years have 146,097 days.
         let day = days + 719_468;
         let (era, day) = (day / 146_097, day % 146_097);
         let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_are_dates() {
+    fn timestamps_are_civil_dates() {
         for (seconds, date) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_782_399, "2000-02-28T23:59:59Z"),
@@ -171,39 +171,43 @@ mod tests {
             (1_798_761_599, "2026-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(Stamp(seconds).to_string(), date);
+            assert_eq!(Timestamp(seconds).to_string(), date);
         }
     }
 
     #[test]
-    fn a_full_file_is_put_aside() {
+    fn a_full_file_is_rotated() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("log");
-        std::fs::write(&path, vec![b'x'; FULL as usize]).expect("written");
+        std::fs::write(&path, vec![b'x'; MAX_SIZE as usize]).expect("written");
         let mut log = Log::file(&path, false).expect("a file");
         log.note(format_args!("first"));
         log.note(format_args!("second"));
         let text = std::fs::read_to_string(&path).expect("the log");
         assert_eq!(text.lines().count(), 2, "{text}");
-        let aside = std::fs::metadata(dir.path().join("log.1")).expect("the old one");
-        assert_eq!(aside.len(), FULL);
+        let rotated = std::fs::metadata(dir.path().join("log.1")).expect("the old one");
+        assert_eq!(rotated.len(), MAX_SIZE);
     }
 
     #[test]
-    fn a_flood_is_counted_and_a_line_stays_a_line() {
+    fn excess_lines_are_counted_and_control_characters_replaced() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("log");
         let mut log = Log::file(&path, false).expect("a file");
-        for count in 0..RATE + 10 {
+        for count in 0..MAX_LINES_PER_SECOND + 10 {
             log.note(format_args!("line\n{count}"));
         }
         log.second -= Duration::from_secs(1);
         log.note(format_args!("after"));
         let text = std::fs::read_to_string(&path).expect("the log");
-        assert_eq!(text.lines().count() as u32, RATE + 2, "{text}");
+        assert_eq!(
+            text.lines().count() as u32,
+            MAX_LINES_PER_SECOND + 2,
+            "{text}"
+        );
         assert!(
             text.contains("line?0\n")
-                && text.contains("(10 lines left out")
+                && text.contains("(10 lines dropped")
                 && text.ends_with("after\n")
         );
     }

@@ -1,10 +1,10 @@
-//! `tube-hub`: see the library of the same name.
+//! The `tube-hub` program. The library `tube_hub` documents it.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use tube_hub::args::{self, Command};
-use tube_hub::{daemon, fault::Fault};
+use tube_hub::{daemon, error::FatalError};
 use tube_platform::local::proto::VERSION;
 
 fn main() -> ExitCode {
@@ -19,16 +19,16 @@ fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            // Not eprintln!: a closed stderr is no reason to panic.
-            let _ = std::io::stderr().write_all(format!("tube-hub: {fault}\n").as_bytes());
-            ExitCode::from(fault.status())
+        Err(error) => {
+            // Not eprintln!, which panics if stderr is closed.
+            let _ = std::io::stderr().write_all(format!("tube-hub: {error}\n").as_bytes());
+            ExitCode::from(error.status())
         }
     }
 }
 
-fn print(text: &str) -> Result<(), Fault> {
+fn print(text: &str) -> Result<(), FatalError> {
     std::io::stdout()
         .write_all(text.as_bytes())
-        .map_err(|error| Fault::new(format!("stdout: {error}")))
+        .map_err(|error| FatalError::new(format!("stdout: {error}")))
 }

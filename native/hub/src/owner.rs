@@ -1,4 +1,4 @@
-//! Whose a directory or a socket is, and who may speak on it.
+//! Owners of directories and sockets, and the check of connecting users.
 
 use std::os::fd::AsFd;
 
@@ -13,13 +13,12 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// Whether the process at the other end of `socket` may use it: root, the hub's own user, or
-/// the domain's owner. The modes of directories and sockets say the same; this also holds for
-/// a socket that was passed on or whose mode somebody changed.
+/// Checks that the peer of `socket` is root, the hub's own user or the domain's owner. The modes of
+/// directories and sockets ensure the same, unless a socket was passed on or its mode was changed.
 ///
 /// # Errors
-/// The uid that may not, or all ones if the kernel did not tell.
-pub fn admit(socket: impl AsFd, owner: Option<Owner>) -> Result<(), u32> {
+/// The uid that is refused; all ones if it is unknown.
+pub fn check_peer(socket: impl AsFd, owner: Option<Owner>) -> Result<(), u32> {
     let uid = match rustix::net::sockopt::socket_peercred(socket) {
         Ok(credentials) => credentials.uid.as_raw(),
         Err(_) => return Err(u32::MAX),

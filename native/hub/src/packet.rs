@@ -1,4 +1,4 @@
-//! Messages of the hub's own protocol, as they come and go on non-blocking sockets.
+//! Packets of the hub's own protocol on non-blocking sockets.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -11,95 +11,94 @@ use rustix::net::{
 };
 use tube_platform::local::proto::{FDS_MAX, MESSAGE_MAX};
 
-/// Bytes that wait to be read by one client, as the kernel counts them (it doubles the
-/// number). Room for the longest reply, and for few of them: descriptors under way are
-/// limited for our user as a whole, and every reply to MAP may carry many.
-const UNREAD: usize = MESSAGE_MAX;
+/// Send buffer of a connection, in bytes as the kernel counts them (it doubles the number). It has
+/// room for the longest reply but for few of them: the kernel limits descriptors in flight per
+/// user, and every reply to MAP may carry many.
+const SEND_BUFFER: usize = MESSAGE_MAX;
 
-/// What a client has for us.
+/// What arrived on a connection.
 #[derive(Debug)]
 pub enum Incoming<'a> {
     /// Nothing yet.
     Nothing,
     /// End of file.
     End,
-    /// A message and the memfds with it.
+    /// A message with its memfds.
     Message(&'a [u8], Vec<OwnedFd>),
-    /// Descriptors that are not what a message can have. Closing them may take time.
-    Foreign(Vec<OwnedFd>),
-    /// Something that is no message, or a connection that is broken.
-    Bad(&'static str),
+    /// Descriptors that the message may not carry. Closing them may block.
+    UnexpectedFds(Vec<OwnedFd>),
+    /// An invalid packet, and why.
+    Invalid(&'static str),
 }
 
-/// What will become of a reply.
+/// Whether a reply can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outlook {
-    /// It will go out.
-    Open,
-    /// Not before the client has read.
+pub enum SendSpace {
+    /// Now.
+    Available,
+    /// After the client has read something.
     Full,
-    /// It never will.
-    Hopeless,
+    /// Never.
+    Closed,
 }
 
-/// The buffer that messages are received into, one at a time.
+/// Limits the unread replies on a new connection.
+///
+/// # Errors
+/// Those of the system call.
+pub fn limit_unread(socket: impl AsFd) -> Result<(), Errno> {
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)
+}
+
+/// Whether a reply can be sent. The hub takes a request only if it can reply, so it never queues
+/// replies for a client that does not read.
+pub fn send_space(socket: impl AsFd) -> SendSpace {
+    let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // On failure there are no flags.
+    let _ = poll(&mut fds, Some(&now));
+    let flags = fds[0].revents();
+    if flags.contains(PollFlags::OUT) {
+        SendSpace::Available
+    } else if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
+        // The client has shut the socket down without reading: the buffer stays full.
+        SendSpace::Closed
+    } else {
+        SendSpace::Full
+    }
+}
+
+/// The buffer that packets are received into, one at a time.
 #[derive(Debug)]
-pub struct Packets {
-    buffer: Box<[u8]>,
+pub struct ReceiveBuffer {
+    bytes: Box<[u8]>,
 }
 
-impl Default for Packets {
-    fn default() -> Packets {
-        Packets {
-            buffer: vec![0; MESSAGE_MAX].into(),
+impl Default for ReceiveBuffer {
+    fn default() -> ReceiveBuffer {
+        ReceiveBuffer {
+            bytes: vec![0; MESSAGE_MAX].into(),
         }
     }
 }
 
-impl Packets {
-    /// Limits what may wait unread on a new connection.
+impl ReceiveBuffer {
+    /// Receives one packet, or at most `limit` bytes of a stream, with at most `max_fds` memfds.
     ///
-    /// # Errors
-    /// Those of the system call.
-    pub fn prepare(socket: impl AsFd) -> Result<(), Errno> {
-        sockopt::set_socket_send_buffer_size(socket, UNREAD)
-    }
-
-    /// Whether a reply will go out: a request is only taken when it does, so nothing is ever
-    /// kept for a client that does not read.
-    pub fn outlook(socket: impl AsFd) -> Outlook {
-        let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // A failure leaves no flags.
-        let _ = poll(&mut fds, Some(&now));
-        let flags = fds[0].revents();
-        if flags.contains(PollFlags::OUT) {
-            Outlook::Open
-        } else if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
-            // Shut down, not closed: what we sent is still there and keeps it full.
-            Outlook::Hopeless
-        } else {
-            Outlook::Full
-        }
-    }
-
-    /// Takes one message, or of a byte stream at most `limit` bytes, with at most `most`
-    /// memfds.
-    ///
-    /// There is room for all descriptors that can come. Those that found none would be closed
-    /// by the kernel then and there, and that can take for ever (see `undertaker`).
-    pub fn receive(&mut self, socket: impl AsFd, most: usize, limit: usize) -> Incoming<'_> {
+    /// The control buffer has room for all descriptors that one message can carry. The kernel would
+    /// close those without room in this call, which can block for ever (see `background_close`).
+    pub fn receive(&mut self, socket: impl AsFd, max_fds: usize, limit: usize) -> Incoming<'_> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let limit = limit.min(self.buffer.len());
+        let limit = limit.min(self.bytes.len());
         let received = retry_on_intr(|| {
             recvmsg(
                 &socket,
-                &mut [IoSliceMut::new(&mut self.buffer[..limit])],
+                &mut [IoSliceMut::new(&mut self.bytes[..limit])],
                 &mut control,
                 flags,
             )
@@ -115,22 +114,21 @@ impl Packets {
                 fds.extend(given);
             }
         }
-        // That can be asked without going to a file system that may never answer, and only
-        // memfds have an answer.
-        let memory = |fd: &OwnedFd| rustix::fs::fcntl_get_seals(fd).is_ok();
-        if fds.len() > most || !fds.iter().all(memory) {
-            return Incoming::Foreign(fds);
+        // Only memfds have seals, and reading them never blocks in a file system.
+        let is_memfd = |fd: &OwnedFd| rustix::fs::fcntl_get_seals(fd).is_ok();
+        if fds.len() > max_fds || !fds.iter().all(is_memfd) {
+            return Incoming::UnexpectedFds(fds);
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Incoming::Bad("descriptors that we have no room for");
+            return Incoming::Invalid("too many descriptors");
         }
         if received.flags.contains(ReturnFlags::TRUNC) {
-            return Incoming::Bad("message too long");
+            return Incoming::Invalid("message too long");
         }
         match received.bytes {
-            // A packet of no bytes looks like the end, and is no message either.
+            // An empty packet is no message, and looks like end of file.
             0 => Incoming::End,
-            length => Incoming::Message(&self.buffer[..length], fds),
+            length => Incoming::Message(&self.bytes[..length], fds),
         }
     }
 }

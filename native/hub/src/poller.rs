@@ -1,4 +1,4 @@
-//! What the event loop waits for: descriptors and deadlines.
+//! Waits for descriptors and deadlines.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,11 +7,11 @@ use std::time::Instant;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-/// Names a registered descriptor. Never used twice, so a late event of a descriptor that is
-/// gone finds nobody.
+/// Identifies a registered descriptor. Tokens are never reused, so a late event of a closed
+/// descriptor matches nothing.
 pub type Token = u64;
 
-/// What a descriptor is watched for. End of file and errors are told in any case.
+/// What to wait for on a descriptor. End of file and errors are always reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Something to read.
@@ -20,14 +20,14 @@ pub enum Interest {
     Write,
     /// Both.
     ReadWrite,
-    /// None of them.
+    /// Neither.
     Nothing,
 }
 
-/// What was seen on a descriptor.
+/// The readiness of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ready {
-    /// Whose.
+    /// The descriptor.
     pub token: Token,
     /// A read will not block: data, end of file or an error.
     pub read: bool,
@@ -35,7 +35,7 @@ pub struct Ready {
     pub write: bool,
 }
 
-/// epoll, level-triggered, and a set of deadlines, at most one per token.
+/// Level-triggered epoll, and a set of deadlines, at most one per token.
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
@@ -45,6 +45,8 @@ pub struct Poller {
 }
 
 impl Poller {
+    /// Creates one that waits for nothing yet.
+    ///
     /// # Errors
     /// Those of `epoll_create`.
     pub fn new() -> Result<Poller, Errno> {
@@ -56,7 +58,7 @@ impl Poller {
         })
     }
 
-    /// Starts watching a descriptor.
+    /// Registers a descriptor.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -72,7 +74,7 @@ impl Poller {
         Ok(token)
     }
 
-    /// Changes what a descriptor is watched for.
+    /// Changes what to wait for on a descriptor.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
@@ -85,16 +87,16 @@ impl Poller {
         )
     }
 
-    /// Ends watching. To be called before the descriptor is closed: a copy of it elsewhere
-    /// would keep it in the set.
+    /// Deregisters a descriptor. Call it before closing the descriptor: a duplicate in another
+    /// process would keep it registered.
     pub fn remove(&mut self, token: Token, fd: impl AsFd) {
         self.set_deadline(token, None);
-        // It is in the set; nothing else can go wrong.
+        // It is registered; no other error is possible.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Sets or clears the deadline of a token. One that has passed is told once by
-    /// [`Poller::due`].
+    /// Sets or clears the deadline of a token. [`Poller::take_expired`] returns it once it has
+    /// passed.
     pub fn set_deadline(&mut self, token: Token, deadline: Option<Instant>) {
         if let Some(old) = self.deadline_of.remove(&token) {
             self.deadlines.remove(&(old, token));
@@ -105,13 +107,13 @@ impl Poller {
         }
     }
 
-    /// Whether that token has a deadline.
+    /// Whether a token has a deadline.
     pub fn has_deadline(&self, token: Token) -> bool {
         self.deadline_of.contains_key(&token)
     }
 
-    /// Takes one deadline that has passed.
-    pub fn due(&mut self, now: Instant) -> Option<Token> {
+    /// Clears one deadline that has passed and returns its token.
+    pub fn take_expired(&mut self, now: Instant) -> Option<Token> {
         let &(deadline, token) = self.deadlines.first()?;
         if deadline > now {
             return None;
@@ -120,16 +122,16 @@ impl Poller {
         Some(token)
     }
 
-    /// Waits until something is ready or a deadline has come, `until` being one more. A
-    /// signal ends the wait early.
+    /// Waits until a descriptor is ready or a deadline has passed, `until` being one more. A signal
+    /// ends the wait early.
     ///
     /// # Errors
     /// Those of `epoll_wait`.
     pub fn wait(&self, until: Option<Instant>) -> Result<Vec<Ready>, Errno> {
         let first = self.deadlines.first().map(|&(deadline, _)| deadline);
         let until = [first, until].into_iter().flatten().min();
-        // Rounded up to whole milliseconds: epoll_wait may count in those, and waking before
-        // the deadline would be a busy loop up to it.
+        // Rounded up to whole milliseconds, the unit of epoll_wait: waking early would busy-loop
+        // until the deadline.
         let timeout = until.map(|until| {
             let millis = until
                 .saturating_duration_since(Instant::now())
@@ -180,7 +182,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn deadlines_are_told_once_in_order() {
+    fn deadlines_expire_once_and_in_order() {
         let mut poller = Poller::new().expect("epoll");
         let start = Instant::now();
         let later = start + Duration::from_millis(2);
@@ -188,16 +190,16 @@ mod tests {
         poller.set_deadline(8, Some(start));
         poller.set_deadline(9, Some(start));
         poller.set_deadline(9, None);
-        assert_eq!(poller.due(start), Some(8));
-        assert_eq!(poller.due(start), None);
+        assert_eq!(poller.take_expired(start), Some(8));
+        assert_eq!(poller.take_expired(start), None);
         assert!(poller.wait(None).expect("waited").is_empty());
         assert!(Instant::now() >= later);
-        assert_eq!(poller.due(Instant::now()), Some(7));
+        assert_eq!(poller.take_expired(Instant::now()), Some(7));
         assert!(!poller.has_deadline(7));
     }
 
     #[test]
-    fn descriptors_are_told_until_removed() {
+    fn descriptors_are_reported_until_removed() {
         let mut poller = Poller::new().expect("epoll");
         let (here, there) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let token = poller.add(&here, Interest::Read).expect("added");

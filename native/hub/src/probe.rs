@@ -1,4 +1,4 @@
-//! Is there a hub? Asked from outside, and waiting until there is.
+//! Finds out whether a hub serves a run directory, and waits for changes of that.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -12,31 +12,32 @@ use tube_platform::local::fdpass;
 use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
 use tube_platform::{DOMID_MAX, ErrorKind};
 
-use crate::fault::Fault;
-use crate::listener::Door;
+use crate::error::FatalError;
 use crate::rundir::RunDir;
+use crate::socket_kind::SocketKind;
 
-/// Xen's `DOMID_SELF`. Nobody can be that domain, so a HELLO for it claims nothing, and a hub
-/// of our version answers EINVAL: that is how to ask for a sign of life.
-const NOBODY: u16 = DOMID_MAX + 1;
+/// Xen's `DOMID_SELF`, which no domain can have. A HELLO for it claims nothing, and a hub of this
+/// version replies EINVAL, which shows that it serves.
+const NO_DOMAIN: u16 = DOMID_MAX + 1;
 
-/// What answers at `hub.sock`.
+/// What listens on `hub.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// A hub of our version.
-    Ours,
-    /// Something else; what it said.
+pub enum Found {
+    /// A hub of this version.
+    Hub,
+    /// Something else, and its reply.
     Other(String),
-    /// Nothing, within the time given.
+    /// Nothing, or nothing that replied in time.
     Nothing,
 }
 
-/// Asks whoever listens at a run directory's `hub.sock`.
-pub fn ask(run: &Path, limit: Duration) -> Answer {
-    exchange(&run.join(Door::Hub.name()), Instant::now() + limit).unwrap_or(Answer::Nothing)
+/// Probes a run directory's `hub.sock`.
+pub fn probe(run: &Path, timeout: Duration) -> Found {
+    let socket = run.join(SocketKind::Hub.file_name());
+    exchange(&socket, Instant::now() + timeout).unwrap_or(Found::Nothing)
 }
 
-fn exchange(socket: &Path, deadline: Instant) -> Result<Answer, Errno> {
+fn exchange(socket: &Path, deadline: Instant) -> Result<Found, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let hub = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::connect(&hub, &SocketAddrUnix::new(socket)?)?;
@@ -44,66 +45,69 @@ fn exchange(socket: &Path, deadline: Instant) -> Result<Answer, Errno> {
         &hub,
         &Request::Hello {
             version: VERSION,
-            domid: Some(NOBODY),
+            domid: Some(NO_DOMAIN),
         }
         .encode(0),
         &[],
     )?;
     if !wait_readable(&hub, deadline)? {
-        return Ok(Answer::Nothing);
+        return Ok(Found::Nothing);
     }
     let mut buffer = [0; MESSAGE_MAX];
     let Some((length, _)) = fdpass::receive(&hub, &mut buffer, 0)? else {
-        return Ok(Answer::Nothing);
+        return Ok(Found::Nothing);
     };
     Ok(match Reply::decode(&buffer[..length]) {
-        Ok((_, Reply::Error(error))) if error.kind == ErrorKind::Posix(Errno::INVAL) => {
-            Answer::Ours
-        }
-        Ok((_, Reply::Error(error))) => Answer::Other(error.what),
-        Ok(_) | Err(_) => Answer::Other("it is not a hub".to_owned()),
+        Ok((_, Reply::Error(error))) if error.kind == ErrorKind::Posix(Errno::INVAL) => Found::Hub,
+        Ok((_, Reply::Error(error))) => Found::Other(error.what),
+        Ok(_) | Err(_) => Found::Other("not a hub".to_owned()),
     })
 }
 
-/// Tells when something may have changed about who is the hub.
+/// Reports when another process may have become or ceased to be the hub.
 #[derive(Debug)]
-pub struct Changes {
+pub struct HubChanges {
     inotify: OwnedFd,
 }
 
-impl Changes {
-    /// Longest time between two looks: the kernel tells of the closing of a lock file just
-    /// before the lock goes, so a look that follows may come too early.
-    const LOOK: Duration = Duration::from_millis(100);
+impl HubChanges {
+    /// Longest wait: the kernel reports that a lock file was closed just before it releases the
+    /// lock, so a check right after the report may come too early.
+    const INTERVAL: Duration = Duration::from_millis(100);
 
-    /// Starts watching. Look only after that.
+    /// Starts watching. Check for a hub only after that.
     ///
     /// # Errors
-    /// A fault if the host gives us no inotify instance.
-    pub fn watch(run: &RunDir) -> Result<Changes, Fault> {
-        let bad = |errno: Errno| Fault::new(format!("cannot watch the run directory: {errno}"));
+    /// The host has no inotify instance left.
+    pub fn watch(run: &RunDir) -> Result<HubChanges, FatalError> {
+        let bad =
+            |errno: Errno| FatalError::new(format!("cannot watch the run directory: {errno}"));
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .map_err(bad)?;
-        // A socket put in its place, or the end of a process that held the lock.
+        // A socket renamed to its final name, or the lock file closed by its holder.
         let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
         inotify::add_watch(&inotify, run.path(""), events).map_err(bad)?;
-        Ok(Changes { inotify })
+        Ok(HubChanges { inotify })
     }
 
-    /// Waits for a change, or for a while.
+    /// Waits for a change, for at most 100 ms.
     ///
     /// # Errors
-    /// A fault if that fails.
-    pub fn wait(&self, deadline: Instant) -> Result<(), Fault> {
-        let bad = |errno: Errno| Fault::new(format!("cannot wait for a change: {errno}"));
-        wait_readable(&self.inotify, deadline.min(Instant::now() + Changes::LOOK)).map_err(bad)?;
+    /// Waiting failed.
+    pub fn wait(&self, deadline: Instant) -> Result<(), FatalError> {
+        let bad = |errno: Errno| FatalError::new(format!("cannot wait for a change: {errno}"));
+        wait_readable(
+            &self.inotify,
+            deadline.min(Instant::now() + HubChanges::INTERVAL),
+        )
+        .map_err(bad)?;
         let mut buffer = [0; 4096];
         while rustix::io::read(&self.inotify, &mut buffer).is_ok_and(|length| length > 0) {}
         Ok(())
     }
 }
 
-/// Waits until there is something to read, or end of file; false when the time is over.
+/// Waits until there is data or end of file; false if the deadline passes.
 ///
 /// # Errors
 /// Those of `poll`.

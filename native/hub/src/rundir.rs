@@ -1,4 +1,4 @@
-//! The run directory: ours alone, and what an earlier hub left in it.
+//! The run directory: checks it, creates directories of domains, removes what earlier hubs left.
 
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,16 +9,16 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use tube_platform::{DOMID_MAX, Domid};
 
-use crate::fault::Fault;
+use crate::error::FatalError;
 use crate::owner::Owner;
 
-/// Longest path that a unix socket address takes (`sun_path` less its NUL).
+/// Longest path in a unix socket address (`sun_path` without its NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
 /// Longest name of a socket below the run directory (see [`staging_name`]).
 const LONGEST_NAME: &str = ".dom32751.xenstored.sock";
 
-/// An open run directory that has been found fit for use.
+/// An open run directory that has passed the checks.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -26,28 +26,27 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens the directory, making it first if need be (its parent must exist).
+    /// Opens the directory, and creates it if it is missing (its parent must exist).
     ///
-    /// With `passable`, others may pass through it (0711) to reach the directories of their
-    /// own domains; else a directory that we make is ours alone (0700).
+    /// With `passable`, other users may pass through it (0711) to the directories of their domains;
+    /// otherwise a new directory is private (0700).
     ///
     /// # Errors
-    /// A line that says what is wrong with it: who can write there can put sockets of his
-    /// own in place of ours, so a directory of somebody else, or one that a group or the
-    /// world may write, is refused.
-    pub fn open(path: &Path, passable: bool) -> Result<RunDir, Fault> {
+    /// What is wrong with the directory. It must belong to the hub's user and be writable by nobody
+    /// else: anybody who can write there can replace the hub's sockets.
+    pub fn open(path: &Path, passable: bool) -> Result<RunDir, FatalError> {
         let bad = |why: &dyn std::fmt::Display| {
-            Fault::new(format!("run directory {}: {why}", path.display()))
+            FatalError::new(format!("run directory {}: {why}", path.display()))
         };
         if path.as_os_str().len() + 1 + LONGEST_NAME.len() > SOCKET_PATH_MAX {
             return Err(bad(&format_args!(
-                "its name is too long for sockets in it (at most {} bytes)",
+                "the path is too long for sockets in it (at most {} bytes)",
                 SOCKET_PATH_MAX - 1 - LONGEST_NAME.len()
             )));
         }
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(bad(&format_args!("cannot be made: {error}")));
+                return Err(bad(&format_args!("cannot be created: {error}")));
             }
             _ => {}
         }
@@ -59,7 +58,7 @@ impl RunDir {
         let me = rustix::process::geteuid().as_raw();
         if stat.st_uid != me {
             return Err(bad(&format_args!(
-                "belongs to user {}, we are user {me}",
+                "belongs to user {}, but the hub runs as user {me}",
                 stat.st_uid
             )));
         }
@@ -79,14 +78,14 @@ impl RunDir {
         })
     }
 
-    /// Where something below it is.
+    /// The path of a file below it.
     pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.path.join(below)
     }
 
-    /// Makes or takes over the directory of a domain, empty of sockets, mode 0700.
+    /// Creates the directory of a domain, without sockets, mode 0700.
     ///
-    /// One that is there is kept, since a container may have it mounted.
+    /// Keeps an existing directory, since a container may have it mounted.
     ///
     /// # Errors
     /// Those of the system calls.
@@ -105,11 +104,10 @@ impl RunDir {
         rustix::fs::fchmod(&dir, Mode::RWXU)
     }
 
-    /// Removes the directory of a domain with its sockets. What somebody else put into it
-    /// stays, and so does the directory then.
+    /// Removes the directory of a domain with its sockets, unless it contains other files.
     ///
     /// # Errors
-    /// Those of the system calls; `NOTEMPTY` in that case.
+    /// Those of the system calls; `NOTEMPTY` if it contains other files.
     pub fn remove_domain(&self, domid: Domid) -> Result<(), Errno> {
         let name = domain_name(domid);
         let dir = rustix::fs::openat(&self.dir, &name, OPEN_DIR, Mode::empty())?;
@@ -117,10 +115,10 @@ impl RunDir {
         rustix::fs::unlinkat(&self.dir, &name, AtFlags::REMOVEDIR)
     }
 
-    /// Removes a socket.
+    /// Removes a socket if it exists.
     ///
     /// # Errors
-    /// Those of the system call; one that is not there is fine.
+    /// Those of the system call.
     pub fn remove_socket(&self, below: &str) -> Result<(), Errno> {
         match rustix::fs::unlinkat(&self.dir, below, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -128,19 +126,18 @@ impl RunDir {
         }
     }
 
-    /// Removes what a killed hub left: sockets, and the directories of domains but for those
-    /// to be kept. Only for the holder of the lock.
+    /// Removes what a killed hub left: sockets, and the directories of domains except those to
+    /// `keep`. Call it only while holding the lock.
     ///
     /// # Errors
-    /// Those of the system calls. A directory that cannot be emptied is no error: `stuck`
-    /// is told.
+    /// Those of the system calls. A directory that cannot be removed is no error: it is passed to
+    /// `stuck`.
     pub fn sweep(
         &self,
         keep: impl Fn(Domid) -> bool,
         mut stuck: impl FnMut(Domid),
     ) -> Result<(), Errno> {
-        // The directory is ours, but only what has our names is: it might be one in use for
-        // other things as well.
+        // Remove only files with the hub's names: the directory may serve other purposes too.
         let ours = |name: &[u8]| {
             name == b"hub.sock"
                 || (name.starts_with(b".dom") || name == b".hub.sock") && name.ends_with(b".sock")
@@ -154,7 +151,7 @@ impl RunDir {
         }
         for domid in domains {
             match rustix::fs::unlinkat(&self.dir, domain_name(domid), AtFlags::empty()) {
-                // It was a file or a link. Nothing of ours, and in the way.
+                // A file or a link with the name of a domain's directory.
                 Ok(()) => continue,
                 Err(Errno::ISDIR) => {}
                 Err(errno) => return Err(errno),
@@ -179,7 +176,7 @@ impl AsFd for RunDir {
     }
 }
 
-// Never through a link: the directories of domains are under the control of their owners.
+// Never through a link: owners control the directories of their domains.
 const OPEN_DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -190,8 +187,8 @@ pub fn domain_name(domid: Domid) -> String {
     format!("dom{domid}")
 }
 
-/// Where the socket `below` is made before it is put in its place: in the run directory,
-/// where nobody else can meddle with it.
+/// The name under which the socket `below` is created before it is renamed: directly in the run
+/// directory, where nobody else can write.
 pub fn staging_name(below: &str) -> String {
     format!(".{}", below.replace('/', "."))
 }
@@ -202,7 +199,7 @@ fn domid_of(name: &[u8]) -> Option<Domid> {
     (domid <= DOMID_MAX && domain_name(domid).as_bytes() == name).then_some(domid)
 }
 
-/// Unlinks what is in a directory, but for subdirectories and what is to be kept.
+/// Unlinks the files in a directory, except subdirectories and those to `keep`.
 fn clear(dir: &OwnedFd, keep: impl Fn(&[u8]) -> bool) -> Result<(), Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_made_and_kept_tight() {
+    fn a_missing_directory_is_created_private() {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let path = temp.path().join("run");
         RunDir::open(&path, false).expect("made");
@@ -256,19 +253,19 @@ mod tests {
             (link, "not a directory"),
             (file, "not a directory"),
             (long, "too long"),
-            (temp.path().join("no/parent"), "cannot be made"),
+            (temp.path().join("no/parent"), "cannot be created"),
         ] {
-            let fault = RunDir::open(&path, false).expect_err(why).to_string();
+            let error = RunDir::open(&path, false).expect_err(why).to_string();
             assert!(
-                fault.contains(why) && fault.contains(&path.display().to_string()),
-                "{fault}"
+                error.contains(why) && error.contains(&path.display().to_string()),
+                "{error}"
             );
-            assert!(!fault.contains('\n'));
+            assert!(!error.contains('\n'));
         }
     }
 
     #[test]
-    fn leavings_are_swept_and_strangers_things_are_not() {
+    fn sweep_removes_only_files_of_the_hub() {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let run = RunDir::open(&temp.path().join("run"), false).expect("made");
         for domid in [1, 2, 3, 4] {
@@ -303,13 +300,13 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["dom07", "dom2", "dom3", "hub.lock", "other.sock"]);
-        // Kept as a directory, its sockets go when the domain is set up again.
+        // The directory was kept; creating the domain again removes its sockets.
         run.make_domain(2, None).expect("set up again");
         assert!(!run.path("dom2/control.sock").exists());
     }
 
     #[test]
-    fn a_link_in_place_of_a_domain_is_not_followed() {
+    fn a_link_instead_of_a_directory_is_not_followed() {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let run = RunDir::open(&temp.path().join("run"), false).expect("made");
         fs::write(temp.path().join("precious.sock"), "").expect("a file");

@@ -1,6 +1,6 @@
-//! The local platform under the suite that every platform has to pass, with a real hub.
+//! The conformance suite on the local platform, with a real hub.
 //!
-//! One test in one process: the suite counts descriptors and mappings.
+//! One test in one process, since the suite counts descriptors and mappings.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn the_local_platform_conforms() {
     run(&mut stage);
     let held = descriptors(&mut rig);
     run(&mut stage);
-    assert_eq!(descriptors(&mut rig), held, "the hub keeps something");
+    assert_eq!(descriptors(&mut rig), held, "the hub leaks descriptors");
     many_threads(&rig);
     without_a_hub(&mut stage, &mut rig);
 }
@@ -45,8 +45,8 @@ fn descriptors(rig: &mut Rig) -> usize {
         .count()
 }
 
-/// One membership, used by several threads at once: every request gets its own reply, and
-/// what one thread lets go of while another has the connection is not forgotten.
+/// Several threads share one attachment: every request gets its own reply, and a release from one
+/// thread is not lost while another uses the connection.
 fn many_threads(rig: &Rig) {
     let peer = Local::attach(&rig.run(), None).expect("attached");
     let local = Local::attach(&rig.run(), None).expect("attached");
@@ -65,16 +65,18 @@ fn many_threads(rig: &Rig) {
                         .map(local.domid(), ours.refs(), Access::ReadWrite, None)
                         .expect("mapped");
                     assert_eq!(theirs.refs(), ours.refs());
-                    let bell = local.evtchn_unbound(peer.domid()).expect("a port");
-                    let ear = peer.evtchn_bind(local.domid(), bell.port()).expect("bound");
-                    bell.notify().expect("rung");
-                    assert_eq!(ear.acknowledge(), Ok(Ack::Open));
+                    let sender = local.evtchn_unbound(peer.domid()).expect("a port");
+                    let receiver = peer
+                        .evtchn_bind(local.domid(), sender.port())
+                        .expect("bound");
+                    sender.notify().expect("notified");
+                    assert_eq!(receiver.acknowledge(), Ok(Ack::Open));
                     highest.fetch_max(share_of(ours.refs()[0]), Ordering::Relaxed);
                 }
             });
         }
     });
-    // Once this is answered, all notices before it have been taken in.
+    // The hub replies to this only after it has handled all earlier messages without a reply.
     let nothing = local.map(peer.domid(), &[Gref::MAX], Access::ReadWrite, None);
     assert!(nothing.is_err());
     for share in 0..=highest.into_inner() {
@@ -83,11 +85,11 @@ fn many_threads(rig: &Rig) {
     }
 }
 
-/// What is set up lives on when the hub dies, and lets go without it.
+/// Shares, mappings and channels work on and can be released after the hub has been killed.
 fn without_a_hub(stage: &mut Stage, rig: &mut Rig) {
     let Stage { a, b, .. } = stage;
-    let (bell, port) = a.unbound(b.domid()).expect("a port");
-    let (ear, _) = b.bind(a.domid(), port).expect("bound");
+    let (sender, port) = a.unbound(b.domid()).expect("a port");
+    let (receiver, _) = b.bind(a.domid(), port).expect("bound");
     let (waiting, _) = a.unbound(b.domid()).expect("a port");
     let (ours, refs) = a
         .share(b.domid(), 4, Access::ReadWrite, None)
@@ -99,20 +101,20 @@ fn without_a_hub(stage: &mut Stage, rig: &mut Rig) {
     rig.hub().kill().expect("killed");
     rig.hub().wait().expect("waited for");
     assert_eq!(a.alive(), Ok(false));
-    let refusal = a.share(b.domid(), 1, Access::ReadWrite, None);
-    assert_eq!(refusal.unwrap_err().kind, ErrorKind::HubGone);
-    // Nobody will ever bind to it.
+    let refused = a.share(b.domid(), 1, Access::ReadWrite, None);
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::HubGone);
+    // It can never be bound.
     assert_eq!(a.acknowledge(waiting), Ok(Ack::PeerGone));
 
     a.poke(ours, 4096, b"still here");
-    a.notify(bell).expect("rung");
-    assert!(b.wait(ear, Duration::ZERO));
-    assert_eq!(b.acknowledge(ear), Ok(Ack::Open));
+    a.notify(sender).expect("notified");
+    assert!(b.wait(receiver, Duration::ZERO));
+    assert_eq!(b.acknowledge(receiver), Ok(Ack::Open));
     assert_eq!(b.peek(theirs, 4096, 10), b"still here");
-    a.close(bell);
-    assert_eq!(b.acknowledge(ear), Ok(Ack::PeerGone));
+    a.close(sender);
+    assert_eq!(b.acknowledge(receiver), Ok(Ack::PeerGone));
     a.unmap(ours);
     b.unmap(theirs);
-    b.close(ear);
+    b.close(receiver);
     a.close(waiting);
 }

@@ -1,5 +1,5 @@
-//! The suite that every platform has to pass, each domain a process of its own: on this host, and for
-//! `bin/test-xen` in the guests of a real Xen.
+//! The conformance suite with a process per domain: on this host, and for `bin/test-xen` in guests
+//! of a real Xen.
 
 mod common;
 
@@ -10,7 +10,7 @@ use tube_platform::Domid;
 use tube_platform::conformance::{Remote, Stage, Traits, run};
 
 #[test]
-fn the_local_platform_conforms_from_process_to_process() {
+fn the_local_platform_conforms_between_processes() {
     let rig = Rig::with_hub(&[]);
     let actor = |domid: Domid| {
         let mut command = Command::new(common::example("domain"));
@@ -27,10 +27,10 @@ fn the_local_platform_conforms_from_process_to_process() {
     });
 }
 
-/// The same in three guests of a real Xen: `TUBE_TEST_ENTER` runs a command in the domain of `TUBE_DOMID`,
-/// where `TUBE_TEST_DOMAIN` is examples/domain.rs.
+/// The same in three guests of a real Xen. The program `TUBE_TEST_ENTER` runs a command in domain
+/// `TUBE_DOMID`; `TUBE_TEST_DOMAIN` is the path of examples/domain.rs there.
 #[test]
-#[ignore = "for bin/test-xen, which has guests"]
+#[ignore = "needs the guests of bin/test-xen"]
 fn xen_conforms() {
     let actor = |domid: Domid| {
         let mut command = common::in_guest(domid.into());
@@ -41,8 +41,8 @@ fn xen_conforms() {
         b: actor(7),
         c: actor(9),
         traits: Traits {
-            tells_peer_gone: false,
-            keeps_early_bells: false,
+            reports_peer_gone: false,
+            keeps_early_notifications: false,
             says_why: false,
             peer_may_be_self: false,
         },

@@ -1,4 +1,4 @@
-//! What a domain is, what it leaves, and whose it can be.
+//! Domains: their nodes, their sockets, their end, their owners.
 
 mod common;
 
@@ -9,19 +9,19 @@ use common::*;
 use tube_platform::local::proto::{Request, VERSION};
 
 #[test]
-fn a_domain_comes_with_its_place_in_the_store() {
+fn a_domain_has_a_home_in_the_store() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
     let mut store = five.store();
     assert_eq!(store.must(op::READ, b"domid\0"), b"5");
     store.must(op::WRITE, b"data/mine\0value");
     let seven = rig.domain(Some(7));
-    let (got, answer) = seven.store().ask(op::READ, b"/local/domain/5/data/mine\0");
-    assert_eq!((got, answer.as_slice()), (op::ERROR, &b"EACCES\0"[..]));
+    let (got, reply) = seven.store().ask(op::READ, b"/local/domain/5/data/mine\0");
+    assert_eq!((got, reply.as_slice()), (op::ERROR, &b"EACCES\0"[..]));
 }
 
 #[test]
-fn the_end_of_a_domain_takes_everything_and_wakes_watchers() {
+fn the_end_of_a_domain_removes_its_nodes_and_fires_watches() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
     let seven = rig.domain(Some(7));
@@ -47,12 +47,12 @@ fn the_end_of_a_domain_takes_everything_and_wakes_watchers() {
     );
     let domains = admin.must(op::DIRECTORY, b"/local/domain\0");
     assert!(!domains.split(|&byte| byte == 0).any(|name| name == b"5"));
-    // The directory is gone by the time that anybody hears of it.
+    // The directory is removed before the event is sent.
     assert_eq!(rig.names(""), ["dom0", "dom7", "hub.lock", "hub.sock"]);
 }
 
 #[test]
-fn domain_0_can_be_somebody_and_leaves_no_tubes() {
+fn domain_0_can_be_claimed_and_leaves_no_tubes() {
     let rig = Rig::with_hub(&[]);
     let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
     let zero = rig.domain(Some(0));
@@ -77,13 +77,13 @@ fn domain_0_can_be_somebody_and_leaves_no_tubes() {
             .1,
         b"ENOENT\0"
     );
-    // Its store is not only its own: it stays, with whoever is connected.
+    // Administrators use its store socket too: the socket and its connections stay.
     assert_eq!(rig.domain(Some(0)).domid, 0);
     admin.must(op::READ, b"/local/domain/0/domid\0");
 }
 
 #[test]
-fn kept_domains_wait_for_their_owner() {
+fn kept_domains_are_only_for_their_owner() {
     if !is_root() {
         return;
     }
@@ -100,7 +100,7 @@ fn kept_domains_wait_for_their_owner() {
     assert_eq!(owner("").2, 0o711);
     assert_eq!(owner("dom5"), (4321, 4322, 0o700));
     assert_eq!(owner("dom5/control.sock"), (4321, 4322, 0o600));
-    // It is not given to whoever asks for any.
+    // A client that requests no domid gets another.
     assert_eq!(rig.domain(None).domid, 2);
 
     for _ in 0..2 {
@@ -128,7 +128,7 @@ fn kept_domains_wait_for_their_owner() {
     }
 }
 
-/// Runs a shell as another user.
+/// Runs a shell script as another user; whether it succeeded.
 fn as_user(uid: u32, script: &str) -> bool {
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
     let mut command = Command::new("setpriv");
@@ -145,12 +145,12 @@ fn as_user(uid: u32, script: &str) -> bool {
 }
 
 #[test]
-fn an_owner_sees_its_own_directory_and_no_other() {
+fn an_owner_can_use_its_own_directory_and_no_other() {
     if !is_root() {
         return;
     }
     let rig = Rig::with_hub(&["--domain", "5:4321:4321", "--domain", "7:4777:4777"]);
-    // The directory above is the test's own, so let others pass as they would in /run.
+    // Let other users pass through the temporary directory, as through /run.
     let above = rig
         .run()
         .parent()
@@ -188,7 +188,7 @@ fn an_owner_sees_its_own_directory_and_no_other() {
 }
 
 #[test]
-fn a_socket_with_a_wrong_mode_is_still_checked() {
+fn the_peer_is_checked_even_if_the_sockets_mode_is_wrong() {
     if !is_root() {
         return;
     }

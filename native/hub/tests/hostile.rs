@@ -1,4 +1,4 @@
-//! Clients that mean harm, or do not know what they do.
+//! Hostile and faulty clients.
 
 mod common;
 
@@ -10,12 +10,12 @@ use std::time::Duration;
 use common::*;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
-use tube_hub::probe::{Answer, ask};
+use tube_hub::probe::{Found, probe};
 use tube_platform::Access;
 use tube_platform::local::fdpass;
 use tube_platform::local::proto::{Request, VERSION};
 
-/// Bytes that mean nothing, the same every time.
+/// Reproducible noise.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let step = |_| {
@@ -64,33 +64,33 @@ fn what_is_no_message_ends_the_connection_and_nothing_else() {
         long,
     ];
     let memory = memory(1);
-    for door in [
+    for socket in [
         "hub.sock",
         "dom3/control.sock",
         "dom5/grants.sock",
         "dom5/evtchn.sock",
     ] {
-        // Well-formed, but not for this door, or without what belongs to it.
-        let misplaced = match door {
+        // Well-formed, but on the wrong socket or without the descriptor that it needs.
+        let misplaced = match socket {
             "dom5/grants.sock" => vec![hello.clone(), alloc.clone(), share.clone()],
             "dom5/evtchn.sock" => vec![hello.clone(), share.clone()],
             _ => vec![alloc.clone(), share.clone()],
         };
         for message in nonsense.iter().chain(&misplaced) {
-            let mut client = rig.client(door);
+            let mut client = rig.client(socket);
             client.send(message, &[]);
             client.expect_end();
         }
-        // Descriptors where there should be none, or too many of them.
+        // Unexpected or too many descriptors.
         for count in [2, 200] {
-            let mut client = rig.client(door);
+            let mut client = rig.client(socket);
             client.send(&share, &vec![memory.as_fd(); count]);
             client.expect_end();
         }
-        if door != "dom5/grants.sock" {
-            let mut client = rig.client(door);
+        if socket != "dom5/grants.sock" {
+            let mut client = rig.client(socket);
             client.send(
-                if door == "dom5/evtchn.sock" {
+                if socket == "dom5/evtchn.sock" {
                     &alloc
                 } else {
                     &hello
@@ -99,23 +99,23 @@ fn what_is_no_message_ends_the_connection_and_nothing_else() {
             );
             client.expect_end();
         }
-        // A packet of no bytes.
-        let client = rig.client(door);
+        // An empty packet.
+        let client = rig.client(socket);
         rustix::net::send(&client.socket, &[], SendFlags::empty()).expect("sent");
         client.expect_end();
     }
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Hub);
     five.store().must(op::READ, b"domid\0");
     assert_eq!(rig.domain(None).domid, 1);
 }
 
 #[test]
-fn the_store_survives_noise() {
+fn noise_ends_only_its_connection_to_the_store() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
     for socket in ["dom0/xenstored.sock", "dom5/xenstored.sock"] {
         let mut store = Store::connect(&rig.path(socket));
-        // It may be cut off at any byte of that.
+        // The hub may close the connection at any byte.
         let _ = store.0.write_all(&noise(100_000));
         let _ = store.0.shutdown(std::net::Shutdown::Write);
         while store.receive().is_ok() {}
@@ -134,7 +134,7 @@ fn the_store_survives_noise() {
 }
 
 #[test]
-fn a_domain_that_speaks_out_of_turn_ends_and_only_that_one() {
+fn a_second_hello_ends_only_its_domain() {
     let rig = Rig::with_hub(&[]);
     let (mut five, seven) = (rig.domain(Some(5)), rig.domain(Some(7)));
     five.control.send(
@@ -149,10 +149,9 @@ fn a_domain_that_speaks_out_of_turn_ends_and_only_that_one() {
     seven.store().must(op::READ, b"domid\0");
 }
 
-/// Sends a request again and again without reading any answer; tells how often it went
-/// before the hub took no more.
-fn flood(client: &Client, request: &[u8]) -> usize {
-    for count in 0..1_000_000 {
+/// Sends a request repeatedly without reading a reply, until the hub takes no more.
+fn flood(client: &Client, request: &[u8]) {
+    for _ in 0..1_000_000 {
         match rustix::net::send(
             &client.socket,
             request,
@@ -169,19 +168,19 @@ fn flood(client: &Client, request: &[u8]) -> usize {
                     tv_nsec: 50_000_000,
                 };
                 if rustix::event::poll(&mut fds, Some(&moment)).expect("poll") == 0 {
-                    return count;
+                    return;
                 }
             }
-            Err(_) => return count,
+            Err(_) => return,
         }
     }
-    panic!("it takes everything");
+    panic!("the hub takes every request");
 }
 
 #[test]
 fn a_client_that_never_reads_is_dropped() {
-    let inside = Inside::with_patience(Duration::from_millis(300));
-    let five = inside.rig.domain(Some(5));
+    let hub = InProcessHub::with_timeouts(Duration::from_millis(300));
+    let five = hub.rig.domain(Some(5));
     let client = five.client("grants.sock");
     flood(
         &client,
@@ -191,13 +190,13 @@ fn a_client_that_never_reads_is_dropped() {
         }
         .encode(1),
     );
-    // Meanwhile everybody else is served, that domain's other connections included.
+    // Meanwhile the hub serves all other connections, including those of the same domain.
     five.store().must(op::READ, b"domid\0");
-    let answer = five.client("grants.sock").ask(Request::Map {
+    let reply = five.client("grants.sock").ask(Request::Map {
         granter: 7,
         refs: vec![1],
     });
-    assert_eq!(refusal(&answer), "enoent");
+    assert_eq!(error_atom(&reply), "enoent");
     let mut fds = [rustix::event::PollFd::new(
         &client.socket,
         rustix::event::PollFlags::empty(),
@@ -209,28 +208,28 @@ fn a_client_that_never_reads_is_dropped() {
     assert_eq!(
         rustix::event::poll(&mut fds, Some(&limit)),
         Ok(1),
-        "it was not dropped"
+        "the client was not dropped"
     );
     five.store().must(op::READ, b"domid\0");
 }
 
 #[test]
-fn a_newcomer_that_says_nothing_is_dropped() {
-    let inside = Inside::with_patience(Duration::from_millis(100));
-    let silent = inside.rig.client("hub.sock");
-    let five = inside.rig.domain(Some(5));
+fn a_connection_without_a_hello_is_dropped() {
+    let hub = InProcessHub::with_timeouts(Duration::from_millis(100));
+    let silent = hub.rig.client("hub.sock");
+    let five = hub.rig.domain(Some(5));
     silent.expect_end();
-    // Whoever has said who it is may be silent for ever.
+    // An identified connection may stay silent.
     five.store().must(op::READ, b"domid\0");
 }
 
 #[test]
-fn shut_down_but_unread_is_the_end() {
+fn a_socket_shut_down_with_unread_replies_is_closed() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
-    // As many as the door serves. The hub's patience is longer than ours here, so if they
-    // were only waited for, the next one would not be served.
-    let deaf: Vec<_> = (0..4)
+    // As many as the socket serves. The hub's timeout is longer than the test's, so if the hub
+    // waited for them, it would not serve the next one in time.
+    let unread: Vec<_> = (0..4)
         .map(|_| {
             let client = five.client("grants.sock");
             flood(
@@ -246,35 +245,35 @@ fn shut_down_but_unread_is_the_end() {
         })
         .collect();
     five.store().must(op::READ, b"domid\0");
-    let answer = five.client("grants.sock").ask(Request::Map {
+    let reply = five.client("grants.sock").ask(Request::Map {
         granter: 7,
         refs: vec![1],
     });
-    assert_eq!(refusal(&answer), "enoent");
-    drop(deaf);
+    assert_eq!(error_atom(&reply), "enoent");
+    drop(unread);
 }
 
 #[test]
-fn a_watcher_that_never_reads_is_cut_off() {
+fn a_watcher_that_never_reads_is_disconnected() {
     let rig = Rig::with_hub(&[]);
-    let mut deaf = Store::connect(&rig.path("dom0/xenstored.sock"));
-    deaf.must(op::WATCH, b"/flood\0t\0");
+    let mut watcher = Store::connect(&rig.path("dom0/xenstored.sock"));
+    watcher.must(op::WATCH, b"/flood\0t\0");
     let mut writer = Store::connect(&rig.path("dom0/xenstored.sock"));
     let mut count = 0;
     while !rig.log().contains("does not read") {
-        // Always another name, since an event that waits already is not told again.
+        // A different path each time, since a queued event is not queued again.
         let path = format!("/flood/{}{count}\0", "x".repeat(1000));
         writer.must(op::WRITE, path.as_bytes());
         writer.must(op::RM, path.as_bytes());
         count += 1;
-        assert!(count < 100_000, "it is kept for ever");
+        assert!(count < 100_000, "it is never disconnected");
     }
-    // What had been sent can be read, then there is the end.
-    while deaf.receive().is_ok() {}
+    // It can read what was sent before, and then end of file.
+    while watcher.receive().is_ok() {}
 }
 
 #[test]
-fn connections_are_limited_and_given_back() {
+fn a_closed_connection_makes_room_for_another() {
     let rig = Rig::with_hub(&[]);
     let (five, seven) = (rig.domain(Some(5)), rig.domain(Some(7)));
     let mut open: Vec<_> = (0..64).map(|_| five.store()).collect();
@@ -284,22 +283,22 @@ fn connections_are_limited_and_given_back() {
     assert!(five.store().receive().is_err());
     seven.store().must(op::READ, b"domid\0");
     drop(open.pop());
-    // The hub hears of that before it hears of the next one: same loop, same order.
+    // The event loop sees the closed connection before the new one.
     five.store().must(op::READ, b"domid\0");
 }
 
 #[test]
-fn a_crowd_at_the_door_keeps_nobody_out_for_long() {
-    let inside = Inside::with_patience(Duration::from_millis(300));
-    let crowd: Vec<_> = (0..300).map(|_| inside.rig.client("hub.sock")).collect();
+fn many_unidentified_connections_delay_others_only_briefly() {
+    let hub = InProcessHub::with_timeouts(Duration::from_millis(300));
+    let crowd: Vec<_> = (0..300).map(|_| hub.rig.client("hub.sock")).collect();
     for silent in crowd {
         silent.expect_end();
     }
-    assert_eq!(inside.rig.domain(None).domid, 1);
+    assert_eq!(hub.rig.domain(None).domid, 1);
 }
 
 #[test]
-fn memory_that_does_not_fit_is_refused() {
+fn memory_without_seals_or_of_the_wrong_size_is_refused() {
     let rig = Rig::with_hub(&[]);
     let five = rig.domain(Some(5));
     let mut grants = five.client("grants.sock");
@@ -313,7 +312,7 @@ fn memory_that_does_not_fit_is_refused() {
     };
     for fd in [soft.as_fd(), memory(2).as_fd()] {
         assert_eq!(
-            refusal(&grants.ask_with(request.clone(), &[fd]).0),
+            error_atom(&grants.ask_with(request.clone(), &[fd]).0),
             "einval"
         );
     }
@@ -321,8 +320,8 @@ fn memory_that_does_not_fit_is_refused() {
     assert!(grants.receive().is_some_and(|(seq, ..)| seq == 9));
 }
 
-/// A descriptor whose last close takes a minute: a TCP connection with something unsent that
-/// was told to linger. A file of a FUSE file system could take for ever.
+/// A descriptor whose last close takes a minute: a TCP connection with unsent data and SO_LINGER.
+/// A file on FUSE could take for ever.
 fn lingering() -> (OwnedFd, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut stream =
@@ -335,7 +334,7 @@ fn lingering() -> (OwnedFd, TcpListener) {
 }
 
 #[test]
-fn what_takes_long_to_close_stalls_nobody() {
+fn a_slow_close_delays_no_other_domain() {
     let mut rig = Rig::with_hub(&[&kept(5)]);
     let mut five = rig.client("dom5/control.sock");
     five.ask(Request::Hello {
@@ -351,21 +350,21 @@ fn what_takes_long_to_close_stalls_nobody() {
     }
     .encode(1);
     let mut listeners = Vec::new();
-    for door in [
+    for socket in [
         "dom5/grants.sock",
         "dom5/evtchn.sock",
         "dom5/control.sock",
         "dom5/xenstored.sock",
     ] {
-        // Alone; behind a message that ends the connection; in a queue that is never read.
+        // Alone; behind a message that ends the connection; in a queue that the hub never reads.
         for before in [&[][..], &[&[0][..]], &[&[]]] {
-            // Stopped, so that the hub's copy is the last one.
+            // Stop the hub, so that the test closes its copy first and the hub's is the last.
             rustix::process::kill_process(hub, rustix::process::Signal::STOP).expect("stopped");
             let (slow, listener) = lingering();
-            let client = if door.ends_with("xenstored.sock") {
-                Store::connect(&rig.path(door)).0.into()
+            let client = if socket.ends_with("xenstored.sock") {
+                Store::connect(&rig.path(socket)).0.into()
             } else {
-                rig.client(door).socket
+                rig.client(socket).socket
             };
             for message in before {
                 rustix::net::send(&client, message, SendFlags::empty()).expect("sent");
@@ -375,17 +374,17 @@ fn what_takes_long_to_close_stalls_nobody() {
             rustix::process::kill_process(hub, rustix::process::Signal::CONT).expect("continued");
             assert!(
                 tube_hub::probe::wait_readable(&client, deadline()).expect("poll"),
-                "{door}"
+                "{socket}"
             );
             listeners.push(listener);
         }
     }
-    let answer = seven.client("grants.sock").ask(Request::Map {
+    let reply = seven.client("grants.sock").ask(Request::Map {
         granter: 5,
         refs: vec![1],
     });
-    assert_eq!(refusal(&answer), "enoent");
-    // Neither does the end of that domain, nor its next life.
+    assert_eq!(error_atom(&reply), "enoent");
+    // The end of the domain delays no other domain either.
     drop(five);
     let mut admin = Store::connect(&rig.path("dom0/xenstored.sock"));
     admin.must(op::WATCH, b"@releaseDomain\0t\0");

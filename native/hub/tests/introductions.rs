@@ -1,4 +1,4 @@
-//! Grants and event channels: the hub introduces two domains to each other, and no third.
+//! Grants and event channels between two domains, out of reach of a third.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn pages_are_for_the_named_peer() {
     );
     let mut granter = tip.client("grants.sock");
     let mut mapper = nock.client("grants.sock");
-    let mut stranger = third.client("grants.sock");
+    let mut other = third.client("grants.sock");
     let first = shared(&mut granter, 7, 4);
     let map = |refs: &[u32]| Request::Map {
         granter: 5,
@@ -67,27 +67,27 @@ fn pages_are_for_the_named_peer() {
         4 * 4096
     );
 
-    assert_eq!(refusal(&stranger.ask(map(&[first]))), "eacces");
-    assert_eq!(refusal(&granter.ask(map(&[first]))), "eacces");
-    assert_eq!(refusal(&mapper.ask(map(&[first + 4]))), "enoent");
+    assert_eq!(error_atom(&other.ask(map(&[first]))), "eacces");
+    assert_eq!(error_atom(&granter.ask(map(&[first]))), "eacces");
+    assert_eq!(error_atom(&mapper.ask(map(&[first + 4]))), "enoent");
     assert_eq!(
-        refusal(&mapper.ask(Request::Map {
+        error_atom(&mapper.ask(Request::Map {
             granter: 9,
             refs: vec![first]
         })),
         "enoent"
     );
 
-    // Only its granter ends it. These are not answered: what is asked next comes after them.
-    stranger.send(&Request::Unshare { first_ref: first }.encode(1), &[]);
-    assert_eq!(refusal(&stranger.ask(map(&[first]))), "eacces");
+    // Only the granter can end a share. UNSHARE has no reply; the hub handles requests in order.
+    other.send(&Request::Unshare { first_ref: first }.encode(1), &[]);
+    assert_eq!(error_atom(&other.ask(map(&[first]))), "eacces");
     granter.send(&Request::Unshare { first_ref: first }.encode(1), &[]);
     shared(&mut granter, 7, 1);
-    assert_eq!(refusal(&mapper.ask(map(&[first]))), "enoent");
+    assert_eq!(error_atom(&mapper.ask(map(&[first]))), "enoent");
 }
 
 #[test]
-fn pages_are_not_for_the_next_of_that_number() {
+fn a_new_domain_with_an_old_domid_inherits_nothing() {
     let rig = Rig::with_hub(&[]);
     let tip = rig.domain(Some(5));
     let nock = rig.domain(Some(7));
@@ -107,16 +107,16 @@ fn pages_are_not_for_the_next_of_that_number() {
         granter: 5,
         refs: vec![first],
     });
-    assert_eq!(refusal(&refused), "enoent");
+    assert_eq!(error_atom(&refused), "enoent");
     let refused = next.client("evtchn.sock").ask(Request::Bind {
         remote: 5,
         remote_port: port,
     });
-    assert_eq!(refusal(&refused), "enoent");
+    assert_eq!(error_atom(&refused), "enoent");
 }
 
 #[test]
-fn a_bound_channel_is_the_two_domains_own() {
+fn a_bound_channel_belongs_to_its_two_domains_alone() {
     let rig = Rig::with_hub(&[]);
     let (tip, nock, third) = (
         rig.domain(Some(5)),
@@ -134,16 +134,16 @@ fn a_bound_channel_is_the_two_domains_own() {
         remote_port: port,
     };
     assert_eq!(
-        refusal(&third.client("evtchn.sock").ask(bind.clone())),
+        error_atom(&third.client("evtchn.sock").ask(bind.clone())),
         "eacces"
     );
     let mut binder = nock.client("evtchn.sock");
     let (reply, there) = binder.ask_with(bind.clone(), &[]);
     assert!(matches!(reply, Reply::Bind { .. }), "{reply:?}");
-    assert_eq!(refusal(&binder.ask(bind)), "enoent");
+    assert_eq!(error_atom(&binder.ask(bind)), "enoent");
     assert_eq!((here.len(), there.len()), (2, 2));
 
-    // Nobody can be made to block on one, and it goes with no program that is started.
+    // All ends are non-blocking.
     for end in here.iter().chain(&there) {
         assert!(
             rustix::fs::fcntl_getfl(end)
@@ -154,9 +154,9 @@ fn a_bound_channel_is_the_two_domains_own() {
     assert_eq!(rustix::io::write(&there[1], b"!"), Ok(1));
     assert_eq!(rustix::io::read(&here[0], &mut [0; 8]), Ok(1));
 
-    // The hub has no copy: one side closes, the other sees it, all domains being alive.
+    // The hub has no copy: when one side closes its end, the other sees it at once.
     assert!(!ready(&here[0]).contains(PollFlags::HUP));
-    // (Awaited, since a child that another test starts has copies until it execs.)
+    // The test waits, since a child that another test forks has copies until it calls exec.
     drop(there);
     assert!(
         tube_hub::probe::wait_readable(&here[0], deadline()).expect("poll"),
@@ -170,7 +170,7 @@ fn a_bound_channel_is_the_two_domains_own() {
 }
 
 #[test]
-fn a_waiting_channel_ends_with_either_domain() {
+fn an_unbound_channel_ends_with_either_domain() {
     let rig = Rig::with_hub(&[]);
     let (tip, nock) = (rig.domain(Some(5)), rig.domain(Some(7)));
     let (_, ends) = tip
@@ -187,33 +187,36 @@ fn a_waiting_channel_ends_with_either_domain() {
     drop(nock);
     assert!(
         tube_hub::probe::wait_readable(&ends[0], deadline()).expect("poll"),
-        "nobody told"
+        "no end of file"
     );
     assert_eq!(rustix::io::read(&ends[0], &mut [0; 8]), Ok(0));
 }
 
 #[test]
-fn one_domain_cannot_use_up_the_descriptors() {
-    let rig = Rig::with_hub_of(1100);
-    let greedy = rig.domain(Some(5));
-    let mut grants = greedy.client("grants.sock");
-    let mut channels = greedy.client("evtchn.sock");
+fn one_domain_cannot_exhaust_the_descriptors() {
+    let rig = Rig::with_descriptor_limit(1100);
+    let limited = rig.domain(Some(5));
+    let mut grants = limited.client("grants.sock");
+    let mut channels = limited.client("evtchn.sock");
     let mut held = Vec::new();
     let refused = loop {
         match share(&mut grants, 7, 1) {
             Reply::Share { first_ref } => held.push(first_ref),
             other => break other,
         }
-        assert!(held.len() < 1100, "no end of it");
+        assert!(held.len() < 1100, "there is no limit");
     };
-    assert_eq!(refusal(&refused), "enospc");
+    assert_eq!(error_atom(&refused), "enospc");
     assert!(held.len() > 20, "{}", held.len());
-    assert_eq!(refusal(&channels.ask(Request::Alloc { peer: 7 })), "enospc");
-    // Everybody else has room, and what is given back can be had again.
-    let modest = rig.domain(Some(7));
-    shared(&mut modest.client("grants.sock"), 5, 1);
+    assert_eq!(
+        error_atom(&channels.ask(Request::Alloc { peer: 7 })),
+        "enospc"
+    );
+    // Other domains have room, and refunded descriptors can be charged again.
+    let other = rig.domain(Some(7));
+    shared(&mut other.client("grants.sock"), 5, 1);
     assert!(matches!(
-        modest.client("evtchn.sock").ask(Request::Alloc { peer: 5 }),
+        other.client("evtchn.sock").ask(Request::Alloc { peer: 5 }),
         Reply::Alloc { .. }
     ));
     for first_ref in held.drain(..2) {
@@ -223,8 +226,8 @@ fn one_domain_cannot_use_up_the_descriptors() {
 }
 
 #[test]
-fn channels_that_are_bound_cost_nothing() {
-    let rig = Rig::with_hub_of(1100);
+fn bound_channels_hold_no_descriptors() {
+    let rig = Rig::with_descriptor_limit(1100);
     let (tip, nock) = (rig.domain(Some(5)), rig.domain(Some(7)));
     let (mut here, mut there) = (tip.client("evtchn.sock"), nock.client("evtchn.sock"));
     for _ in 0..600 {
@@ -240,7 +243,7 @@ fn channels_that_are_bound_cost_nothing() {
 }
 
 #[test]
-fn the_library_meets_itself_here() {
+fn two_domains_of_the_platform_library_connect() {
     let rig = Rig::with_hub(&[]);
     let tip = Local::attach(&rig.run(), Some(5)).expect("attached");
     let nock = Local::attach(&rig.run(), None).expect("attached");
@@ -250,14 +253,14 @@ fn the_library_meets_itself_here() {
         .map(5, ours.refs(), Access::ReadOnly, None)
         .expect("mapped");
     assert_eq!(theirs.len(), ours.len());
-    let bell = tip.evtchn_unbound(1).expect("allocated");
-    let other = nock.evtchn_bind(5, bell.port()).expect("bound");
-    other.notify().expect("rung");
-    assert!(tube_hub::probe::wait_readable(bell.fd(), deadline()).expect("poll"));
-    assert!(matches!(bell.acknowledge(), Ok(Ack::Open)));
-    drop(other);
-    assert!(tube_hub::probe::wait_readable(bell.fd(), deadline()).expect("poll"));
-    assert!(matches!(bell.acknowledge(), Ok(Ack::PeerGone)));
+    let receiver = tip.evtchn_unbound(1).expect("allocated");
+    let sender = nock.evtchn_bind(5, receiver.port()).expect("bound");
+    sender.notify().expect("notified");
+    assert!(tube_hub::probe::wait_readable(receiver.fd(), deadline()).expect("poll"));
+    assert!(matches!(receiver.acknowledge(), Ok(Ack::Open)));
+    drop(sender);
+    assert!(tube_hub::probe::wait_readable(receiver.fd(), deadline()).expect("poll"));
+    assert!(matches!(receiver.acknowledge(), Ok(Ack::PeerGone)));
     let error = Local::attach(&rig.run(), Some(5)).err().expect("taken");
     assert_eq!(error.atom(), "domid_taken");
 }

@@ -1,4 +1,4 @@
-//! How a hub comes to be, and how it goes.
+//! How hubs start and stop.
 
 mod common;
 
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use rustix::process::{Pid, Signal, kill_process};
-use tube_hub::probe::{Answer, ask};
+use tube_hub::probe::{Found, probe};
 use tube_platform::local::proto::{Reply, Request, VERSION};
 
-fn one_line(stderr: &[u8]) -> String {
+fn error_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr).into_owned();
     assert_eq!(text.lines().count(), 1, "{text:?}");
     assert!(
@@ -22,7 +22,7 @@ fn one_line(stderr: &[u8]) -> String {
 }
 
 #[test]
-fn fifty_at_once_are_one_hub() {
+fn fifty_concurrent_starts_give_one_hub() {
     let rig = Rig::new();
     let starters: Vec<_> = (0..50)
         .map(|_| {
@@ -42,7 +42,7 @@ fn fifty_at_once_are_one_hub() {
         );
         assert!(output.stderr.is_empty());
     }
-    // Those that lost have gone or are about to; one opened its doors, and it detached.
+    // Exactly one hub serves, and it is detached.
     let log = std::fs::read_to_string(rig.path("hub.log")).expect("a log");
     assert_eq!(
         log.lines().filter(|line| line.contains("serving")).count(),
@@ -66,7 +66,7 @@ fn fifty_at_once_are_one_hub() {
 }
 
 #[test]
-fn whoever_comes_second_leaves_in_peace() {
+fn a_second_hub_exits_with_status_0() {
     let rig = Rig::with_hub(&[]);
     for args in [&[][..], &["--daemon"]] {
         let output = hub_command(&rig.run()).args(args).output().expect("ran");
@@ -75,20 +75,20 @@ fn whoever_comes_second_leaves_in_peace() {
             "{output:?}"
         );
     }
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Ours);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Hub);
 }
 
 #[test]
-fn leavings_of_a_killed_hub_are_replaced() {
+fn a_new_hub_removes_what_a_killed_one_left() {
     let mut rig = Rig::with_hub(&[]);
     let mut five = rig.domain(Some(5));
     let hub = rig.hub();
     hub.kill().expect("killed");
-    hub.wait().expect("dead");
-    // The end is seen on the connection that is the domain's life.
+    hub.wait().expect("ended");
+    // The domain sees end of file on its control connection.
     assert!(five.control.receive().is_none());
     assert_eq!(rig.names("dom5").len(), 4);
-    assert_eq!(ask(&rig.run(), PATIENCE), Answer::Nothing);
+    assert_eq!(probe(&rig.run(), TIMEOUT), Found::Nothing);
 
     rig.start(&[]);
     assert_eq!(rig.names(""), ["dom0", "hub.lock", "hub.sock"]);
@@ -122,7 +122,7 @@ fn a_daemon_takes_over_from_a_killed_one() {
 }
 
 #[test]
-fn signals_end_it_cleanly() {
+fn signals_stop_the_hub_cleanly() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut rig = Rig::with_hub(&[&kept(3)]);
         let mut five = rig.domain(Some(5));
@@ -130,42 +130,42 @@ fn signals_end_it_cleanly() {
         kill_process(Pid::from_child(hub), signal).expect("signalled");
         assert!(hub.wait().expect("ended").success());
         assert!(five.control.receive().is_none());
-        // A container may have the kept one mounted, so that stays, without sockets.
+        // The kept directory stays, without sockets, since a container may have it mounted.
         assert_eq!(rig.names(""), ["dom3", "hub.lock"]);
         assert!(rig.names("dom3").is_empty());
     }
 }
 
 #[test]
-fn an_idle_hub_leaves_and_a_used_one_stays() {
+fn a_hub_stops_when_idle_but_not_while_a_domain_is_alive() {
     let mut rig = Rig::with_hub(&["--idle", "1"]);
     let domain = rig.domain(None);
     let started = Instant::now();
-    // Nothing to wait for here: this is the test that nothing happens.
-    let exit = wait_with_limit(Pid::from_child(rig.hub()), Duration::from_millis(1500));
-    assert!(!exit, "it left although there was a domain");
+    // Nothing must happen, so there is nothing to wait for.
+    let exited = ends_within(Pid::from_child(rig.hub()), Duration::from_millis(1500));
+    assert!(!exited, "it stopped although there was a domain");
     drop(domain);
     assert!(
-        wait_with_limit(Pid::from_child(rig.hub()), PATIENCE),
-        "it stays for ever"
+        ends_within(Pid::from_child(rig.hub()), TIMEOUT),
+        "it does not stop"
     );
     assert!(
         started.elapsed() >= Duration::from_millis(2400),
-        "it left early"
+        "it stopped too early"
     );
     assert!(rig.hub().wait().expect("ended").success());
     assert_eq!(rig.names(""), ["hub.lock"]);
 }
 
-/// Whether a process ends within that time.
-fn wait_with_limit(pid: Pid, limit: Duration) -> bool {
+/// Whether a process ends within a time limit.
+fn ends_within(pid: Pid, limit: Duration) -> bool {
     let process =
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a child");
     tube_hub::probe::wait_readable(process, Instant::now() + limit).expect("poll")
 }
 
 #[test]
-fn a_domid_is_somebodys_once() {
+fn a_domid_has_one_holder_at_a_time() {
     let rig = Rig::with_hub(&[]);
     let hello = |domid| Request::Hello {
         version: VERSION,
@@ -175,25 +175,25 @@ fn a_domid_is_somebodys_once() {
     let five = rig.domain(Some(5));
     assert_eq!((one.domid, five.domid), (1, 5));
     assert_eq!(
-        refusal(&rig.client("hub.sock").ask(hello(Some(5)))),
+        error_atom(&rig.client("hub.sock").ask(hello(Some(5)))),
         "domid_taken"
     );
     assert_eq!(
-        refusal(&rig.client("dom5/control.sock").ask(hello(None))),
+        error_atom(&rig.client("dom5/control.sock").ask(hello(None))),
         "domid_taken"
     );
     assert_eq!(
-        refusal(&rig.client("dom5/control.sock").ask(hello(Some(6)))),
+        error_atom(&rig.client("dom5/control.sock").ask(hello(Some(6)))),
         "eperm"
     );
     assert_eq!(rig.domain(Some(0)).domid, 0);
     assert_eq!(rig.domain(Some(0x7FEF)).domid, 0x7FEF);
     for domid in [0x7FF0, 0xFFFF] {
         let mut client = rig.client("hub.sock");
-        assert_eq!(refusal(&client.ask(hello(Some(domid)))), "einval");
+        assert_eq!(error_atom(&client.ask(hello(Some(domid)))), "einval");
         client.expect_end();
     }
-    // The lowest free one, also after the end of somebody.
+    // The lowest free one, also after a domain has ended.
     let two = rig.domain(None);
     assert_eq!(two.domid, 2);
     let mut watch = Store::connect(&rig.path("dom0/xenstored.sock"));
@@ -205,14 +205,14 @@ fn a_domid_is_somebodys_once() {
 }
 
 #[test]
-fn another_version_is_told_both_numbers() {
+fn a_version_mismatch_names_both_versions() {
     let rig = Rig::with_hub(&[]);
     let mut client = rig.client("hub.sock");
     let reply = client.ask(Request::Hello {
         version: VERSION + 41,
         domid: None,
     });
-    assert_eq!(refusal(&reply), "hub_version");
+    assert_eq!(error_atom(&reply), "hub_version");
     let Reply::Error(error) = reply else {
         unreachable!()
     };
@@ -235,7 +235,7 @@ fn unfit_run_directories_are_refused() {
         for args in [&[][..], &["--daemon"]] {
             let output = hub_command(&run).args(args).output().expect("ran");
             assert_eq!(output.status.code(), Some(1));
-            assert!(one_line(&output.stderr).contains("writable by its group or by others"));
+            assert!(error_line(&output.stderr).contains("writable by its group or by others"));
         }
     }
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700)).expect("chmod");
@@ -243,17 +243,17 @@ fn unfit_run_directories_are_refused() {
         std::os::unix::fs::chown(&run, Some(12345), None).expect("chown");
         let output = hub_command(&run).arg("--daemon").output().expect("ran");
         assert_eq!(output.status.code(), Some(1));
-        assert!(one_line(&output.stderr).contains("belongs to user 12345"));
+        assert!(error_line(&output.stderr).contains("belongs to user 12345"));
     }
     let output = hub_command("/proc/nowhere".as_ref()).output().expect("ran");
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output.stderr).contains("/proc/nowhere"));
-    // Nothing was left behind by any of them.
+    assert!(error_line(&output.stderr).contains("/proc/nowhere"));
+    // None of them left a file.
     assert!(rig.names("").is_empty());
 }
 
 #[test]
-fn a_fault_of_the_detached_part_reaches_the_starter() {
+fn the_starter_reports_an_error_of_the_detached_hub() {
     let rig = Rig::new();
     std::fs::create_dir_all(rig.path("hub.lock")).expect("made");
     let output = hub_command(&rig.run())
@@ -261,11 +261,11 @@ fn a_fault_of_the_detached_part_reaches_the_starter() {
         .output()
         .expect("ran");
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output.stderr).contains("hub.lock"));
+    assert!(error_line(&output.stderr).contains("hub.lock"));
 }
 
 #[test]
-fn too_few_descriptors_are_named() {
+fn too_few_descriptors_are_reported() {
     let rig = Rig::new();
     let output = std::process::Command::new("prlimit")
         .args(["--nofile=500", env!("CARGO_BIN_EXE_tube-hub"), "--run"])
@@ -273,25 +273,25 @@ fn too_few_descriptors_are_named() {
         .output()
         .expect("ran");
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output.stderr).contains("RLIMIT_NOFILE"));
+    assert!(error_line(&output.stderr).contains("RLIMIT_NOFILE"));
 }
 
 #[test]
-fn something_else_at_the_door_is_no_hub() {
+fn a_listener_that_is_no_hub_is_reported() {
     let other = Rig::new();
     std::fs::create_dir(other.run()).expect("made");
-    let door = rustix::net::socket(
+    let socket = rustix::net::socket(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::SEQPACKET,
         None,
     )
     .expect("a socket");
     let address = rustix::net::SocketAddrUnix::new(other.path("hub.sock")).expect("an address");
-    rustix::net::bind(&door, &address).expect("bound");
-    rustix::net::listen(&door, 8).expect("listening");
-    let answering = std::thread::spawn(move || {
-        let client = rustix::net::accept(&door).expect("somebody");
-        // Read first: a connection closed with something unread is reset.
+    rustix::net::bind(&socket, &address).expect("bound");
+    rustix::net::listen(&socket, 8).expect("listening");
+    let listener = std::thread::spawn(move || {
+        let client = rustix::net::accept(&socket).expect("a client");
+        // Read first: closing a socket with unread data resets the connection.
         rustix::net::recv(&client, &mut [0; 64], rustix::net::RecvFlags::empty()).expect("a hello");
         let error =
             tube_platform::Error::new(tube_platform::ErrorKind::HubVersion, "version 2 here");
@@ -303,12 +303,12 @@ fn something_else_at_the_door_is_no_hub() {
         .output()
         .expect("ran");
     assert_eq!(output.status.code(), Some(1));
-    assert!(one_line(&output.stderr).contains("version 2 here"));
-    answering.join().expect("answered");
+    assert!(error_line(&output.stderr).contains("version 2 here"));
+    listener.join().expect("replied");
 }
 
 #[test]
-fn a_new_directory_is_tight() {
+fn new_directories_and_sockets_are_private() {
     let rig = Rig::with_hub(&[]);
     let _five = rig.domain(Some(5));
     let mode = |below: &str| std::fs::metadata(rig.path(below)).expect("there").mode() & 0o7777;
@@ -336,7 +336,7 @@ fn a_new_directory_is_tight() {
 }
 
 #[test]
-fn the_command_line_explains_itself() {
+fn version_help_and_usage_errors() {
     let run = |args: &[&str]| {
         std::process::Command::new(env!("CARGO_BIN_EXE_tube-hub"))
             .args(args)
@@ -356,5 +356,5 @@ fn the_command_line_explains_itself() {
     );
     let wrong = run(&["--domain", "99999:0:0"]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(one_line(&wrong.stderr).contains("32751"));
+    assert!(error_line(&wrong.stderr).contains("32751"));
 }

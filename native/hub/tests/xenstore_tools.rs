@@ -1,4 +1,4 @@
-//! Xen's own tools, unchanged, on the hub's store.
+//! Xen's own xenstore tools with the hub's store.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn they_read_and_write() {
 }
 
 #[test]
-fn they_see_the_store_as_their_domain_does() {
+fn they_have_the_rights_of_their_domain() {
     let rig = Rig::with_hub(&[]);
     let _domains = [rig.domain(Some(5)), rig.domain(Some(7))];
     let as_5 = |program: &str, args: &[&str]| rig.tool("dom5/xenstored.sock", program, args);
@@ -76,7 +76,7 @@ fn they_watch() {
         .expect("xenstore-utils is installed");
     let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
     let mut next = || lines.next().expect("a line").expect("text");
-    // The first event is that of the registration.
+    // The first event is the initial one.
     assert_eq!(next(), "/watched");
     rig.tool(ZERO, "xenstore-write", &["/watched/below", "x"])
         .expect("written");

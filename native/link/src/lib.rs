@@ -1,45 +1,34 @@
-//! One end of a tube: two rings, an event channel, and the rules between them. There is no Erlang in
-//! here; a [`Vm`] says what a process and a buffer are, and the tests have a toy one.
+//! One end of a tube: two rings, an event channel, and the rules between them. Nothing here depends
+//! on Erlang: a [`Vm`] defines a process and a buffer, and the tests have one of their own.
 //!
-//! A [`Link`] has two halves, each under its own lock, held for a bounded piece of work: the sending
-//! half, which any process may use, and the receiving half, which belongs to an owner. Whoever drives
-//! it calls
+//! A [`Link`] has two halves, each under its own lock, which is held for a bounded amount of work:
+//! the sending half, which any process may use, and the receiving half, which belongs to an owner.
+//! Call
 //!
-//! * [`Link::send`], [`Link::recv`] and [`Link::recv_many`] from processes; all answer at once, with a
-//!   registration when there is nothing to do yet;
-//! * [`Link::bell`] when the event channel's descriptor is readable, which wakes the registered,
-//!   delivers to an active owner, and notices the end;
-//! * [`Link::close`] at last, which gives everything back.
+//! * [`Link::send`], [`Link::recv`] and [`Link::recv_many`] from processes; all return at once, and
+//!   register the caller if there is nothing to do yet;
+//! * [`Link::notified`] when the event channel's descriptor is readable, which wakes registered
+//!   processes, delivers to an active owner, and detects the end;
+//! * [`Link::close`] at last, which releases everything.
 //!
-//! Messages and wake-ups go out through a [`Herald`] and an [`Outlet`]. What happened to the link as
-//! a whole ([`Event`]) is reported once, to whoever calls next.
+//! Messages and wake-ups go out through a [`Notifier`] and a [`Deliver`]. Each [`Event`], which
+//! concerns the link as a whole, is reported once, through whichever call comes next.
 
-mod after;
-mod assembly;
-mod bell;
-mod census;
 mod channel;
-mod flow;
-mod ground;
-mod info;
-mod linger;
+mod error;
+mod half;
+mod limits;
 mod link;
-mod looking;
-mod make;
 mod memory;
-mod poll;
-mod rx;
-mod sending;
+mod outcome;
 mod status;
-mod tx;
 mod vm;
 
-pub use census::Census;
-pub use channel::Channel;
-pub use flow::{Flow, Gathered, Look, Mode, Received, Refusal, Sent};
-pub use info::Info;
-pub use link::Link;
-pub use make::{MakeError, Offer, Refs};
+pub use channel::{Channel, LiveCounts};
+pub use error::{ConnectError, LinkError};
+pub use half::Active;
+pub use link::{Info, Link, Offer, Refs};
+pub use outcome::{Gathered, Outcome, Polled, Received, Sent};
 pub use status::Event;
 pub use tube_ring::{Counters, Fragment};
-pub use vm::{Buffer, Heap, Herald, Nobody, Outlet, Small, Vm};
+pub use vm::{BatchSink, Buffer, Deliver, MessageSink, Notifier, NullDeliver, Vm};

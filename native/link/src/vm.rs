@@ -1,79 +1,81 @@
-//! What a link needs from the virtual machine that it serves.
+//! What a link needs from its virtual machine.
 
-use crate::Event;
+use crate::error::LinkError;
+use crate::status::Event;
 use std::mem::MaybeUninit;
 use tube_ring::Fragment;
 
-/// A virtual machine, as far as a link knows one.
+/// A virtual machine, as a link sees it.
 pub trait Vm: 'static {
-    /// A process: whom to tell.
+    /// A process.
     type Process: Copy + PartialEq + Send;
-    /// Where a message that comes in pieces is put together.
+    /// Memory in which a message that comes in pieces is reassembled.
     type Buffer: Buffer;
 }
 
 /// Private memory for one message.
 pub trait Buffer: Sized + Send {
-    /// Room for `len` bytes. `None` if there is no memory.
+    /// A buffer of `len` bytes. `None` if there is no memory.
     fn new(len: usize) -> Option<Self>;
 
-    /// All of it. Only what was written may be relied on; the link writes all before it hands it over.
+    /// All of its bytes. The link writes them all before it delivers the buffer.
     fn room(&mut self) -> &mut [MaybeUninit<u8>];
 }
 
-/// Where a message goes that is in the ring in one piece: straight to its last place.
-pub trait Small {
-    /// Makes room for a message of `len` bytes, maybe none. False if there is no memory.
+/// Takes a message that is in the ring in one piece straight to its destination.
+pub trait MessageSink {
+    /// Makes room for a message of `len` bytes, possibly 0. `false` if there is no memory.
     fn room(&mut self, len: usize) -> bool;
 
-    /// Copies the message out, of as many bytes as the last `room`. Not called for an empty one.
+    /// Copies the message, of the length of the last `room`. Not called for an empty one.
     fn take(&mut self, bytes: Fragment<'_>);
 }
 
-/// Gathers many messages for one call.
-pub trait Heap<B>: Small {
-    /// The next message is among at most so many bytes known to be in the ring, their headers included;
-    /// 0 when that is not known. How much to make room for at once.
+/// Collects the messages of one call.
+pub trait BatchSink<B>: MessageSink {
+    /// At most so many bytes, headers included, are known to be in the ring from the next message
+    /// on; 0 if unknown. A hint for allocation.
     fn expect(&mut self, bytes: usize);
 
-    /// Keeps the message that [`Small`] has.
+    /// Keeps the message just taken as a [`MessageSink`].
     fn small(&mut self);
 
     /// Keeps a message that came in pieces.
     fn long(&mut self, message: B);
 }
 
-/// Tells processes. Called with no lock held; a receiver that is no more is no error.
-pub trait Herald<P> {
-    /// A registered sender may try again.
+/// Wakes processes and reports events. Called with no lock held; a process that has exited is no
+/// error.
+pub trait Notifier<P> {
+    /// Wakes a registered sender: try again.
     fn space(&self, to: P);
 
-    /// A registered owner may try again.
+    /// Wakes a registered owner or poller: try again.
     fn data(&self, to: P);
 
-    /// The connection is to know. Called one at a time, in the order of the events.
+    /// Reports an event to the connection. Called one at a time, in the order of the events.
     fn event(&self, event: Event);
 }
 
 /// Delivers messages to an active owner. Called with the receiving half locked.
-pub trait Outlet<V: Vm>: Small + Herald<V::Process> {
-    /// Delivers the message that [`Small`] has. False if the owner is no more.
+pub trait Deliver<V: Vm>: MessageSink + Notifier<V::Process> {
+    /// Delivers the message just taken as a [`MessageSink`]. `false` if the owner has exited.
     fn small(&mut self, owner: V::Process) -> bool;
 
-    /// Delivers a message that came in pieces. False if the owner is no more.
+    /// Delivers a message that came in pieces. `false` if the owner has exited.
     fn long(&mut self, owner: V::Process, message: V::Buffer) -> bool;
 
-    /// The count is used up.
+    /// Reports that the count of active messages is used up.
     fn passive(&mut self, owner: V::Process);
 
-    /// All is delivered and nothing more will come: `None` for a clean end.
-    fn end(&mut self, owner: V::Process, reason: Option<crate::Refusal>);
+    /// Reports that everything is delivered and nothing more will come; `None` for a clean end.
+    fn end(&mut self, owner: V::Process, reason: Option<LinkError>);
 }
 
-/// For a link that data never flowed through: nobody waits, nobody listens.
-pub struct Nobody;
+/// Delivers and wakes nothing, for a link that was never started.
+pub struct NullDeliver;
 
-impl Small for Nobody {
+impl MessageSink for NullDeliver {
     fn room(&mut self, _len: usize) -> bool {
         false
     }
@@ -81,7 +83,7 @@ impl Small for Nobody {
     fn take(&mut self, _bytes: Fragment<'_>) {}
 }
 
-impl<P> Herald<P> for Nobody {
+impl<P> Notifier<P> for NullDeliver {
     fn space(&self, _to: P) {}
 
     fn data(&self, _to: P) {}
@@ -89,7 +91,7 @@ impl<P> Herald<P> for Nobody {
     fn event(&self, _event: Event) {}
 }
 
-impl<V: Vm> Outlet<V> for Nobody {
+impl<V: Vm> Deliver<V> for NullDeliver {
     fn small(&mut self, _owner: V::Process) -> bool {
         false
     }
@@ -100,5 +102,5 @@ impl<V: Vm> Outlet<V> for Nobody {
 
     fn passive(&mut self, _owner: V::Process) {}
 
-    fn end(&mut self, _owner: V::Process, _reason: Option<crate::Refusal>) {}
+    fn end(&mut self, _owner: V::Process, _reason: Option<LinkError>) {}
 }

@@ -1,258 +1,310 @@
-//! How a tube ends: by agreement, by half, by a peer that goes, by our own hand.
+//! How a tube ends: by shutdown of one or both directions, by a gone peer, by close.
 
-mod toy;
+mod support;
 
-use toy::{ALICE, BOB, Ear, Told, pattern, tube};
-use tube_link::{Census, Event, Flow, Mode, Received, Refusal, Sent};
+use support::{ALICE, BOB, Call, Recorder, pattern, tube};
+use tube_link::{Active, Event, LinkError, LiveCounts, Outcome, Received, Sent};
 
-fn events<const N: usize>(events: [Event; N]) -> [Told; N] {
-    events.map(Told::Event)
+fn events<const N: usize>(events: [Event; N]) -> [Call; N] {
+    events.map(Call::Event)
 }
 
 #[test]
-fn what_was_sent_before_the_end_is_received_and_then_the_end() {
+fn data_sent_before_the_end_is_received_and_then_the_end() {
     let tube = tube(4);
-    let mut ear = Ear::default();
-    assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
-    let before = tube.world.rung();
-    tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(tube.world.rung(), before + 1, "also when nobody sleeps");
-    tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(tube.tip.send(ALICE, b"more", 0, &ear), Err(Refusal::Closed));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), events([Event::Fin]));
-    let deaf = Ear::default();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
-    assert_eq!(deaf.take(), events([Event::Drained]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
-    assert_eq!(deaf.take(), events([Event::Told]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
-    assert_eq!(deaf.take(), [], "said once");
-    // The other direction is open still.
-    assert_eq!(tube.nock.send(BOB, b"reply", 0, &ear), Ok(Sent::Whole));
-    assert_eq!(tube.tip.recv(ALICE, &mut ear, &deaf), Ok(Received::Small));
+    let mut recorder = Recorder::default();
+    assert_eq!(tube.tip.send(ALICE, b"last", 0, &recorder), Ok(Sent::Whole));
+    let before = tube.host.notifications();
+    tube.tip.shutdown(&recorder).unwrap();
+    assert_eq!(
+        tube.host.notifications(),
+        before + 1,
+        "even if the reader does not sleep"
+    );
+    tube.tip.shutdown(&recorder).unwrap();
+    assert_eq!(
+        tube.tip.send(ALICE, b"more", 0, &recorder),
+        Err(LinkError::Closed)
+    );
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), events([Event::Fin]));
+    let notifier = Recorder::default();
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Ok(Received::Small)
+    );
+    assert_eq!(notifier.take(), events([Event::Drained]));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::Closed)
+    );
+    assert_eq!(notifier.take(), events([Event::OwnerTold]));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::Closed)
+    );
+    assert_eq!(notifier.take(), [], "reported once");
+    // The other direction is still open.
+    assert_eq!(tube.nock.send(BOB, b"reply", 0, &recorder), Ok(Sent::Whole));
+    assert_eq!(
+        tube.tip.recv(ALICE, &mut recorder, &notifier),
+        Ok(Received::Small)
+    );
 }
 
 #[test]
 fn an_owner_that_waits_learns_of_the_end() {
     let tube = tube(4);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    tube.tip.shutdown(&ear).unwrap();
-    tube.nock.bell(&mut ear);
-    let told = ear.take();
-    assert_eq!(told[0], Told::Data(BOB));
-    assert_eq!(told[1..], events([Event::Fin, Event::Drained]));
+    tube.tip.shutdown(&recorder).unwrap();
+    tube.nock.notified(&mut recorder);
+    let calls = recorder.take();
+    assert_eq!(calls[0], Call::Data(BOB));
+    assert_eq!(calls[1..], events([Event::Fin, Event::Drained]));
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::Closed)
     );
 }
 
 #[test]
-fn a_message_under_way_is_finished_before_the_end() {
+fn a_message_in_progress_is_completed_before_the_end() {
     let tube = tube(0);
-    let (mut ear, deaf) = (Ear::default(), Ear::default());
+    let (mut recorder, notifier) = (Recorder::default(), Recorder::default());
     let message = pattern(10_000, 4);
-    let Ok(Sent::Wait(mut done)) = tube.tip.send(ALICE, &message, 0, &ear) else {
+    let Ok(Sent::Wait(mut done)) = tube.tip.send(ALICE, &message, 0, &recorder) else {
         panic!("no room for all");
     };
-    assert_eq!(tube.tip.send(7, b"late", 0, &ear), Ok(Sent::Wait(0)));
-    tube.tip.shutdown(&ear).unwrap();
-    assert_eq!(ear.take(), [Told::Space(7)]);
-    assert_eq!(tube.tip.send(7, b"late", 0, &ear), Err(Refusal::Closed));
+    assert_eq!(tube.tip.send(7, b"late", 0, &recorder), Ok(Sent::Wait(0)));
+    tube.tip.shutdown(&recorder).unwrap();
+    assert_eq!(recorder.take(), [Call::Space(7)]);
+    assert_eq!(
+        tube.tip.send(7, b"late", 0, &recorder),
+        Err(LinkError::Closed)
+    );
     assert!(tube.tip.info().unwrap().tx_finished);
     loop {
-        match tube.nock.recv(BOB, &mut ear, &deaf) {
-            Ok(Received::Long(toy::Bytes(got))) => {
+        match tube.nock.recv(BOB, &mut recorder, &notifier) {
+            Ok(Received::Long(support::Bytes(got))) => {
                 assert!(got == message);
                 break;
             }
-            Ok(_) => match tube.tip.send(ALICE, &message, done, &ear) {
+            Ok(_) => match tube.tip.send(ALICE, &message, done, &recorder) {
                 Ok(Sent::Wait(more) | Sent::More(more)) => done = more,
                 Ok(Sent::Whole) => {}
-                Err(refusal) => panic!("{refusal:?}"),
+                Err(error) => panic!("{error:?}"),
             },
-            Err(refusal) => panic!("{refusal:?}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
     assert_eq!(
-        deaf.take(),
-        events([Event::Fin, Event::Drained, Event::Told])
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::Closed)
+    );
+    assert_eq!(
+        notifier.take(),
+        events([Event::Fin, Event::Drained, Event::OwnerTold])
     );
 }
 
 #[test]
-fn a_message_given_up_lets_the_end_through() {
+fn the_end_follows_a_message_given_up() {
     let tube = tube(0);
-    let (mut ear, deaf) = (Ear::default(), Ear::default());
+    let (mut recorder, notifier) = (Recorder::default(), Recorder::default());
     assert!(matches!(
-        tube.tip.send(ALICE, &[1; 10_000], 0, &ear),
+        tube.tip.send(ALICE, &[1; 10_000], 0, &recorder),
         Ok(Sent::Wait(1..))
     ));
-    tube.tip.shutdown(&ear).unwrap();
-    tube.tip.cancel(ALICE, &ear).unwrap();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    tube.tip.shutdown(&recorder).unwrap();
+    tube.tip.cancel(ALICE, &recorder).unwrap();
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::Closed)
+    );
 }
 
 #[test]
-fn a_peer_that_closes_is_seen_with_its_last_words() {
+fn a_peer_that_closes_is_gone_but_its_data_is_received() {
     let tube = tube(4);
-    let mut ear = Ear::default();
-    assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
-    tube.tip.close(&mut ear);
-    assert_eq!(ear.take(), []);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), events([Event::Fin, Event::Gone]));
+    let mut recorder = Recorder::default();
+    assert_eq!(tube.tip.send(ALICE, b"last", 0, &recorder), Ok(Sent::Whole));
+    tube.tip.close(&mut recorder);
+    assert_eq!(recorder.take(), []);
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), events([Event::Fin, Event::Gone]));
     assert!(tube.nock.is_gone());
     assert_eq!(
-        tube.nock.send(BOB, b"hello?", 0, &ear),
-        Err(Refusal::Closed)
+        tube.nock.send(BOB, b"hello?", 0, &recorder),
+        Err(LinkError::Closed)
     );
-    let deaf = Ear::default();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
-    assert_eq!(ear.message(), b"last");
-    assert_eq!(deaf.take(), events([Event::Drained]));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::Closed));
+    let notifier = Recorder::default();
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Ok(Received::Small)
+    );
+    assert_eq!(recorder.message(), b"last");
+    assert_eq!(notifier.take(), events([Event::Drained]));
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::Closed)
+    );
 }
 
 #[test]
-fn a_peer_that_dies_leaves_its_last_words_and_a_broken_link() {
+fn a_peer_that_dies_leaves_its_data_and_a_broken_link() {
     let tube = tube(4);
-    let mut ear = Ear::default();
-    assert_eq!(tube.tip.send(ALICE, b"last", 0, &ear), Ok(Sent::Whole));
+    let mut recorder = Recorder::default();
+    assert_eq!(tube.tip.send(ALICE, b"last", 0, &recorder), Ok(Sent::Whole));
     assert!(matches!(
-        tube.tip.send(ALICE, &[0; 100_000], 0, &ear),
+        tube.tip.send(ALICE, &[0; 100_000], 0, &recorder),
         Ok(Sent::Wait(1..))
     ));
-    while tube.nock.send(BOB, &[0; 1000], 0, &ear) == Ok(Sent::Whole) {}
-    // A death: the byte is zeroed and the bell rings, as the kernel does it.
-    let page = tube.world.page(tube.refs.tx_ring_ref);
-    toy::poke(page, tube_ring::LIVE_TIP, 0);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [Told::Space(BOB), Told::Event(Event::Gone)]);
+    while tube.nock.send(BOB, &[0; 1000], 0, &recorder) == Ok(Sent::Whole) {}
+    // As the kernel does at a death: the live byte is zeroed, then the channel is notified.
+    let page = tube.host.page(tube.refs.tx_ring_ref);
+    support::poke(page, tube_ring::LIVE_TIP, 0);
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
     assert_eq!(
-        tube.nock.send(BOB, b"hello?", 0, &ear),
-        Err(Refusal::PeerDown)
+        recorder.take(),
+        [Call::Space(BOB), Call::Event(Event::Gone)]
     );
-    let deaf = Ear::default();
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Ok(Received::Small));
-    assert_eq!(tube.nock.recv(BOB, &mut ear, &deaf), Err(Refusal::PeerDown));
-    assert_eq!(deaf.take(), events([Event::Drained, Event::Told]));
-    // An owner that turns active now is told the same way.
-    tube.nock.set_mode(Some(BOB), Mode::Always).unwrap();
-    tube.nock.resume(&mut ear);
-    assert_eq!(ear.take(), [Told::End(BOB, Some(Refusal::PeerDown))]);
+    assert_eq!(
+        tube.nock.send(BOB, b"hello?", 0, &recorder),
+        Err(LinkError::PeerDown)
+    );
+    let notifier = Recorder::default();
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Ok(Received::Small)
+    );
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &notifier),
+        Err(LinkError::PeerDown)
+    );
+    assert_eq!(notifier.take(), events([Event::Drained, Event::OwnerTold]));
+    // An owner that becomes active now gets the end message.
+    tube.nock.set_active(Some(BOB), Active::Always).unwrap();
+    tube.nock.resume(&mut recorder);
+    assert_eq!(recorder.take(), [Call::End(BOB, Some(LinkError::PeerDown))]);
 }
 
 #[test]
 fn the_end_of_the_channel_is_the_end_of_the_peer() {
     let tube = tube(4);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    tube.tip.close(&mut Ear::default());
+    tube.tip.close(&mut Recorder::default());
     drop(tube.tip);
-    // A second bell, at the end of file, changes nothing.
-    tube.nock.bell(&mut ear);
-    tube.nock.bell(&mut ear);
-    let told = ear.take();
-    assert_eq!(told[0], Told::Data(BOB));
-    assert_eq!(told[1..], events([Event::Fin, Event::Gone, Event::Drained]));
+    // A second notification, at end of file, changes nothing.
+    tube.nock.notified(&mut recorder);
+    tube.nock.notified(&mut recorder);
+    let calls = recorder.take();
+    assert_eq!(calls[0], Call::Data(BOB));
+    assert_eq!(
+        calls[1..],
+        events([Event::Fin, Event::Gone, Event::Drained])
+    );
 }
 
 #[test]
 fn a_reader_that_leaves_stops_the_writer() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    while tube.tip.send(ALICE, &[0; 500], 0, &ear) == Ok(Sent::Whole) {}
-    tube.nock.close(&mut Ear::default());
-    tube.tip.bell(&mut ear);
-    assert!(ear.take().contains(&Told::Space(ALICE)));
+    let mut recorder = Recorder::default();
+    while tube.tip.send(ALICE, &[0; 500], 0, &recorder) == Ok(Sent::Whole) {}
+    tube.nock.close(&mut Recorder::default());
+    tube.tip.notified(&mut recorder);
+    assert!(recorder.take().contains(&Call::Space(ALICE)));
     assert_eq!(
-        tube.tip.send(ALICE, &[0; 500], 0, &ear),
-        Err(Refusal::Closed)
+        tube.tip.send(ALICE, &[0; 500], 0, &recorder),
+        Err(LinkError::Closed)
     );
 }
 
 #[test]
-fn closing_tells_those_who_wait_and_leaves_a_shell() {
+fn closing_wakes_waiting_processes_and_leaves_an_empty_link() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    while tube.tip.send(ALICE, &[0; 500], 0, &ear) == Ok(Sent::Whole) {}
+    let mut recorder = Recorder::default();
+    while tube.tip.send(ALICE, &[0; 500], 0, &recorder) == Ok(Sent::Whole) {}
     assert_eq!(
-        tube.tip.recv(ALICE, &mut ear, &Ear::default()),
+        tube.tip.recv(ALICE, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    tube.tip.close(&mut ear);
-    assert_eq!(ear.take(), [Told::Space(ALICE), Told::Data(ALICE)]);
-    tube.tip.close(&mut ear);
-    assert_eq!(ear.take(), []);
-    assert_eq!(tube.tip.send(ALICE, b"", 0, &ear), Err(Refusal::Closed));
+    tube.tip.close(&mut recorder);
+    assert_eq!(recorder.take(), [Call::Space(ALICE), Call::Data(ALICE)]);
+    tube.tip.close(&mut recorder);
+    assert_eq!(recorder.take(), []);
     assert_eq!(
-        tube.tip.recv(ALICE, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        tube.tip.send(ALICE, b"", 0, &recorder),
+        Err(LinkError::Closed)
     );
     assert_eq!(
-        tube.tip.set_mode(Some(ALICE), Mode::Always),
-        Err(Refusal::Closed)
+        tube.tip.recv(ALICE, &mut recorder, &Recorder::default()),
+        Err(LinkError::Closed)
     );
-    assert_eq!(tube.tip.set_owner(BOB, &ear), Err(Refusal::Closed));
-    assert_eq!(tube.tip.shutdown(&ear), Err(Refusal::Closed));
-    assert_eq!(tube.tip.cancel(ALICE, &ear), Err(Refusal::Closed));
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
+    assert_eq!(
+        tube.tip.set_active(Some(ALICE), Active::Always),
+        Err(LinkError::Closed)
+    );
+    assert_eq!(tube.tip.set_owner(BOB, &recorder), Err(LinkError::Closed));
+    assert_eq!(tube.tip.shutdown(&recorder), Err(LinkError::Closed));
+    assert_eq!(tube.tip.cancel(ALICE, &recorder), Err(LinkError::Closed));
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
     assert!(tube.tip.info().is_none() && tube.tip.channel().is_none());
 }
 
 #[test]
-fn a_panic_under_a_lock_closes_that_half_and_nothing_more() {
+fn a_panic_under_a_lock_closes_only_that_half() {
     let tube = tube(4);
-    struct Bomb;
-    impl tube_link::Small for Bomb {
+    struct Panicking;
+    impl tube_link::MessageSink for Panicking {
         fn room(&mut self, _len: usize) -> bool {
             panic!("on purpose")
         }
         fn take(&mut self, _bytes: tube_link::Fragment<'_>) {}
     }
-    let mut ear = Ear::default();
-    assert_eq!(tube.tip.send(ALICE, b"boom", 0, &ear), Ok(Sent::Whole));
-    let blown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        tube.nock.recv(BOB, &mut Bomb, &Ear::default())
+    let mut recorder = Recorder::default();
+    assert_eq!(tube.tip.send(ALICE, b"boom", 0, &recorder), Ok(Sent::Whole));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        tube.nock.recv(BOB, &mut Panicking, &Recorder::default())
     }));
-    assert!(blown.is_err());
+    assert!(outcome.is_err());
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Closed)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::Closed)
     );
-    assert_eq!(tube.nock.send(BOB, b"still here", 0, &ear), Ok(Sent::Whole));
-    tube.nock.close(&mut ear);
-    tube.tip.bell(&mut ear);
+    assert_eq!(
+        tube.nock.send(BOB, b"still here", 0, &recorder),
+        Ok(Sent::Whole)
+    );
+    tube.nock.close(&mut recorder);
+    tube.tip.notified(&mut recorder);
     assert!(tube.tip.is_gone());
 }
 
-/// Counts are of the whole process, so this is the only test that may look: it has a process of its own.
+/// The counts are of the whole process, so this test runs in its own.
 #[test]
 #[ignore = "run alone by `nothing_is_left`"]
-fn census() {
-    let before = Census::take();
+fn live_counts() {
+    let before = LiveCounts::now();
     for _ in 0..50 {
         let tube = tube(2);
-        let during = Census::take();
+        let during = LiveCounts::now();
         assert_eq!(during.links - before.links, 2);
         assert_eq!(during.channels - before.channels, 2);
         assert_eq!(during.pages - before.pages, 2 * (2 + 4 + 4));
-        tube.tip.close(&mut Ear::default());
-        tube.nock.close(&mut Ear::default());
+        tube.tip.close(&mut Recorder::default());
+        tube.nock.close(&mut Recorder::default());
         assert_eq!(
-            Census::take(),
+            LiveCounts::now(),
             before,
-            "although the shells are still there"
+            "although the handles are still there"
         );
     }
 }
@@ -261,7 +313,7 @@ fn census() {
 fn nothing_is_left() {
     let me = std::env::current_exe().unwrap();
     let run = std::process::Command::new(me)
-        .args(["--ignored", "--exact", "census"])
+        .args(["--ignored", "--exact", "live_counts"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned();

@@ -1,13 +1,13 @@
-//! Messages of every size arrive as they were sent, one at a time, whoever else sends.
+//! Messages of every size arrive as they were sent, one at a time, even with other senders.
 
-mod toy;
+mod support;
 
-use toy::{ALICE, BOB, Bytes, Ear, Told, Tube, pattern, tube, tube_with};
-use tube_link::{Received, Refusal, Sent};
+use support::{ALICE, BOB, Bytes, Call, Recorder, Tube, pattern, tube, tube_with};
+use tube_link::{LinkError, Received, Sent};
 
-/// Takes what there is for Bob; true when a message is complete in `ear` or `long`.
-fn pull(tube: &Tube, ear: &mut Ear, long: &mut Option<Vec<u8>>) -> bool {
-    match tube.nock.recv(BOB, ear, &Ear::default()).unwrap() {
+/// Receives once for Bob. `true` if a message is complete in `recorder` or `long`.
+fn pull(tube: &Tube, recorder: &mut Recorder, long: &mut Option<Vec<u8>>) -> bool {
+    match tube.nock.recv(BOB, recorder, &Recorder::default()).unwrap() {
         Received::Small => *long = None,
         Received::Long(Bytes(message)) => *long = Some(message),
         Received::More | Received::Poll | Received::Wait => return false,
@@ -17,19 +17,19 @@ fn pull(tube: &Tube, ear: &mut Ear, long: &mut Option<Vec<u8>>) -> bool {
 
 /// Sends `message` and receives it, both a piece at a time.
 fn through(tube: &Tube, message: &[u8]) -> Vec<u8> {
-    let (mut ear, mut long) = (Ear::default(), None);
+    let (mut recorder, mut long) = (Recorder::default(), None);
     let mut done = 0;
     let mut sent = false;
     for _ in 0..100_000 {
         if !sent {
-            match tube.tip.send(ALICE, message, done, &ear).unwrap() {
+            match tube.tip.send(ALICE, message, done, &recorder).unwrap() {
                 Sent::Whole => sent = true,
                 Sent::More(more) | Sent::Wait(more) => done = more,
             }
         }
-        if pull(tube, &mut ear, &mut long) {
+        if pull(tube, &mut recorder, &mut long) {
             assert!(sent, "a message is complete when all of it was sent");
-            return long.unwrap_or_else(|| ear.message().to_vec());
+            return long.unwrap_or_else(|| recorder.message().to_vec());
         }
     }
     panic!("{} of {} bytes got through", done, message.len());
@@ -62,92 +62,95 @@ fn the_largest_message() {
     let tube = tube(8);
     let message = pattern(64 << 20, 1);
     assert!(through(&tube, &message) == message);
-    let ear = Ear::default();
+    let recorder = Recorder::default();
     let larger = vec![0; (64 << 20) + 1];
     assert_eq!(
-        tube.tip.send(ALICE, &larger, 0, &ear),
-        Err(Refusal::TooLong)
+        tube.tip.send(ALICE, &larger, 0, &recorder),
+        Err(LinkError::TooLong)
     );
 }
 
 #[test]
-fn a_message_longer_than_the_peer_takes_is_refused_and_nothing_else_is_hurt() {
+fn a_message_longer_than_the_peer_takes_is_refused_without_other_effect() {
     let tube = tube_with(4, 1000);
-    let ear = Ear::default();
+    let recorder = Recorder::default();
     assert_eq!(
-        tube.tip.send(ALICE, &[0; 1001], 0, &ear),
-        Err(Refusal::TooLong)
+        tube.tip.send(ALICE, &[0; 1001], 0, &recorder),
+        Err(LinkError::TooLong)
     );
     let message = pattern(1000, 0);
     assert_eq!(through(&tube, &message), message);
 }
 
 #[test]
-fn a_restricted_end_takes_no_more_until_it_may() {
+fn a_restricted_end_takes_longer_messages_only_when_allowed() {
     let tube = tube_with(4, 3000);
     tube.nock.restrict(1000).unwrap();
     let message = pattern(1000, 0);
     assert_eq!(through(&tube, &message), message);
-    // Never more than the peer was told.
+    // Never more than was announced.
     tube.nock.restrict(u32::MAX).unwrap();
     let message = pattern(3000, 1);
     assert_eq!(through(&tube, &message), message);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     let larger = pattern(3001, 2);
     assert_eq!(
-        tube.tip.send(ALICE, &larger, 0, &ear),
-        Err(Refusal::TooLong)
+        tube.tip.send(ALICE, &larger, 0, &recorder),
+        Err(LinkError::TooLong)
     );
-    // The peer was told of 3000; what counts here is less, and what is more ends the link.
+    // The announced limit is 3000, but the lower one counts, and a longer message ends the link.
     tube.nock.restrict(1000).unwrap();
     assert_eq!(
-        tube.tip.send(ALICE, &message[..1001], 0, &ear),
+        tube.tip.send(ALICE, &message[..1001], 0, &recorder),
         Ok(Sent::Whole)
     );
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::Protocol)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::Protocol)
     );
 }
 
 #[test]
-fn small_messages_stay_in_order_and_cost_no_bell() {
+fn small_messages_stay_in_order_and_need_no_notification() {
     let tube = tube(4);
-    let mut ear = Ear::default();
-    let before = tube.world.rung();
+    let mut recorder = Recorder::default();
+    let before = tube.host.notifications();
     for round in 0..500u32 {
         for i in 0..20u32 {
             let message = (round * 20 + i).to_le_bytes();
-            assert_eq!(tube.tip.send(ALICE, &message, 0, &ear), Ok(Sent::Whole));
+            assert_eq!(
+                tube.tip.send(ALICE, &message, 0, &recorder),
+                Ok(Sent::Whole)
+            );
         }
         for i in 0..20u32 {
             assert_eq!(
-                tube.nock.recv(BOB, &mut ear, &Ear::default()),
+                tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
                 Ok(Received::Small)
             );
-            assert_eq!(ear.message(), (round * 20 + i).to_le_bytes());
+            assert_eq!(recorder.message(), (round * 20 + i).to_le_bytes());
         }
     }
-    assert_eq!(tube.world.rung(), before, "nobody slept");
+    assert_eq!(tube.host.notifications(), before, "no end slept");
 }
 
 #[test]
 fn one_call_does_bounded_work() {
     let tube = tube(8);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     let message = pattern(3 << 20, 0);
-    let Ok(Sent::More(first)) = tube.tip.send(ALICE, &message, 0, &ear) else {
+    let Ok(Sent::More(first)) = tube.tip.send(ALICE, &message, 0, &recorder) else {
         panic!("1 MiB of room and a budget of 256 KiB");
     };
     assert!((64 << 10..=256 << 10).contains(&first), "{first}");
     let mut done = first;
-    while let Ok(Sent::More(more)) = tube.tip.send(ALICE, &message, done, &ear) {
+    while let Ok(Sent::More(more)) = tube.tip.send(ALICE, &message, done, &recorder) {
         assert!(more - done <= 256 << 10);
         done = more;
     }
     // 1 MiB is there; one call takes a part of it.
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::More)
     );
     let taken = tube.nock.info().unwrap();
@@ -157,73 +160,73 @@ fn one_call_does_bounded_work() {
 #[test]
 fn a_long_message_is_not_torn_by_another_sender() {
     let tube = tube(0);
-    let (mut ear, mut long) = (Ear::default(), None);
+    let (mut recorder, mut long) = (Recorder::default(), None);
     let message = pattern(10_000, 3);
-    let Ok(Sent::Wait(mut done)) = tube.tip.send(ALICE, &message, 0, &ear) else {
+    let Ok(Sent::Wait(mut done)) = tube.tip.send(ALICE, &message, 0, &recorder) else {
         panic!("10,000 bytes do not fit 4096");
     };
     assert!(done > 0);
-    // Another one waits for its end, however much room there may be.
-    assert_eq!(tube.tip.send(7, b"mine", 0, &ear), Ok(Sent::Wait(0)));
-    assert_eq!(tube.tip.send(7, b"mine", 0, &ear), Ok(Sent::Wait(0)));
+    // Another sender waits for its end, however much room there is.
+    assert_eq!(tube.tip.send(7, b"mine", 0, &recorder), Ok(Sent::Wait(0)));
+    assert_eq!(tube.tip.send(7, b"mine", 0, &recorder), Ok(Sent::Wait(0)));
     let mut got = None;
     while got.is_none() {
-        if pull(&tube, &mut ear, &mut long) {
+        if pull(&tube, &mut recorder, &mut long) {
             got = long.take();
             break;
         }
-        match tube.tip.send(ALICE, &message, done, &ear).unwrap() {
+        match tube.tip.send(ALICE, &message, done, &recorder).unwrap() {
             Sent::Whole => {
-                // Told once, although it asked twice; and who has called itself is not told.
-                assert_eq!(ear.take(), [Told::Space(7)]);
+                // Woken once, although it tried twice; the sender that just called is not woken.
+                assert_eq!(recorder.take(), [Call::Space(7)]);
             }
             Sent::More(more) | Sent::Wait(more) => done = more,
         }
     }
     assert!(got.unwrap() == message);
-    assert_eq!(tube.tip.send(7, b"mine", 0, &ear), Ok(Sent::Whole));
-    assert!(pull(&tube, &mut ear, &mut long));
-    assert_eq!(ear.message(), b"mine");
+    assert_eq!(tube.tip.send(7, b"mine", 0, &recorder), Ok(Sent::Whole));
+    assert!(pull(&tube, &mut recorder, &mut long));
+    assert_eq!(recorder.message(), b"mine");
 }
 
 #[test]
-fn a_progress_that_is_not_the_callers_is_refused() {
+fn progress_of_another_caller_is_refused() {
     let tube = tube(0);
-    let ear = Ear::default();
+    let recorder = Recorder::default();
     let message = pattern(10_000, 3);
     for done in [1, 100, u64::MAX] {
         assert_eq!(
-            tube.tip.send(ALICE, &message, done, &ear),
-            Err(Refusal::Invalid)
+            tube.tip.send(ALICE, &message, done, &recorder),
+            Err(LinkError::Invalid)
         );
     }
-    let Ok(Sent::Wait(done)) = tube.tip.send(ALICE, &message, 0, &ear) else {
+    let Ok(Sent::Wait(done)) = tube.tip.send(ALICE, &message, 0, &recorder) else {
         panic!("no room for all");
     };
     assert_eq!(
-        tube.tip.send(7, &message, done, &ear),
-        Err(Refusal::Invalid)
+        tube.tip.send(7, &message, done, &recorder),
+        Err(LinkError::Invalid)
     );
     assert_eq!(
-        tube.tip.send(ALICE, &message, done - 1, &ear),
-        Err(Refusal::Invalid)
+        tube.tip.send(ALICE, &message, done - 1, &recorder),
+        Err(LinkError::Invalid)
     );
     assert_eq!(
-        tube.tip.send(ALICE, &message[1..], done, &ear),
-        Err(Refusal::Invalid)
+        tube.tip.send(ALICE, &message[1..], done, &recorder),
+        Err(LinkError::Invalid)
     );
     assert_eq!(
-        tube.tip.send(ALICE, b"another", 0, &ear),
-        Err(Refusal::Invalid)
+        tube.tip.send(ALICE, b"another", 0, &recorder),
+        Err(LinkError::Invalid)
     );
-    // None of which has hurt the message.
-    let (mut mine, mut long, mut done) = (Ear::default(), None, done);
+    // None of this affects the message.
+    let (mut mine, mut long, mut done) = (Recorder::default(), None, done);
     let mut sent = false;
     while !pull(&tube, &mut mine, &mut long) {
         if sent {
             continue;
         }
-        match tube.tip.send(ALICE, &message, done, &ear).unwrap() {
+        match tube.tip.send(ALICE, &message, done, &recorder).unwrap() {
             Sent::Whole => sent = true,
             Sent::More(more) | Sent::Wait(more) => done = more,
         }
@@ -234,33 +237,36 @@ fn a_progress_that_is_not_the_callers_is_refused() {
 #[test]
 fn without_memory_a_message_stays_where_it_is() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    let none = |none: bool| toy::NO_MEMORY.with(|flag| *flag.borrow_mut() = none);
+    let mut recorder = Recorder::default();
+    let none = |none: bool| support::NO_MEMORY.with(|flag| *flag.borrow_mut() = none);
     let long = pattern(10_000, 3);
-    assert_eq!(tube.tip.send(ALICE, b"small", 0, &ear), Ok(Sent::Whole));
+    assert_eq!(
+        tube.tip.send(ALICE, b"small", 0, &recorder),
+        Ok(Sent::Whole)
+    );
     assert!(matches!(
-        tube.tip.send(ALICE, &long, 0, &ear),
+        tube.tip.send(ALICE, &long, 0, &recorder),
         Ok(Sent::Wait(1..))
     ));
     none(true);
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NoMemory)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::NoMemory)
     );
     none(false);
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Small)
     );
-    assert_eq!(ear.message(), b"small");
+    assert_eq!(recorder.message(), b"small");
     none(true);
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NoMemory)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::NoMemory)
     );
     none(false);
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
 }

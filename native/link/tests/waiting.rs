@@ -1,247 +1,268 @@
-//! Who waits is told, once, and not before it is worth trying.
+//! Waiting processes are woken once, and not before another try can succeed.
 
-mod toy;
+mod support;
 
-use toy::{ALICE, BOB, Ear, Told, Tube, pattern, tube};
-use tube_link::{Flow, Received, Refusal, Sent};
+use support::{ALICE, BOB, Call, Recorder, Tube, pattern, tube};
+use tube_link::{LinkError, Outcome, Received, Sent};
 
-/// Fills the ring with small messages from Alice; how many there was room for.
-fn fill(tube: &Tube, ear: &Ear) -> usize {
+/// Fills the ring with small messages from Alice. Returns their number.
+fn fill(tube: &Tube, recorder: &Recorder) -> usize {
     let message = pattern(100, 0);
     (0..)
-        .find(|_| match tube.tip.send(ALICE, &message, 0, ear).unwrap() {
-            Sent::Whole => false,
-            Sent::Wait(0) => true,
-            other => panic!("{other:?}"),
-        })
+        .find(
+            |_| match tube.tip.send(ALICE, &message, 0, recorder).unwrap() {
+                Sent::Whole => false,
+                Sent::Wait(0) => true,
+                other => panic!("{other:?}"),
+            },
+        )
         .unwrap()
 }
 
 #[test]
-fn an_owner_that_found_nothing_is_told_of_data_once() {
+fn a_waiting_owner_is_woken_once_when_there_is_data() {
     let tube = tube(4);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    // A bell that means nothing wakes nobody.
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), []);
-    let before = tube.world.rung();
-    for _ in 0..5 {
-        assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
-    }
-    assert_eq!(tube.world.rung(), before + 1, "one bell for one who sleeps");
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [Told::Data(BOB)]);
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), []);
+    // A notification without data wakes no process.
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), []);
+    let before = tube.host.notifications();
     for _ in 0..5 {
         assert_eq!(
-            tube.nock.recv(BOB, &mut ear, &Ear::default()),
+            tube.tip.send(ALICE, b"hello", 0, &recorder),
+            Ok(Sent::Whole)
+        );
+    }
+    assert_eq!(
+        tube.host.notifications(),
+        before + 1,
+        "one notification for a sleeping reader"
+    );
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), [Call::Data(BOB)]);
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), []);
+    for _ in 0..5 {
+        assert_eq!(
+            tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
             Ok(Received::Small)
         );
     }
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
 }
 
 #[test]
-fn an_owner_that_gave_up_is_left_in_peace() {
+fn an_owner_that_gave_up_is_not_woken() {
     let tube = tube(4);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
     tube.nock.recv_cancel(ALICE);
     tube.nock.recv_cancel(BOB);
-    assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), []);
+    assert_eq!(
+        tube.tip.send(ALICE, b"hello", 0, &recorder),
+        Ok(Sent::Whole)
+    );
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), []);
 }
 
 #[test]
 fn only_the_owner_receives() {
     let tube = tube(4);
-    let mut ear = Ear::default();
-    assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(ALICE, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
-    );
-    tube.nock.set_owner(ALICE, &ear).unwrap();
-    assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
+        tube.tip.send(ALICE, b"hello", 0, &recorder),
+        Ok(Sent::Whole)
     );
     assert_eq!(
-        tube.nock.recv(ALICE, &mut ear, &Ear::default()),
+        tube.nock.recv(ALICE, &mut recorder, &Recorder::default()),
+        Err(LinkError::NotOwner)
+    );
+    tube.nock.set_owner(ALICE, &recorder).unwrap();
+    assert_eq!(
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::NotOwner)
+    );
+    assert_eq!(
+        tube.nock.recv(ALICE, &mut recorder, &Recorder::default()),
         Ok(Received::Small)
     );
-    assert_eq!(ear.take(), []);
+    assert_eq!(recorder.take(), []);
 }
 
 #[test]
-fn an_owner_that_waits_when_it_is_replaced_is_told_to_come_and_see() {
+fn a_waiting_owner_is_woken_when_it_is_replaced() {
     let tube = tube(4);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    tube.nock.set_owner(9, &ear).unwrap();
-    assert_eq!(ear.take(), [Told::Data(BOB)]);
+    tube.nock.set_owner(9, &recorder).unwrap();
+    assert_eq!(recorder.take(), [Call::Data(BOB)]);
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
-        Err(Refusal::NotOwner)
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
+        Err(LinkError::NotOwner)
     );
-    // The wait is not the new owner's.
-    assert_eq!(tube.tip.send(ALICE, b"hello", 0, &ear), Ok(Sent::Whole));
-    assert_eq!(tube.nock.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), []);
+    // The new owner does not wait.
+    assert_eq!(
+        tube.tip.send(ALICE, b"hello", 0, &recorder),
+        Ok(Sent::Whole)
+    );
+    assert_eq!(tube.nock.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), []);
 }
 
 #[test]
-fn senders_are_told_of_room_when_there_is_enough() {
+fn senders_are_woken_when_there_is_enough_room() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    let count = fill(&tube, &ear);
-    assert_eq!(tube.tip.send(7, b"me too", 0, &ear), Ok(Sent::Wait(0)));
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [], "nothing was taken yet");
-    let before = tube.world.rung();
-    let mut rung_after = None;
+    let mut recorder = Recorder::default();
+    let count = fill(&tube, &recorder);
+    assert_eq!(tube.tip.send(7, b"me too", 0, &recorder), Ok(Sent::Wait(0)));
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), [], "nothing was taken yet");
+    let before = tube.host.notifications();
+    let mut notified_after = None;
     for taken in 1..=count {
         assert_eq!(
-            tube.nock.recv(BOB, &mut ear, &Ear::default()),
+            tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
             Ok(Received::Small)
         );
-        if tube.world.rung() > before && rung_after.is_none() {
-            rung_after = Some(taken);
+        if tube.host.notifications() > before && notified_after.is_none() {
+            notified_after = Some(taken);
         }
     }
-    let rung_after = rung_after.expect("a bell for those who wait");
+    let notified_after = notified_after.expect("a notification for the waiting senders");
     assert!(
-        rung_after > count / 4 && rung_after < count,
-        "after {rung_after} of {count}"
+        notified_after > count / 4 && notified_after < count,
+        "after {notified_after} of {count}"
     );
-    assert_eq!(tube.world.rung(), before + 1);
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [Told::Space(ALICE), Told::Space(7)]);
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), []);
+    assert_eq!(tube.host.notifications(), before + 1);
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), [Call::Space(ALICE), Call::Space(7)]);
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), []);
 }
 
 #[test]
-fn nobody_slips_past_those_who_wait() {
+fn no_sender_overtakes_a_waiting_one() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    fill(&tube, &ear);
-    // There is room again, but not yet enough for the bell.
+    let mut recorder = Recorder::default();
+    fill(&tube, &recorder);
+    // There is room again, but not yet enough for a notification.
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Small)
     );
-    assert_eq!(tube.tip.send(7, b"small", 0, &ear), Ok(Sent::Wait(0)));
-    while tube.nock.recv(BOB, &mut ear, &Ear::default()) == Ok(Received::Small) {}
-    tube.tip.bell(&mut ear);
-    assert_eq!(ear.take(), [Told::Space(ALICE), Told::Space(7)]);
-    assert_eq!(tube.tip.send(7, b"small", 0, &ear), Ok(Sent::Whole));
+    assert_eq!(tube.tip.send(7, b"small", 0, &recorder), Ok(Sent::Wait(0)));
+    while tube.nock.recv(BOB, &mut recorder, &Recorder::default()) == Ok(Received::Small) {}
+    tube.tip.notified(&mut recorder);
+    assert_eq!(recorder.take(), [Call::Space(ALICE), Call::Space(7)]);
+    assert_eq!(tube.tip.send(7, b"small", 0, &recorder), Ok(Sent::Whole));
 }
 
 #[test]
-fn a_sender_that_gave_up_is_left_in_peace() {
+fn a_sender_that_gave_up_is_not_woken() {
     let tube = tube(0);
-    let mut ear = Ear::default();
-    fill(&tube, &ear);
-    assert_eq!(tube.tip.send(7, b"me too", 0, &ear), Ok(Sent::Wait(0)));
-    tube.tip.cancel(ALICE, &ear).unwrap();
-    while tube.nock.recv(BOB, &mut ear, &Ear::default()) == Ok(Received::Small) {}
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [Told::Space(7)]);
+    let mut recorder = Recorder::default();
+    fill(&tube, &recorder);
+    assert_eq!(tube.tip.send(7, b"me too", 0, &recorder), Ok(Sent::Wait(0)));
+    tube.tip.cancel(ALICE, &recorder).unwrap();
+    while tube.nock.recv(BOB, &mut recorder, &Recorder::default()) == Ok(Received::Small) {}
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), [Call::Space(7)]);
 }
 
 #[test]
-fn a_message_given_up_half_way_is_never_seen_and_the_next_one_is() {
+fn a_message_given_up_half_way_is_not_received_and_the_next_one_is() {
     let tube = tube(0);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     let message = pattern(10_000, 1);
     assert!(matches!(
-        tube.tip.send(ALICE, &message, 0, &ear),
+        tube.tip.send(ALICE, &message, 0, &recorder),
         Ok(Sent::Wait(1..))
     ));
-    assert_eq!(tube.tip.send(7, b"next", 0, &ear), Ok(Sent::Wait(0)));
+    assert_eq!(tube.tip.send(7, b"next", 0, &recorder), Ok(Sent::Wait(0)));
     // Part of it is already on the other side.
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    let before = tube.world.rung();
-    tube.tip.cancel(ALICE, &ear).unwrap();
+    let before = tube.host.notifications();
+    tube.tip.cancel(ALICE, &recorder).unwrap();
     assert_eq!(
-        tube.world.rung(),
+        tube.host.notifications(),
         before + 1,
         "the end of the message wakes the reader"
     );
-    assert_eq!(ear.take(), [Told::Space(7)]);
-    assert_eq!(tube.tip.send(7, b"next", 0, &ear), Ok(Sent::Whole));
+    assert_eq!(recorder.take(), [Call::Space(7)]);
+    assert_eq!(tube.tip.send(7, b"next", 0, &recorder), Ok(Sent::Whole));
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Small)
     );
-    assert_eq!(ear.message(), b"next");
-    // Its sender, if it comes back, learns that it is over; and may start again.
+    assert_eq!(recorder.message(), b"next");
+    // Its sender cannot go on with it, but can send another.
     assert_eq!(
-        tube.tip.send(ALICE, &message, 100, &ear),
-        Err(Refusal::Invalid)
+        tube.tip.send(ALICE, &message, 100, &recorder),
+        Err(LinkError::Invalid)
     );
-    assert_eq!(tube.tip.send(ALICE, b"again", 0, &ear), Ok(Sent::Whole));
+    assert_eq!(
+        tube.tip.send(ALICE, b"again", 0, &recorder),
+        Ok(Sent::Whole)
+    );
 }
 
 #[test]
-fn while_a_long_message_is_under_way_room_is_for_its_sender_alone() {
+fn while_a_long_message_is_in_progress_only_its_sender_can_use_room() {
     let tube = tube(0);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     let message = pattern(10_000, 1);
     assert!(matches!(
-        tube.tip.send(ALICE, &message, 0, &ear),
+        tube.tip.send(ALICE, &message, 0, &recorder),
         Ok(Sent::Wait(1..))
     ));
-    assert_eq!(tube.tip.send(7, b"next", 0, &ear), Ok(Sent::Wait(0)));
+    assert_eq!(tube.tip.send(7, b"next", 0, &recorder), Ok(Sent::Wait(0)));
     assert_eq!(
-        tube.nock.recv(BOB, &mut ear, &Ear::default()),
+        tube.nock.recv(BOB, &mut recorder, &Recorder::default()),
         Ok(Received::Wait)
     );
-    assert_eq!(tube.tip.bell(&mut ear), Flow::Idle);
-    assert_eq!(ear.take(), [Told::Space(ALICE)]);
+    assert_eq!(tube.tip.notified(&mut recorder), Outcome::Idle);
+    assert_eq!(recorder.take(), [Call::Space(ALICE)]);
 }
 
-/// Both ends on their own threads, each sleeping as the VM would: in poll, and until it is told.
+/// Both ends on their own threads, each sleeping as in the VM: in poll, until it is woken.
 #[test]
-fn nobody_sleeps_for_ever() {
+fn no_wake_up_is_lost() {
     const MESSAGES: usize = 20_000;
     for order in [0, 3] {
         let tube = tube(order);
         let sizes = |i: usize| [0, 5, 100, 1000, 2500, 9000][i * 7 % 6];
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut ear = Ear::default();
+                let mut recorder = Recorder::default();
                 for i in 0..MESSAGES {
                     let message = pattern(sizes(i), i as u8);
                     let mut done = 0;
                     loop {
-                        match tube.tip.send(ALICE, &message, done, &ear).unwrap() {
+                        match tube.tip.send(ALICE, &message, done, &recorder).unwrap() {
                             Sent::Whole => break,
                             Sent::More(more) => done = more,
                             Sent::Wait(more) => {
                                 done = more;
-                                while ear.take() != [Told::Space(ALICE)] {
-                                    toy::sleep(&tube.tip);
-                                    tube.tip.bell(&mut ear);
+                                while recorder.take() != [Call::Space(ALICE)] {
+                                    support::await_notification(&tube.tip);
+                                    tube.tip.notified(&mut recorder);
                                 }
                             }
                         }
@@ -249,17 +270,21 @@ fn nobody_sleeps_for_ever() {
                 }
             });
             scope.spawn(|| {
-                let mut ear = Ear::default();
+                let mut recorder = Recorder::default();
                 for i in 0..MESSAGES {
                     let message = loop {
-                        match tube.nock.recv(BOB, &mut ear, &Ear::default()).unwrap() {
-                            Received::Small => break ear.message().to_vec(),
-                            Received::Long(toy::Bytes(message)) => break message,
+                        match tube
+                            .nock
+                            .recv(BOB, &mut recorder, &Recorder::default())
+                            .unwrap()
+                        {
+                            Received::Small => break recorder.message().to_vec(),
+                            Received::Long(support::Bytes(message)) => break message,
                             Received::More | Received::Poll => {}
                             Received::Wait => {
-                                while ear.take() != [Told::Data(BOB)] {
-                                    toy::sleep(&tube.nock);
-                                    tube.nock.bell(&mut ear);
+                                while recorder.take() != [Call::Data(BOB)] {
+                                    support::await_notification(&tube.nock);
+                                    tube.nock.notified(&mut recorder);
                                 }
                             }
                         }

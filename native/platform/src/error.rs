@@ -1,33 +1,33 @@
-//! Why something could not be done.
+//! Errors of the platform and of the hub protocol.
 
 use std::fmt;
 
 use rustix::io::Errno;
 
-/// The kind of an [`Error`].
+/// What kind of failure an [`Error`] is, for programs. The hub protocol carries it as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The operating system or the hub said so.
+    /// An error number from the operating system or the hub.
     Posix(Errno),
     /// The hub speaks another version of the protocol.
     HubVersion,
-    /// Something answers that is not a hub, or no longer makes sense.
+    /// The process at the socket is not a hub, or broke the protocol.
     NotAHub,
     /// The connection to the hub has ended.
     HubGone,
-    /// Another process is that domain.
+    /// Another process is this domain already.
     DomidTaken,
-    /// The run directory is not one, or others could interfere with it.
+    /// The run directory is not a directory, or other users can write to it.
     BadRunDir,
     /// The other end of an event channel is closed.
     PeerGone,
 }
 
-/// First code of our own words in the hub protocol; below are error numbers.
-const OWN_WORDS: u32 = 0x1_0000;
+/// First code of the kinds that are not error numbers.
+const OWN_CODES: u32 = 0x1_0000;
 
 impl ErrorKind {
-    /// One lower-case word, fit to become an atom: a posix name or our own.
+    /// One lower-case word, suitable as an atom: a POSIX name or one of the names below.
     pub fn atom(self) -> &'static str {
         match self {
             Self::Posix(errno) => posix_name(errno),
@@ -40,25 +40,25 @@ impl ErrorKind {
         }
     }
 
-    /// The number that stands for this kind in an ERROR of the hub protocol.
+    /// The number for this kind in an ERROR message of the hub protocol.
     pub fn code(self) -> u32 {
         match self {
             Self::Posix(errno) => errno.raw_os_error().unsigned_abs(),
-            Self::HubVersion => OWN_WORDS,
-            Self::NotAHub => OWN_WORDS + 1,
-            Self::HubGone => OWN_WORDS + 2,
-            Self::DomidTaken => OWN_WORDS + 3,
-            Self::BadRunDir => OWN_WORDS + 4,
-            Self::PeerGone => OWN_WORDS + 5,
+            Self::HubVersion => OWN_CODES,
+            Self::NotAHub => OWN_CODES + 1,
+            Self::HubGone => OWN_CODES + 2,
+            Self::DomidTaken => OWN_CODES + 3,
+            Self::BadRunDir => OWN_CODES + 4,
+            Self::PeerGone => OWN_CODES + 5,
         }
     }
 
-    /// The kind for a number in an ERROR. Numbers that nobody has given a
-    /// meaning to become `EPROTO`, so that a newer hub can still refuse us.
+    /// The kind for a number in an ERROR message. Unknown numbers become `EPROTO`, so a newer hub
+    /// can still refuse us.
     pub fn from_code(code: u32) -> Self {
         match code {
             1..=4095 => Self::Posix(Errno::from_raw_os_error(code as i32)),
-            OWN_WORDS => Self::HubVersion,
+            OWN_CODES => Self::HubVersion,
             0x1_0001 => Self::NotAHub,
             0x1_0002 => Self::HubGone,
             0x1_0003 => Self::DomidTaken,
@@ -69,12 +69,12 @@ impl ErrorKind {
     }
 }
 
-/// A failure: its kind for programs, and one line for people.
+/// The one error type of this crate's operations: a kind for programs, and one line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// For programs.
     pub kind: ErrorKind,
-    /// For people: what was being done and what came of it.
+    /// For people: what was attempted, and why it failed.
     pub what: String,
 }
 
@@ -87,7 +87,12 @@ impl Error {
         }
     }
 
-    /// What the operating system answered to `doing`.
+    /// `EINVAL`: the arguments are not valid.
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Posix(Errno::INVAL), what)
+    }
+
+    /// The error number of the operating system for `doing`.
     pub fn posix(errno: Errno, doing: impl fmt::Display) -> Self {
         Self {
             kind: ErrorKind::Posix(errno),
@@ -109,8 +114,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Names as Erlang has them. A number outside this list is an I/O error to the
-/// program; the person still reads the number in [`Error::what`].
+/// Names as Erlang spells them. Any other number becomes `eio`; [`Error::what`] still has its text.
 fn posix_name(errno: Errno) -> &'static str {
     macro_rules! names {
         ($($errno:ident $name:literal),* $(,)?) => {
@@ -140,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_survives_its_code() {
+    fn every_kind_round_trips_through_its_code() {
         let kinds = [
             ErrorKind::Posix(Errno::NOENT),
             ErrorKind::Posix(Errno::NOSPC),
@@ -157,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn a_code_without_meaning_is_a_protocol_error() {
-        for code in [0, 4096, OWN_WORDS - 1, OWN_WORDS + 6, u32::MAX] {
+    fn an_unknown_code_is_a_protocol_error() {
+        for code in [0, 4096, OWN_CODES - 1, OWN_CODES + 6, u32::MAX] {
             assert_eq!(
                 ErrorKind::from_code(code),
                 ErrorKind::Posix(Errno::PROTO),
@@ -168,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_posix_headers() {
+    fn names_match_the_posix_headers() {
         assert_eq!(Error::posix(Errno::NOENT, "x").atom(), "enoent");
         assert_eq!(Error::posix(Errno::ACCESS, "x").atom(), "eacces");
         assert_eq!(Error::new(ErrorKind::DomidTaken, "x").atom(), "domid_taken");
-        // ENOTSUP and EOPNOTSUPP are one number on Linux.
+        // ENOTSUP and EOPNOTSUPP are the same number on Linux.
         assert_eq!(Error::posix(Errno::NOTSUP, "x").atom(), "enotsup");
     }
 }

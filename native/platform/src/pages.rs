@@ -1,20 +1,22 @@
-//! A mapping of shared pages, and its end.
+//! A mapping of shared pages.
 
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::{Gref, PAGE};
+/// A grant reference: names one page within the domain that granted it.
+pub type Gref = u32;
+
+/// Bytes in a shared page, on every platform.
+pub const PAGE: usize = 4096;
 
 /// Owns a mapping of shared pages, our own or a peer's.
 ///
-/// What lies behind [`ptr`](Self::ptr) may change under our hands at any time:
-/// the peer writes it. So there is no way to a slice here; whoever reads or
-/// writes does so through atomics or by copying once, and never forms a
-/// reference to plain memory.
+/// The peer may write the memory behind [`ptr`](Self::ptr) at any time, so this type gives no
+/// slice. Access the memory through atomics, or copy each byte once, and never form a reference to
+/// plain memory.
 ///
-/// Dropping it zeroes its notify byte and rings (if it was given a
-/// [`Notify`](crate::Notify)), unmaps, and for our own pages ends the grant.
-/// That never blocks.
+/// Dropping it zeroes the notify byte and sends the event (if a [`Notify`](crate::Notify) was
+/// given), unmaps the pages, and ends the grant if they are our own. It never blocks.
 pub struct Pages {
     ptr: NonNull<u8>,
     refs: Vec<Gref>,
@@ -23,11 +25,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Wraps a mapping that someone else keeps.
+    /// Wraps a mapping that `keeper` owns.
     ///
     /// # Safety
-    /// From `ptr`, which is page-aligned, `refs.len()` pages are mapped
-    /// readable, and stay so until `keeper` has been dropped.
+    /// `ptr` is page-aligned, `refs.len()` pages from it are mapped readable, and they stay mapped
+    /// until `keeper` is dropped.
     pub unsafe fn from_raw(
         ptr: NonNull<u8>,
         refs: Vec<Gref>,
@@ -40,20 +42,18 @@ impl Pages {
         }
     }
 
-    /// The first byte, page-aligned. Writable unless mapped
-    /// [`ReadOnly`](crate::Access::ReadOnly).
+    /// The first byte, page-aligned. Writable unless mapped [`ReadOnly`](crate::Access::ReadOnly).
     pub fn ptr(&self) -> NonNull<u8> {
         self.ptr
     }
 
-    /// Bytes: a whole number of pages.
+    /// Length in bytes: a whole number of pages.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a mapping has at least one page"
+    )]
     pub fn len(&self) -> usize {
         self.refs.len() * PAGE
-    }
-
-    /// Never: there is no mapping of no pages.
-    pub fn is_empty(&self) -> bool {
-        self.refs.is_empty()
     }
 
     /// The grant reference of each page, in order.
@@ -62,11 +62,11 @@ impl Pages {
     }
 }
 
-// SAFETY: the pointer is to memory shared between processes, not tied to a
-// thread; the mapping it points into lives in the keeper, which is `Send`.
+// SAFETY: the pointer is to memory shared between processes, not tied to a thread; the mapping
+// lives in the keeper, which is `Send`.
 unsafe impl Send for Pages {}
-// SAFETY: `&Pages` gives out the pointer and lengths only; whoever dereferences
-// the pointer answers for that. The keeper is `Sync`.
+// SAFETY: `&Pages` gives out only the pointer and lengths; code that dereferences the pointer is
+// responsible for that. The keeper is `Sync`.
 unsafe impl Sync for Pages {}
 
 impl fmt::Debug for Pages {

@@ -1,13 +1,13 @@
-//! Attaching: to what is there, to what is not, and to what is not a hub.
+//! Attaching to a hub, to no hub, and to something else.
 
-mod broker;
+mod fake_hub;
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use broker::{Broker, DOMID, listener, run_dir, set_mode, welcome};
+use fake_hub::{DOMID, FakeHub, listener, run_dir, set_mode, welcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketType;
 use rustix::pipe::pipe;
@@ -22,37 +22,37 @@ fn refusal(run: &Path) -> Error {
     }
 }
 
-/// The error that one answer to HELLO leads to.
-fn answered(answer: fn(u32) -> Vec<u8>) -> Error {
-    let broker = Broker::start(move |seq, _| Some(vec![(answer(seq), Vec::new())]));
-    refusal(broker.run())
+/// The error of attaching if the hub replies to HELLO like this.
+fn hello_error(reply: fn(u32) -> Vec<u8>) -> Error {
+    let hub = FakeHub::start(move |seq, _| Some(vec![(reply(seq), Vec::new())]));
+    refusal(hub.run())
 }
 
 #[test]
-fn a_domain_is_given_or_asked_for() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    for asked in [None, Some(DOMID)] {
-        let local = Local::attach(broker.run(), asked).unwrap();
+fn a_domain_is_requested_or_assigned() {
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    for requested in [None, Some(DOMID)] {
+        let local = Local::attach(hub.run(), requested).unwrap();
         assert_eq!((local.name(), local.domid()), ("local", DOMID));
-        let hello = broker.requests().next().unwrap();
+        let hello = hub.requests().next().unwrap();
         assert_eq!(
             hello,
             Request::Hello {
                 version: VERSION,
-                domid: asked
+                domid: requested
             }
         );
     }
     assert_eq!(
-        Local::attach(broker.run(), Some(DOMID + 1))
+        Local::attach(hub.run(), Some(DOMID + 1))
             .err()
             .unwrap()
             .kind,
         ErrorKind::NotAHub,
-        "a hub that gives another domain than was asked for"
+        "the hub assigned another domain"
     );
     assert_eq!(
-        Local::attach(broker.run(), Some(DOMID_MAX + 1))
+        Local::attach(hub.run(), Some(DOMID_MAX + 1))
             .err()
             .unwrap()
             .atom(),
@@ -61,33 +61,33 @@ fn a_domain_is_given_or_asked_for() {
 }
 
 #[test]
-fn a_process_may_see_its_own_directory_only() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let own = broker.run().join(format!("dom{DOMID}"));
+fn the_domains_own_directory_is_enough() {
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let own = hub.run().join(format!("dom{DOMID}"));
     set_mode(&own, 0o700);
-    fs::rename(broker.run().join("hub.sock"), own.join("control.sock")).unwrap();
+    fs::rename(hub.run().join("hub.sock"), own.join("control.sock")).unwrap();
     assert_eq!(Local::attach(&own, None).unwrap().domid(), DOMID);
-    assert_eq!(refusal(broker.run()).atom(), "enoent");
+    assert_eq!(refusal(hub.run()).atom(), "enoent");
 }
 
 #[test]
-fn a_path_longer_than_an_address_is_reached() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let deep = broker.run().join("d".repeat(100)).join("d".repeat(100));
+fn a_path_longer_than_a_socket_address_works() {
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let deep = hub.run().join("d".repeat(100)).join("d".repeat(100));
     fs::create_dir_all(&deep).unwrap();
     set_mode(&deep, 0o700);
     for name in ["hub.sock", "dom5"] {
-        fs::rename(broker.run().join(name), deep.join(name)).unwrap();
+        fs::rename(hub.run().join(name), deep.join(name)).unwrap();
     }
     assert_eq!(Local::attach(&deep, None).unwrap().domid(), DOMID);
 }
 
 #[test]
-fn nobody_at_home_is_told_from_a_bad_directory() {
+fn no_hub_and_a_bad_directory_are_different_errors() {
     let dir = run_dir();
     assert_eq!(refusal(&dir.path().join("missing")).atom(), "enoent");
     assert_eq!(refusal(dir.path()).atom(), "enoent");
-    // A socket that a killed hub has left behind.
+    // A socket left behind by a killed hub.
     drop(listener(
         &dir.path().join("hub.sock"),
         SocketType::SEQPACKET,
@@ -103,7 +103,7 @@ fn nobody_at_home_is_told_from_a_bad_directory() {
     }
     set_mode(dir.path(), 0o711);
     assert_eq!(refusal(dir.path()).atom(), "econnrefused");
-    // Only root can give a directory away.
+    // Only root can change a directory's owner.
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(dir.path(), Some(4242), None).unwrap();
         let error = refusal(dir.path());
@@ -113,7 +113,7 @@ fn nobody_at_home_is_told_from_a_bad_directory() {
 }
 
 #[test]
-fn what_is_not_a_hubs_socket_is_not_a_hub() {
+fn another_file_or_socket_is_not_a_hub() {
     let dir = run_dir();
     let path = dir.path().join("hub.sock");
     fs::write(&path, "").unwrap();
@@ -124,29 +124,29 @@ fn what_is_not_a_hubs_socket_is_not_a_hub() {
 }
 
 #[test]
-fn answers_that_no_hub_gives() {
-    let garbage = answered(|_| vec![0xa5; 300]);
+fn invalid_replies_are_not_a_hub() {
+    let garbage = hello_error(|_| vec![0xa5; 300]);
     assert_eq!(garbage.kind, ErrorKind::NotAHub, "{garbage}");
-    let short = answered(|seq| welcome().encode(seq)[..13].to_vec());
+    let short = hello_error(|seq| welcome().encode(seq)[..13].to_vec());
     assert_eq!(short.kind, ErrorKind::NotAHub, "{short}");
-    let long = answered(|_| vec![0; 100_000]);
+    let long = hello_error(|_| vec![0; 100_000]);
     assert_eq!(long.kind, ErrorKind::NotAHub, "{long}");
-    let wrong_seq = answered(|seq| welcome().encode(seq + 1));
+    let wrong_seq = hello_error(|seq| welcome().encode(seq + 1));
     assert_eq!(wrong_seq.kind, ErrorKind::NotAHub, "{wrong_seq}");
-    let other_reply = answered(|seq| Reply::Alloc { port: 1 }.encode(seq));
+    let other_reply = hello_error(|seq| Reply::Alloc { port: 1 }.encode(seq));
     assert_eq!(other_reply.kind, ErrorKind::NotAHub, "{other_reply}");
 }
 
 #[test]
-fn refusals_come_with_the_hubs_own_words() {
-    let taken = answered(|seq| {
+fn a_refusal_carries_the_text_of_the_hub() {
+    let taken = hello_error(|seq| {
         Reply::Error(Error::new(ErrorKind::DomidTaken, "domain 5 is taken")).encode(seq)
     });
     assert_eq!(
         taken,
         Error::new(ErrorKind::DomidTaken, "domain 5 is taken")
     );
-    let newer = answered(|seq| {
+    let newer = hello_error(|seq| {
         let welcome = Reply::Welcome {
             version: VERSION + 1,
             domid: DOMID,
@@ -159,13 +159,13 @@ fn refusals_come_with_the_hubs_own_words() {
 }
 
 #[test]
-fn a_hub_that_closes_has_gone() {
-    let broker = Broker::start(|_, _| None);
-    assert_eq!(refusal(broker.run()).kind, ErrorKind::HubGone);
+fn a_hub_that_closes_the_connection_has_gone() {
+    let hub = FakeHub::start(|_, _| None);
+    assert_eq!(refusal(hub.run()).kind, ErrorKind::HubGone);
 }
 
 #[test]
-fn a_hub_that_does_not_answer_is_given_up() {
+fn a_hub_that_does_not_reply_times_out() {
     let dir = run_dir();
     let _silent = listener(&dir.path().join("hub.sock"), SocketType::SEQPACKET);
     let start = Instant::now();
@@ -174,16 +174,16 @@ fn a_hub_that_does_not_answer_is_given_up() {
 }
 
 #[test]
-fn descriptors_that_nobody_asked_for_are_closed() {
+fn surplus_descriptors_are_closed() {
     let (read_end, write_end) = pipe().unwrap();
     let surplus = std::sync::Mutex::new(Some(write_end));
-    let broker = Broker::start(move |seq, _| {
+    let hub = FakeHub::start(move |seq, _| {
         let end = surplus.lock().unwrap().take().unwrap();
         let copies = (0..253).map(|_| end.try_clone().unwrap()).collect();
         Some(vec![(welcome().encode(seq), copies)])
     });
-    let local = Local::attach(broker.run(), None).unwrap();
-    // The end of file says that the last copy is gone.
+    let local = Local::attach(hub.run(), None).unwrap();
+    // The end of file shows that the last copy is closed.
     let mut fds = [PollFd::new(&read_end, PollFlags::IN)];
     let limit = Timespec {
         tv_sec: 5,
@@ -195,9 +195,9 @@ fn descriptors_that_nobody_asked_for_are_closed() {
 }
 
 #[test]
-fn leaving_ends_the_domain_whatever_copies_there_are() {
-    let broker = Broker::start(|_, _| Some(Vec::new()));
-    let local = broker.attach();
+fn leaving_ends_the_domain_despite_copies_of_its_descriptor() {
+    let hub = FakeHub::start(|_, _| Some(Vec::new()));
+    let local = hub.attach();
     let life = local.life().unwrap();
     drop(local);
     let mut fds = [PollFd::new(&life, PollFlags::IN)];

@@ -1,11 +1,12 @@
-//! A process that has run out of descriptors. Alone in its file: the limit is the process's.
+//! A process that has run out of descriptors. In a file of its own, because the limit is per
+//! process.
 
-mod broker;
+mod fake_hub;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -15,11 +16,11 @@ use tube_platform::local::fdpass::{receive, send};
 use tube_platform::local::proto::{FDS_MAX, Reply, Request};
 use tube_platform::{Error, Platform};
 
-/// Lets the process open `spare` more descriptors, while `f` runs.
+/// Runs `f` in a process that can open only `spare` more descriptors.
 fn with_spare<T>(spare: u64, f: impl FnOnce() -> T) -> T {
     let next = rustix::io::dup(std::io::stdin()).unwrap();
     let before = getrlimit(Resource::Nofile);
-    // Descriptors are given out from the lowest, so all below the next are taken.
+    // The lowest free descriptor is used first, so all below `next` are taken.
     let current = Some(next.as_raw_fd() as u64 + spare);
     drop(next);
     setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
@@ -35,7 +36,7 @@ fn all_closed(read_end: &OwnedFd) -> bool {
 }
 
 #[test]
-fn half_of_the_descriptors_are_none() {
+fn without_free_descriptors_a_packet_is_refused_whole() {
     a_packet_cut_short();
     more_than_the_receiver_wants();
     a_port_without_its_ends();
@@ -49,7 +50,7 @@ fn a_packet_cut_short() {
     drop((copies, write_end));
     let received = with_spare(2, || receive(&receiver, &mut [0; 16], FDS_MAX));
     assert_eq!(received.unwrap_err(), Errno::MFILE);
-    assert!(all_closed(&read_end), "what had come is closed");
+    assert!(all_closed(&read_end), "received descriptors are closed");
 }
 
 fn more_than_the_receiver_wants() {
@@ -77,13 +78,14 @@ fn more_than_the_receiver_wants() {
     assert!(receive(&receiver, &mut buffer, 1).unwrap().is_none());
 }
 
-/// The hub has made a port for us that we cannot use: it is given back.
+/// The hub has allocated a port that we cannot use: it is closed again.
 fn a_port_without_its_ends() {
     let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-    // The broker closes them when they are sent: up there that makes no room for us.
+    // The hub closes these after sending. With high numbers, that frees no descriptor below the
+    // limit.
     let ends = [read_end, write_end].map(|end| fcntl_dupfd_cloexec(end, 300).unwrap());
     let ends = Mutex::new(Some(ends));
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let ends = ends.lock().unwrap().take().unwrap();
@@ -96,12 +98,12 @@ fn a_port_without_its_ends() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
-    // Once this is answered, the broker needs no further descriptor to serve us.
+    let local = hub.attach();
+    // After this reply, the hub needs no more descriptors to serve us.
     assert_eq!(local.evtchn_bind(3, 1).err().unwrap().atom(), "enoent");
     let error = with_spare(1, || local.evtchn_unbound(3)).err().unwrap();
     assert_eq!(error.atom(), "emfile");
-    assert_eq!(broker.notice(), Some(Request::Close { port: 9 }));
+    assert_eq!(hub.notice(), Some(Request::Close { port: 9 }));
 }
 
 fn packets() -> (OwnedFd, OwnedFd) {

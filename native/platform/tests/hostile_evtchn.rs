@@ -1,13 +1,13 @@
-//! Event channels from a hub that has lost its wits, and conversations that go wrong.
+//! Event channels from a faulty hub, and connections that fail.
 
-mod broker;
+mod fake_hub;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tube_platform::local::proto::{Reply, Request};
@@ -19,10 +19,10 @@ fn pipe(flags: PipeFlags) -> [OwnedFd; 2] {
     pipe_with(flags | PipeFlags::CLOEXEC).unwrap().into()
 }
 
-/// A hub that answers ALLOC with these, once.
-fn hub(fds: Vec<OwnedFd>) -> Broker {
+/// A hub that replies to ALLOC with these descriptors, once.
+fn hub_with(fds: Vec<OwnedFd>) -> FakeHub {
     let fds = Mutex::new(Some(fds));
-    Broker::start(move |seq, request| {
+    FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let fds = fds.lock().unwrap().take().unwrap_or_default();
@@ -34,9 +34,9 @@ fn hub(fds: Vec<OwnedFd>) -> Broker {
 }
 
 #[test]
-fn only_pipe_ends_that_never_block_are_taken() {
+fn only_non_blocking_pipe_ends_are_accepted() {
     let [here, there] = pipe(PipeFlags::NONBLOCK);
-    let [_far, bell] = pipe(PipeFlags::NONBLOCK);
+    let [_far, outgoing] = pipe(PipeFlags::NONBLOCK);
     let again = |fd: &OwnedFd| fd.try_clone().unwrap();
     let [blocking_read, blocking_write] = pipe(PipeFlags::empty());
     let (socket, _other) = socketpair(
@@ -49,75 +49,71 @@ fn only_pipe_ends_that_never_block_are_taken() {
     for (why, fds) in [
         ("none", vec![]),
         ("one", vec![again(&here)]),
-        ("three", vec![again(&here), again(&bell), again(&there)]),
-        ("the wrong way round", vec![again(&bell), again(&here)]),
-        ("two to read", vec![again(&here), again(&here)]),
-        ("blocking read", vec![blocking_read, again(&bell)]),
+        ("three", vec![again(&here), again(&outgoing), again(&there)]),
+        ("in the wrong order", vec![again(&outgoing), again(&here)]),
+        ("two read ends", vec![again(&here), again(&here)]),
+        ("blocking read", vec![blocking_read, again(&outgoing)]),
         ("blocking write", vec![again(&here), blocking_write]),
-        ("no pipes", vec![again(&socket), again(&socket)]),
+        ("not pipes", vec![again(&socket), again(&socket)]),
     ] {
-        let broker = hub(fds);
-        let local = broker.attach();
+        let hub = hub_with(fds);
+        let local = hub.attach();
         let error = local.evtchn_unbound(3).err().expect(why);
         assert_eq!(error.kind, ErrorKind::NotAHub, "{why}");
-        // The port that came with it is given back.
-        assert_eq!(
-            broker.notice(),
-            Some(Request::Close { port: PORT }),
-            "{why}"
-        );
+        // The port that came with them is closed.
+        assert_eq!(hub.notice(), Some(Request::Close { port: PORT }), "{why}");
     }
 }
 
 #[test]
-fn a_channel_rings_acknowledges_and_is_given_back() {
-    let [pending, theirs] = pipe(PipeFlags::NONBLOCK);
-    let [heard, bell] = pipe(PipeFlags::NONBLOCK);
-    let broker = hub(vec![pending, bell]);
-    let local = broker.attach();
+fn a_channel_notifies_acknowledges_and_closes() {
+    let [incoming, peer_writes] = pipe(PipeFlags::NONBLOCK);
+    let [peer_reads, outgoing] = pipe(PipeFlags::NONBLOCK);
+    let hub = hub_with(vec![incoming, outgoing]);
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), PORT);
-    // More than the pipe holds: an event pending is an event pending.
+    // More than the pipe holds. A full pipe is a pending event.
     for _ in 0..70_000 {
         channel.notify().unwrap();
     }
-    assert!(rustix::io::read(&heard, &mut [0; 8]).unwrap() > 0);
-    // A peer that rings without end costs a bounded amount per wake-up.
-    while rustix::io::write(&theirs, &[1; 512]).is_ok() {}
+    assert!(rustix::io::read(&peer_reads, &mut [0; 8]).unwrap() > 0);
+    // Acknowledging costs a bounded amount even if the peer notifies without end.
+    while rustix::io::write(&peer_writes, &[1; 512]).is_ok() {}
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     assert!(rustix::io::read(channel.fd(), &mut [0; 1]) == Ok(1));
-    drop(theirs);
-    // What was rung before the end comes before the end.
+    drop(peer_writes);
+    // Notifications from before the end arrive before the end.
     let mut rounds = 0;
     while channel.acknowledge() == Ok(Ack::Open) {
         rounds += 1;
-        assert!(rounds < 1000, "no end");
+        assert!(rounds < 1000, "never ends");
     }
     assert_eq!(channel.acknowledge(), Ok(Ack::PeerGone));
-    drop(heard);
+    drop(peer_reads);
     assert_eq!(channel.notify().unwrap_err().kind, ErrorKind::PeerGone);
     let late = Some(Notify {
         offset: 0,
         port: PORT,
     });
     drop(channel);
-    assert_eq!(broker.notice(), Some(Request::Close { port: PORT }));
-    // Nor can a closed channel be named any more.
+    assert_eq!(hub.notice(), Some(Request::Close { port: PORT }));
+    // A closed channel can no longer be named.
     let error = local.share(3, 1, tube_platform::Access::ReadWrite, late);
     assert_eq!(error.unwrap_err().atom(), "einval");
 }
 
 #[test]
-fn a_reply_that_comes_too_late_is_given_back() {
+fn a_late_reply_is_released() {
     let held = Mutex::new(None);
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let [read, write] = pipe(PipeFlags::NONBLOCK);
                 let reply = |seq, port| Reply::Alloc { port }.encode(seq);
                 let mut held = held.lock().unwrap();
                 match held.take() {
-                    // The first is kept back until the second is asked for.
+                    // The first reply is held back until the second request.
                     None => {
                         *held = Some(reply(seq, 1));
                         Vec::new()
@@ -128,55 +124,55 @@ fn a_reply_that_comes_too_late_is_given_back() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let error = local.evtchn_unbound(3).err().unwrap();
     assert_eq!(error.atom(), "etimedout");
     let channel = local.evtchn_unbound(3).unwrap();
     assert_eq!(channel.port(), 2);
-    assert_eq!(broker.notice(), Some(Request::Close { port: 1 }));
+    assert_eq!(hub.notice(), Some(Request::Close { port: 1 }));
 }
 
 #[test]
-fn letting_go_does_not_wait_for_a_request_under_way() {
-    let (asked_sender, asked) = mpsc::channel();
+fn closing_does_not_wait_for_a_request_in_flight() {
+    let (request_sender, requests) = mpsc::channel();
     let (go_on, wait) = mpsc::channel::<()>();
-    let (asked_sender, wait) = (Mutex::new(asked_sender), Mutex::new(wait));
-    let broker = Broker::start(move |seq, request| {
+    let (request_sender, wait) = (Mutex::new(request_sender), Mutex::new(wait));
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Alloc { .. } => {
                 let fds = pipe(PipeFlags::NONBLOCK).into();
                 vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
             }
             Request::Bind { .. } => {
-                asked_sender.lock().unwrap().send(()).unwrap();
+                request_sender.lock().unwrap().send(()).unwrap();
                 wait.lock().unwrap().recv().unwrap();
                 vec![(Reply::Bind { port: PORT + 1 }.encode(seq), Vec::new())]
             }
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     thread::scope(|scope| {
         let bind = scope.spawn(|| local.evtchn_bind(3, 1).err().unwrap().kind);
-        asked.recv().unwrap();
-        // Returns although the bind has the connection; else nobody goes on.
+        requests.recv().unwrap();
+        // This must not wait for the bind, which holds the connection: otherwise the test hangs.
         drop(channel);
         go_on.send(()).unwrap();
         assert_eq!(bind.join().unwrap(), ErrorKind::NotAHub);
     });
-    // Told by the thread that had it, without anybody asking again.
-    let closed = [broker.notice(), broker.notice()];
+    // The thread that held the connection sent them. No further call was needed.
+    let closed = [hub.notice(), hub.notice()];
     let close = |port| Some(Request::Close { port });
     assert!(closed.contains(&close(PORT)) && closed.contains(&close(PORT + 1)));
 }
 
 #[test]
-fn after_nonsense_a_conversation_is_over() {
-    let sane = AtomicBool::new(false);
-    let broker = Broker::start(move |seq, request| {
+fn a_malformed_reply_breaks_the_connection() {
+    let replied = AtomicBool::new(false);
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
-            Request::Alloc { .. } if sane.swap(true, Ordering::Relaxed) => {
+            Request::Alloc { .. } if replied.swap(true, Ordering::Relaxed) => {
                 let fds = pipe(PipeFlags::NONBLOCK).into();
                 vec![(Reply::Alloc { port: PORT }.encode(seq), fds)]
             }
@@ -184,7 +180,7 @@ fn after_nonsense_a_conversation_is_over() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     for _ in 0..2 {
         let error = local.evtchn_unbound(3).err().unwrap();
         assert_eq!(error.kind, ErrorKind::NotAHub);
@@ -192,10 +188,10 @@ fn after_nonsense_a_conversation_is_over() {
 }
 
 #[test]
-fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
+fn closing_a_channel_works_without_the_hub() {
     let [read, write] = pipe(PipeFlags::NONBLOCK);
     let fds = Mutex::new(Some(vec![read, write]));
-    let broker = Broker::start(move |seq, request| match request {
+    let hub = FakeHub::start(move |seq, request| match request {
         Request::Alloc { .. } => {
             let fds = fds.lock().unwrap().take().unwrap_or_default();
             Some(vec![(Reply::Alloc { port: PORT }.encode(seq), fds)])
@@ -203,14 +199,14 @@ fn letting_go_of_what_a_dead_hub_gave_is_no_trouble() {
         Request::Bind { .. } => None,
         _ => Some(Vec::new()),
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let channel = local.evtchn_unbound(3).unwrap();
     for _ in 0..2 {
         let error = local.evtchn_bind(3, 1).err().unwrap();
         assert_eq!(error.kind, ErrorKind::HubGone);
     }
     drop(local);
-    // What is set up needs no hub.
+    // After set-up, a channel needs no hub.
     channel.notify().unwrap();
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     drop(channel);

@@ -1,13 +1,13 @@
-//! What a hostile sharer, or a hub that has lost its wits, can hand to a mapper.
+//! What a hostile sharer, or a faulty hub, can pass to a mapper.
 
-mod broker;
+mod fake_hub;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 
-use broker::Broker;
+use fake_hub::FakeHub;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, pwrite};
 use rustix::mm::MprotectFlags;
@@ -48,7 +48,7 @@ fn memory_that_can_be_taken_away_is_refused() {
 }
 
 #[test]
-fn seals_have_to_say_what_the_grant_says() {
+fn seals_must_match_the_grant() {
     let read_only = FINAL | SealFlags::FUTURE_WRITE;
     check(ordinary(2, read_only), 2, Access::ReadOnly).unwrap();
     refused(ordinary(2, FINAL), Access::ReadOnly);
@@ -56,11 +56,11 @@ fn seals_have_to_say_what_the_grant_says() {
 }
 
 #[test]
-fn what_is_not_an_ordinary_memfd_is_refused() {
+fn only_an_ordinary_memfd_is_accepted() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(2 * PAGE as u64).unwrap();
     refused(&file, Access::ReadWrite);
-    // On tmpfs, as a memfd is, but a file with a name.
+    // On tmpfs, like a memfd, but a file with a name.
     if let Ok(file) = tempfile::tempfile_in("/dev/shm") {
         file.set_len(2 * PAGE as u64).unwrap();
         refused(&file, Access::ReadWrite);
@@ -72,17 +72,17 @@ fn what_is_not_an_ordinary_memfd_is_refused() {
 
 #[test]
 fn huge_pages_are_refused() {
-    // 512 small pages are one huge one, which need not be there to be promised.
+    // 512 small pages are one huge page, which need not be reserved yet.
     match memfd(MemfdFlags::HUGETLB, 512, FINAL) {
         Ok(huge) => refused(huge, Access::ReadWrite),
         Err(errno) => eprintln!("no huge pages on this machine ({errno}): not tested"),
     }
 }
 
-/// What mapping two pages leads to if MAP is answered like this.
+/// The result of mapping two pages if the hub replies to MAP like this.
 fn mapped(access: Access, runs: Vec<Run>, fds: Vec<OwnedFd>) -> Result<Pages, Error> {
     let fds = Mutex::new(Some(fds));
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Map { .. } => {
                 let fds = fds.lock().unwrap().take().unwrap();
@@ -92,7 +92,7 @@ fn mapped(access: Access, runs: Vec<Run>, fds: Vec<OwnedFd>) -> Result<Pages, Er
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     local.map(3, &[gref(1, 0), gref(1, 1)], access, None)
 }
 
@@ -118,17 +118,17 @@ fn a_mapping_cannot_be_shortened_by_its_sharer() {
         assert_eq!(ftruncate(&theirs, size), Err(Errno::PERM));
     }
     pwrite(&theirs, b"still", PAGE as u64).unwrap();
-    // SAFETY: the second of the two pages that `pages` has mapped; nobody
-    // writes them at this moment.
+    // SAFETY: the second of the two pages that `pages` has mapped; nothing writes them at this
+    // moment.
     let seen = unsafe { pages.ptr().add(PAGE).cast::<[u8; 5]>().read_volatile() };
     assert_eq!(&seen, b"still");
 }
 
 #[test]
-fn a_read_only_mapping_stays_so() {
+fn a_read_only_mapping_stays_read_only() {
     let memfd = ordinary(2, FINAL | SealFlags::FUTURE_WRITE);
     let pages = mapped(RO, vec![run(0, 0, 2, RO)], vec![memfd]).unwrap();
-    // SAFETY: only the protection of pages that `pages` holds is asked for.
+    // SAFETY: this only tries to change the protection of pages that `pages` holds.
     let writable = unsafe {
         rustix::mm::mprotect(
             pages.ptr().as_ptr().cast(),
@@ -166,11 +166,11 @@ fn the_checks_are_made_on_what_is_mapped() {
     assert_eq!(kind(mapped(RW, both(RW), short)), "einval");
     let file = vec![OwnedFd::from(tempfile::tempfile().unwrap())];
     assert_eq!(kind(mapped(RW, both(RW), file)), "einval");
-    // One good page first: the one that follows is looked at all the same.
+    // A valid page first: the next one is checked all the same.
     let mixed = vec![run(0, 0, 1, RW), run(1, 1, 1, RW)];
     let fds = vec![ordinary(2, FINAL), ordinary(1, FINAL)];
     assert_eq!(kind(mapped(RW, mixed, fds)), "einval");
-    // Granted for reading, asked for writing, and the other way round.
+    // Granted for reading and mapped for writing, and the reverse.
     let future_write = || vec![ordinary(2, FINAL | SealFlags::FUTURE_WRITE)];
     assert_eq!(kind(mapped(RW, both(RO), future_write())), "eacces");
     assert_eq!(
@@ -180,7 +180,7 @@ fn the_checks_are_made_on_what_is_mapped() {
 }
 
 #[test]
-fn runs_that_were_not_asked_for_are_not_mapped() {
+fn runs_that_do_not_match_the_request_are_not_mapped() {
     let good = || vec![ordinary(8, FINAL)];
     for runs in [
         vec![run(1, 0, 2, RW)],
@@ -197,9 +197,9 @@ fn runs_that_were_not_asked_for_are_not_mapped() {
 }
 
 #[test]
-fn what_we_share_passes_the_check_that_we_make() {
+fn shared_pages_pass_the_check_of_the_mapper() {
     let (sender, memfds) = mpsc::channel();
-    let broker = Broker::with_descriptors(move |seq, request, fds| {
+    let hub = FakeHub::with_descriptors(move |seq, request, fds| {
         Some(match request {
             Request::Share { .. } => {
                 sender.send(fds).unwrap();
@@ -209,7 +209,7 @@ fn what_we_share_passes_the_check_that_we_make() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     for access in [RO, RW] {
         let pages = local.share(3, 4, access, None).unwrap();
         let refs: Vec<Gref> = (0..4).map(|page| gref(1, page)).collect();
@@ -219,15 +219,15 @@ fn what_we_share_passes_the_check_that_we_make() {
         let write = pwrite(memfd, b"x", 0);
         assert_eq!(write.is_ok(), access == RW, "{write:?}");
         drop(pages);
-        // Letting go is told without being asked about.
+        // Dropping the pages sends the notice.
         let first_ref = gref(1, 0);
-        assert_eq!(broker.notice(), Some(Request::Unshare { first_ref }));
+        assert_eq!(hub.notice(), Some(Request::Unshare { first_ref }));
     }
 }
 
 #[test]
-fn references_that_no_hub_gives_are_not_taken() {
-    let broker = Broker::start(|seq, request| {
+fn invalid_references_from_the_hub_are_refused() {
+    let hub = FakeHub::start(|seq, request| {
         Some(match request {
             Request::Share { .. } => {
                 // Not the first page of a share.
@@ -237,19 +237,19 @@ fn references_that_no_hub_gives_are_not_taken() {
             _ => Vec::new(),
         })
     });
-    let error = broker.attach().share(3, 1, RW, None).unwrap_err();
+    let error = hub.attach().share(3, 1, RW, None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotAHub);
 }
 
-/// More is let go of than the connection holds while the hub does not read. Nothing blocks,
-/// nothing is lost, and all of it comes before what is asked next.
+/// More notices than the socket buffer holds, while the hub does not read. Nothing blocks, none is
+/// lost, and all arrive before the next request.
 #[test]
-fn much_is_let_go_of_while_the_hub_is_busy() {
+fn many_pages_are_dropped_while_the_hub_is_busy() {
     const SHARES: u32 = 2000;
     let next = AtomicU32::new(1);
     let (go_on, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
-    let broker = Broker::start(move |seq, request| {
+    let hub = FakeHub::start(move |seq, request| {
         Some(match request {
             Request::Share { .. } => {
                 let first_ref = gref(next.fetch_add(1, Ordering::Relaxed), 0);
@@ -266,7 +266,7 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
             _ => Vec::new(),
         })
     });
-    let local = broker.attach();
+    let local = hub.attach();
     let shared: Vec<Pages> = (0..SHARES)
         .map(|_| local.share(3, 1, RW, None).unwrap())
         .collect();
@@ -274,10 +274,10 @@ fn much_is_let_go_of_while_the_hub_is_busy() {
     go_on.send(()).unwrap();
     let nothing = local.map(3, &[0], RW, None);
     assert_eq!(nothing.unwrap_err().atom(), "enoent");
-    let let_go = broker
+    let unshared = hub
         .requests()
         .take_while(|request| !matches!(request, Request::Map { .. }))
         .filter(|request| matches!(request, Request::Unshare { .. }))
         .count();
-    assert_eq!(let_go, SHARES as usize);
+    assert_eq!(unshared, SHARES as usize);
 }

@@ -1,4 +1,4 @@
-//! The hub protocol: what is encoded is decoded, and nothing else is.
+//! The hub protocol: what is encoded decodes to the same, and nothing else decodes.
 
 use proptest::prelude::*;
 use tube_platform::local::proto::{
@@ -79,21 +79,24 @@ fn reply() -> impl Strategy<Value = Reply> {
 
 proptest! {
     #[test]
-    fn requests_survive_the_wire(seq: u32, request in request()) {
+    fn requests_round_trip(seq: u32, request in request()) {
         let bytes = request.encode(seq);
         prop_assert!(bytes.len() <= MESSAGE_MAX);
         prop_assert_eq!(Request::decode(&bytes), Ok((seq, request)));
     }
 
     #[test]
-    fn replies_survive_the_wire(seq: u32, reply in reply()) {
+    fn replies_round_trip(seq: u32, reply in reply()) {
         let bytes = reply.encode(seq);
         prop_assert!(bytes.len() <= MESSAGE_MAX);
         prop_assert_eq!(Reply::decode(&bytes), Ok((seq, reply)));
     }
 
     #[test]
-    fn a_request_cut_or_lengthened_is_none(request in request(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_or_extended_request_is_malformed(
+        request in request(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let mut bytes = request.encode(1);
         prop_assert_eq!(Request::decode(&bytes[..cut.index(bytes.len())]), Err(Malformed::Short));
         bytes.push(0);
@@ -101,7 +104,10 @@ proptest! {
     }
 
     #[test]
-    fn a_reply_cut_or_lengthened_is_none(reply in reply(), cut in any::<prop::sample::Index>()) {
+    fn a_truncated_or_extended_reply_is_malformed(
+        reply in reply(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         // The text of an error may have any length.
         prop_assume!(!matches!(reply, Reply::Error(_)));
         let mut bytes = reply.encode(1);
@@ -111,8 +117,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), op in 0u32..9) {
-        // Whatever is accepted says the same again when sent on.
+    fn any_bytes_are_a_message_or_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        op in 0u32..9,
+    ) {
+        // Whatever decodes, encodes and decodes to the same again.
         for op in [op, op | 0x8000_0000] {
             let bytes = [&op.to_le_bytes()[..], &bytes].concat();
             if let Ok((seq, request)) = Request::decode(&bytes) {
@@ -129,9 +138,9 @@ fn message(op: u32, fields: &[&[u8]]) -> Vec<u8> {
     [&op.to_le_bytes()[..], &7u32.to_le_bytes(), &fields.concat()].concat()
 }
 
-/// The bytes that another implementation has to produce.
+/// The bytes that any other implementation must produce.
 #[test]
-fn the_layout_is_the_documented_one() {
+fn the_layout_matches_the_documentation() {
     let share = Request::Share {
         peer: 0x0102,
         pages: 3,
@@ -167,7 +176,7 @@ fn the_layout_is_the_documented_one() {
 }
 
 #[test]
-fn impossible_fields_are_refused() {
+fn invalid_fields_are_refused() {
     let one = &1u32.to_le_bytes()[..];
     let zero = &0u32.to_le_bytes()[..];
     let all = &u32::MAX.to_le_bytes()[..];
@@ -199,7 +208,7 @@ fn impossible_fields_are_refused() {
     );
     assert_eq!(Request::decode(&message(0, &[])), Err(Malformed::Op(0)));
     assert_eq!(Request::decode(&message(8, &[])), Err(Malformed::Op(8)));
-    // A reply is not a request, nor the other way round.
+    // A reply is not a request, nor the reverse.
     assert_eq!(
         Request::decode(&message(0x8000_0005, &[one])),
         Err(Malformed::Op(0x8000_0005))
@@ -238,7 +247,7 @@ fn runs_outside_a_share_are_refused() {
     assert_eq!(reply([0, 0, 1, 2]), Err(Malformed::Field("access")));
 }
 
-/// Two versions that do not match must still be able to say so.
+/// Two versions that do not match must still be able to report it.
 #[test]
 fn another_version_is_recognised_whatever_follows() {
     let other = (VERSION + 1).to_le_bytes();
@@ -267,7 +276,7 @@ fn another_version_is_recognised_whatever_follows() {
 }
 
 #[test]
-fn a_long_text_is_cut_between_characters() {
+fn a_long_text_is_truncated_between_characters() {
     let what = "é".repeat(TEXT_MAX);
     let bytes = Reply::Error(Error::new(ErrorKind::BadRunDir, format!("x{what}"))).encode(1);
     let (_, Reply::Error(error)) = Reply::decode(&bytes).unwrap() else {
@@ -275,13 +284,13 @@ fn a_long_text_is_cut_between_characters() {
     };
     assert_eq!(error.what.len(), TEXT_MAX - 1);
     assert!(error.what.ends_with('é'));
-    // Nor does it matter to us what text a stranger sends.
+    // Any bytes are accepted as text.
     let broken = message(0x8000_0000, &[&2u32.to_le_bytes(), &[0xff; 4 * TEXT_MAX]]);
     assert!(matches!(Reply::decode(&broken), Ok((7, Reply::Error(_)))));
 }
 
 #[test]
-fn references_are_made_of_share_and_page() {
+fn references_combine_share_and_page() {
     let last = gref((1 << 22) - 1, SHARE_PAGES_MAX - 1);
     assert_eq!(last, u32::MAX);
     assert_eq!((share_of(last), page_of(last)), ((1 << 22) - 1, 1023));
@@ -289,8 +298,8 @@ fn references_are_made_of_share_and_page() {
 }
 
 #[test]
-fn only_notices_go_unanswered() {
-    assert!(!Request::Unshare { first_ref: 0 }.is_answered());
-    assert!(!Request::Close { port: 0 }.is_answered());
-    assert!(Request::Alloc { peer: 0 }.is_answered());
+fn only_notices_have_no_reply() {
+    assert!(!Request::Unshare { first_ref: 0 }.has_reply());
+    assert!(!Request::Close { port: 0 }.has_reply());
+    assert!(Request::Alloc { peer: 0 }.has_reply());
 }

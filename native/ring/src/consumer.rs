@@ -1,19 +1,67 @@
-//! The reading end of a ring: what it knows, giving back, sleeping, the end. Reading is in `pull`.
+//! The reading end of a ring: pull records into messages, release their room, sleep while the ring
+//! is empty.
 
-mod pull;
-
-use crate::counters::Counters;
 use crate::layout::{
-    CONSUMER, CONSUMER_COUNTERS, HEADER, INDEX, LIMIT, MARK, MESSAGE_MAX, PRODUCER,
-    PRODUCER_COUNTERS, RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE,
+    CONSUMER, EVENT_INDEX, HEADER, HEADER_FIRST, INDEX, Kind, LIMIT, MESSAGE_MAX, PRODUCER,
+    RECORD_ALIGN, STATE, STATE_FIN, STATE_GONE, never, padded,
 };
-use crate::record::padded;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::announce_then_look;
-use crate::wake::{Armed, Pending, nowhere_near, stride};
-use crate::{ControlPage, DataArea, Violation};
+use crate::memory::Ordering::{Acquire, Relaxed, Release};
+use crate::side::{Armed, Counters, Side, stride};
+use crate::{ControlPage, DataArea, Fragment, Violation};
 
-pub use pull::Pull;
+/// Receives one message at a time, in order, from [`Consumer::pull`].
+///
+/// The sink owns the memory, so bytes go from the ring straight to their destination. A message may
+/// take several pulls; the sink keeps the beginning meanwhile.
+pub trait Sink {
+    /// A message of `total` bytes begins: make room for all of it. `false` refuses it (no memory):
+    /// the message stays in the ring and the pull returns [`Pull::Refused`].
+    ///
+    /// `total` is at most the consumer's limit, but it is the peer's claim: the bytes may never
+    /// follow.
+    fn begin(&mut self, total: usize) -> bool;
+
+    /// The bytes of the message from `offset` on. Offsets are contiguous and start at 0; a message
+    /// of no bytes comes without a `put`.
+    fn put(&mut self, offset: usize, bytes: Fragment<'_>);
+
+    /// The sender gave up the message: drop its beginning.
+    fn discard(&mut self);
+}
+
+/// The simplest sink: holds the last message, or its beginning.
+impl Sink for Vec<u8> {
+    fn begin(&mut self, total: usize) -> bool {
+        self.clear();
+        self.try_reserve_exact(total).is_ok()
+    }
+
+    fn put(&mut self, _offset: usize, bytes: Fragment<'_>) {
+        bytes.append_to(self);
+    }
+
+    fn discard(&mut self) {
+        self.clear();
+    }
+}
+
+/// The outcome of a [`Consumer::pull`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pull {
+    /// The sink holds a whole message of so many bytes.
+    Message(usize),
+    /// So many bytes of a message, and more to come: call again.
+    Partial(usize),
+    /// The sender gave up the message in progress; the sink has discarded it.
+    Aborted,
+    /// The sink refused the next message, which stays in the ring.
+    Refused,
+    /// The ring is empty; [`Consumer::arm`], then call again.
+    Empty,
+    /// The ring is empty, and nothing more will come.
+    Finished,
+}
 
 /// The message in progress.
 #[derive(Clone, Copy, Debug)]
@@ -29,37 +77,30 @@ struct Rest {
     last: bool,
 }
 
-/// The reading end. Own indices are private; what lies in the page is only a copy for the peer.
+/// The reading end. Its indices are private; the page has only a copy for the peer.
 #[derive(Debug)]
 pub struct Consumer {
-    control: ControlPage,
-    data: DataArea,
-    size: u32,
-    /// Next byte to read. Aligned between records, not within one.
+    side: Side<CONSUMER, PRODUCER>,
+    /// Next byte to read, aligned only between records. The producer may overwrite what lies before
+    /// the announced index, at most one ring behind this one.
     index: u32,
-    /// What the producer may overwrite ends here; at most one ring behind `index`, aligned.
-    released: u32,
-    /// The producer's index as last seen and checked; read again only when all up to it is read, so
-    /// that its cache line is not fought over.
-    seen: u32,
-    /// Released and not yet compared with the producer's mark.
-    pending: Pending,
+    /// The producer's index as last loaded and checked. Loaded again only when all up to it is
+    /// read, so that the two processors do not compete for its cache line.
+    published: u32,
     open: Option<Open>,
     rest: Option<Rest>,
-    /// The longest message that is taken now, at most what was announced.
+    /// The longest message taken now, at most `announced_limit`.
     limit: u32,
-    announced: u32,
+    announced_limit: u32,
     /// The last index, once the end of data was seen.
     end: Option<u32>,
-    counters: Counters,
-    fault: Option<Violation>,
 }
 
 impl Consumer {
     /// The reading end of the ring of `control` and `data`, which takes messages of up to
-    /// `max_message` bytes (at least 1, at most [`MESSAGE_MAX`]) and tells the producer so. To be
-    /// made after the page was initialised or checked, and before the peer is told that we are
-    /// connected: its sender reads the limit.
+    /// `max_message` bytes (at least 1, at most [`MESSAGE_MAX`]) and announces that limit in the
+    /// page. Make it after the page was initialised or checked, and before the peer learns that we
+    /// are connected: its sender reads the limit.
     pub fn new(control: ControlPage, data: DataArea, max_message: u32) -> Self {
         Self::starting_at(control, data, max_message, 0)
     }
@@ -67,148 +108,284 @@ impl Consumer {
     /// The same with indices that start at `index`, for tests of wrap-around.
     #[doc(hidden)]
     pub fn starting_at(control: ControlPage, data: DataArea, max_message: u32, index: u32) -> Self {
-        let size = data.size();
-        // 0 stands for "not said yet" in the page.
+        // In the page, 0 means "not announced yet".
         let limit = max_message.clamp(1, MESSAGE_MAX);
         control.store(CONSUMER + LIMIT, limit, Relaxed);
         Self {
-            control,
-            data,
-            size,
+            side: Side::new(control, data, index),
             index,
-            released: index,
-            seen: index,
-            pending: Pending::default(),
+            published: index,
             open: None,
             rest: None,
             limit,
-            announced: limit,
+            announced_limit: limit,
             end: None,
-            counters: Counters::default(),
-            fault: None,
         }
     }
 
-    /// Gives everything read back to the producer. `true`: the producer sleeps and waits for this
-    /// room, ring the bell. One call serves any number of pulls.
+    /// Takes the next record, or at most `budget` payload bytes of it, into `sink`.
+    ///
+    /// One call handles one record at most, whatever the producer does meanwhile, so a loop that
+    /// counts its calls and the bytes is bounded. Call [`release_batch`](Self::release_batch) or
+    /// [`release`](Self::release) to give its room back.
     ///
     /// # Errors
-    /// The producer wrote an impossible mark.
-    #[must_use = "`true` means that the producer sleeps and must be rung"]
-    pub fn release(&mut self) -> Result<bool, Violation> {
-        self.sound()?;
-        if self.unreleased() == 0 && self.pending.is_empty() {
-            return Ok(false);
-        }
-        let index = self.note_released();
-        let control = &self.control;
-        let mark = announce_then_look(
-            || control.store(CONSUMER + INDEX, index, Release),
-            || control.load(PRODUCER + MARK, Relaxed),
-        );
-        self.compare(mark)
+    /// The producer wrote an impossible index, record, sequence of records or flag.
+    #[inline]
+    pub fn pull<S: Sink>(&mut self, sink: &mut S, budget: usize) -> Result<Pull, Violation> {
+        self.side.check()?;
+        let rest = match self.rest {
+            Some(rest) => rest,
+            None => {
+                if self.published == self.index && !self.refresh()? {
+                    return Ok(if self.end.is_some() {
+                        Pull::Finished
+                    } else {
+                        Pull::Empty
+                    });
+                }
+                match self.enter(sink)? {
+                    Ok(rest) => rest,
+                    Err(outcome) => return Ok(outcome),
+                }
+            }
+        };
+        self.take(rest, sink, budget)
     }
 
-    /// [`release`](Self::release) if a quarter of the ring or 64 KiB has gathered, else nothing.
-    /// Called after each pull, or few of them, it is all that a reader owes a waiting producer:
-    /// what is held back is less than what any producer can wait for.
+    /// Reads and checks the header at the index and makes its payload the record in progress, or
+    /// returns the outcome of the pull.
+    #[inline]
+    fn enter<S: Sink>(&mut self, sink: &mut S) -> Result<Result<Rest, Pull>, Violation> {
+        let (kind, length) = match parse(self.side.data.load_header(self.index)) {
+            Ok(parsed) => parsed,
+            Err(violation) => return self.side.fail(violation),
+        };
+        let head = if kind == Kind::First {
+            HEADER_FIRST
+        } else {
+            HEADER
+        };
+        // A record is published whole, so all of it lies below the producer's index, which is at
+        // most a ring ahead. In u64, because the length may be anything.
+        let published = self.published.wrapping_sub(self.index);
+        if u64::from(head) + u64::from(length).next_multiple_of(RECORD_ALIGN as u64)
+            > u64::from(published)
+        {
+            return self.side.fail(Violation::Length(length));
+        }
+        match (kind, self.open) {
+            (Kind::Whole, None) => {
+                if length > self.limit {
+                    return self.side.fail(Violation::TooLong(length));
+                }
+                if !sink.begin(length as usize) {
+                    return Ok(Err(Pull::Refused));
+                }
+                self.open = Some(Open {
+                    total: length,
+                    got: 0,
+                });
+            }
+            (Kind::First, None) => {
+                let word = self.side.data.load_header(self.index.wrapping_add(HEADER));
+                let total = match u32::try_from(word) {
+                    Ok(total) => total,
+                    Err(_) => return self.side.fail(Violation::Total(word)),
+                };
+                if length == 0 {
+                    return self.side.fail(Violation::EmptyFragment);
+                }
+                if length >= total {
+                    return self.side.fail(Violation::Total(word));
+                }
+                if total > self.limit {
+                    return self.side.fail(Violation::TooLong(total));
+                }
+                if !sink.begin(total as usize) {
+                    return Ok(Err(Pull::Refused));
+                }
+                self.open = Some(Open { total, got: 0 });
+            }
+            (Kind::More | Kind::Last, Some(open)) => {
+                if length == 0 {
+                    return self.side.fail(Violation::EmptyFragment);
+                }
+                let sum = u64::from(open.got) + u64::from(length);
+                let fits = match kind {
+                    Kind::Last => sum == u64::from(open.total),
+                    _ => sum < u64::from(open.total),
+                };
+                if !fits {
+                    return self.side.fail(Violation::Sum(sum));
+                }
+            }
+            (Kind::Abort, Some(_)) => {
+                if length != 0 {
+                    return self.side.fail(Violation::Length(length));
+                }
+                self.index = self.index.wrapping_add(HEADER);
+                self.open = None;
+                sink.discard();
+                return Ok(Err(Pull::Aborted));
+            }
+            (Kind::Whole | Kind::First, Some(_)) => return self.side.fail(Violation::NotEnded),
+            (Kind::More | Kind::Last | Kind::Abort, None) => {
+                return self.side.fail(Violation::NotBegun);
+            }
+        }
+        self.index = self.index.wrapping_add(head);
+        let rest = Rest {
+            left: length,
+            last: matches!(kind, Kind::Whole | Kind::Last),
+        };
+        self.rest = Some(rest);
+        Ok(Ok(rest))
+    }
+
+    /// Copies up to `budget` bytes of the record in progress.
+    #[inline]
+    fn take<S: Sink>(
+        &mut self,
+        rest: Rest,
+        sink: &mut S,
+        budget: usize,
+    ) -> Result<Pull, Violation> {
+        let Some(open) = self.open else {
+            unreachable!("a record with payload belongs to a message");
+        };
+        let length = rest.left.min(u32::try_from(budget).unwrap_or(u32::MAX));
+        if length > 0 {
+            sink.put(
+                open.got as usize,
+                self.side.data.fragment(self.index, length),
+            );
+        }
+        let left = rest.left - length;
+        if left > 0 {
+            self.index = self.index.wrapping_add(length);
+            self.open = Some(Open {
+                total: open.total,
+                got: open.got + length,
+            });
+            self.rest = Some(Rest {
+                left,
+                last: rest.last,
+            });
+            return Ok(Pull::Partial(length as usize));
+        }
+        // Indices are aligned between records; the area starts aligned, so padding the index is
+        // padding the record.
+        self.index = self
+            .index
+            .wrapping_add(length)
+            .wrapping_add(RECORD_ALIGN as u32 - 1)
+            & !(RECORD_ALIGN as u32 - 1);
+        self.rest = None;
+        if rest.last {
+            self.open = None;
+            self.side.counters.messages += 1;
+            self.side.counters.bytes += u64::from(open.total);
+            return Ok(Pull::Message(open.total as usize));
+        }
+        self.open = Some(Open {
+            total: open.total,
+            got: open.got + length,
+        });
+        Ok(Pull::Partial(length as usize))
+    }
+
+    /// Whether a pull would find anything, even the end of data. Does not ask for a notification.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull), as far as the page's words show it.
+    #[inline]
+    pub fn is_ready(&mut self) -> Result<bool, Violation> {
+        self.side.check()?;
+        Ok(self.published != self.index || self.refresh()? || self.end.is_some())
+    }
+
+    /// Loads the producer's index, and notes the end of data. Returns whether there is a record.
+    fn refresh(&mut self) -> Result<bool, Violation> {
+        let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+        self.accept_index(published)?;
+        if self.published != self.index {
+            return Ok(true);
+        }
+        self.peer_finished()?;
+        if self.published != self.index {
+            return Ok(true);
+        }
+        if self.end.is_some() && self.open.is_some() {
+            return self.side.fail(Violation::FinInMessage);
+        }
+        Ok(false)
+    }
+
+    /// Releases the room of everything read. `true`: the producer sleeps and waits for it, notify
+    /// it. One call serves any number of pulls.
+    ///
+    /// # Errors
+    /// The producer wrote an impossible event index.
+    #[must_use = "`true` means that the producer sleeps and must be notified"]
+    pub fn release(&mut self) -> Result<bool, Violation> {
+        self.side.announce(self.aligned_index())
+    }
+
+    /// [`release`](Self::release) if a quarter of the ring or 64 KiB has accumulated, else nothing.
+    /// Calling it after each pull, or every few of them, is enough: a producer never waits for as
+    /// little as this holds back.
     ///
     /// # Errors
     /// As `release`.
     #[inline]
-    #[must_use = "`true` means that the producer sleeps and must be rung"]
+    #[must_use = "`true` means that the producer sleeps and must be notified"]
     pub fn release_batch(&mut self) -> Result<bool, Violation> {
-        if self.unreleased() < stride(self.size) {
+        let unreleased = self.aligned_index().wrapping_sub(self.side.announced());
+        if unreleased < stride(self.side.size) {
             return Ok(false);
         }
         self.release()
     }
 
-    /// Announces a wait for the next record. Gives back as [`release`](Self::release) does, at the
-    /// price of the same one fence. The end of data counts as something to do.
+    /// Announces a wait for the next record. Also releases, as [`release`](Self::release) does,
+    /// with the same single fence. The end of data counts as something to do.
     ///
     /// # Errors
-    /// The producer wrote an impossible index, mark or flag.
+    /// The producer wrote an impossible index, event index or flag.
     pub fn arm(&mut self) -> Result<Armed, Violation> {
-        self.sound()?;
-        let index = self.note_released();
-        let mark = index.wrapping_add(self.wanted());
-        let control = &self.control;
-        let (theirs, state, seen) = announce_then_look(
-            || {
-                control.store(CONSUMER + INDEX, index, Release);
-                control.store(CONSUMER + MARK, mark, Relaxed);
-            },
-            || {
-                (
-                    control.load(PRODUCER + MARK, Relaxed),
-                    // Before the index: with FIN seen, the index is the last one.
-                    control.load(PRODUCER + STATE, Acquire),
-                    control.load(PRODUCER + INDEX, Acquire),
-                )
-            },
-        );
-        self.see(seen)?;
-        self.see_state(state)?;
-        let ready = self.seen != self.index || self.end.is_some();
-        if ready {
-            self.disarm();
-        } else {
-            self.counters.waits += 1;
-        }
-        let notify = self.compare(theirs)?;
-        Ok(Armed { ready, notify })
+        self.side.check()?;
+        let index = self.aligned_index();
+        let event_index = index.wrapping_add(self.wanted());
+        let (theirs, (state, published)) = self.side.arm(index, event_index, |control| {
+            (
+                // Before the index: with FIN seen, the index is the last one.
+                control.load(PRODUCER + STATE, Acquire),
+                control.load(PRODUCER + INDEX, Acquire),
+            )
+        });
+        self.accept_index(published)?;
+        self.accept_state(state)?;
+        let ready = self.published != self.index || self.end.is_some();
+        self.side.armed(ready, theirs)
     }
 
-    /// How far from the index to sleep, which is where the next record starts.
+    /// How far past the index to sleep. The next record starts at the index.
     fn wanted(&self) -> u32 {
         match self.open {
-            // Reached by any record.
+            // Any record reaches it.
             None => RECORD_ALIGN as u32,
-            // Half a message is of no use to anybody, so the reader stays behind its writer, who copies
-            // meanwhile: by the rest of the message or half the ring. A writer that stops for want of room
-            // has passed that, and one that gives up rings in any case.
-            Some(open) => (HEADER + padded(open.total - open.got)).min(self.size / 2),
+            // Half a message is of no use to the owner, so the reader stays behind the writer,
+            // which goes on copying: by the rest of the message or half the ring. A writer that
+            // runs out of room has passed that, and one that gives up notifies in any case.
+            Some(open) => (HEADER + padded(open.total - open.got)).min(self.side.size / 2),
         }
     }
 
-    /// Withdraws the mark of [`arm`](Self::arm): one bell less if it is still on its way.
+    /// Withdraws the event index of [`arm`](Self::arm), which saves a notification unless it is
+    /// already on its way.
     pub fn disarm(&mut self) {
-        self.control
-            .store(CONSUMER + MARK, nowhere_near(self.released), Relaxed);
-    }
-
-    /// Declares that nothing more will be read. Ring the bell in any case.
-    pub fn leave(&mut self) {
-        self.control.store(CONSUMER + STATE, STATE_GONE, Release);
-        self.counters.publish(&self.control, CONSUMER_COUNTERS);
-    }
-
-    /// Goes on in pages of our own, zeroed and as many, so that the shared ones may go: what is unread
-    /// is copied there, as far as the producer has published it by now. Nothing that it writes later
-    /// is seen. A last word of it that is impossible is met by the next call, as ever.
-    ///
-    /// # Panics
-    /// If the ring is of another size.
-    pub fn move_to(&mut self, control: ControlPage, mut data: DataArea) {
-        assert_eq!(data.size(), self.size, "a ring moves to one of its size");
-        // Noted in `fault`, if it is one.
-        _ = self.peer_finished();
-        let mut unread = Vec::new();
-        if self.fault.is_none() {
-            let length = self.seen.wrapping_sub(self.index);
-            self.data
-                .fragment(self.index, length)
-                .append_to(&mut unread);
-            data.write(self.index, &unread);
-        }
-        let state = if self.end.is_some() { STATE_FIN } else { 0 };
-        control.store(PRODUCER + INDEX, self.seen, Relaxed);
-        control.store(PRODUCER + MARK, nowhere_near(self.released), Relaxed);
-        control.store(PRODUCER + STATE, state, Relaxed);
-        self.peer_counters().publish(&control, PRODUCER_COUNTERS);
-        self.control = control;
-        self.data = data;
+        self.side.disarm();
     }
 
     /// Whether the producer has declared the end of data; there may be data to pull before it.
@@ -216,117 +393,146 @@ impl Consumer {
     /// # Errors
     /// Unknown close flags, an impossible index.
     pub fn peer_finished(&mut self) -> Result<bool, Violation> {
-        self.sound()?;
+        self.side.check()?;
         if self.end.is_none() {
-            let state = self.control.load(PRODUCER + STATE, Acquire);
-            let seen = self.control.load(PRODUCER + INDEX, Acquire);
-            self.see(seen)?;
-            self.see_state(state)?;
+            let state = self.side.control.load(PRODUCER + STATE, Acquire);
+            let published = self.side.control.load(PRODUCER + INDEX, Acquire);
+            self.accept_index(published)?;
+            self.accept_state(state)?;
         }
         Ok(self.end.is_some())
     }
 
-    /// Takes messages of up to `most` bytes (at least 1) from here on, and never more than was announced.
-    /// For a peer that does not send longer ones before it may, and is not to be trusted with the memory
-    /// for them until then.
-    pub fn restrict(&mut self, most: u32) {
-        self.limit = most.clamp(1, self.announced);
+    /// Checks and takes a producer index that was loaded once.
+    fn accept_index(&mut self, published: u32) -> Result<(), Violation> {
+        if self.end.is_some_and(|end| published != end) {
+            return self.side.fail(Violation::AfterFin(published));
+        }
+        // Not behind the last one, and not more than a ring ahead of what was released; both
+        // distances are of at most a ring, so the comparison holds across 2^32.
+        let released = self.side.announced();
+        let ahead = published.wrapping_sub(released);
+        if ahead > self.side.size
+            || ahead < self.published.wrapping_sub(released)
+            || !published.is_multiple_of(RECORD_ALIGN as u32)
+        {
+            return self.side.fail(Violation::ProducerIndex(published));
+        }
+        self.published = published;
+        Ok(())
     }
 
-    /// Largest message taken, in bytes.
-    pub fn limit(&self) -> u32 {
-        self.limit
+    /// Checks and takes a producer state that was loaded *before* the last index.
+    fn accept_state(&mut self, state: u32) -> Result<(), Violation> {
+        if state & !STATE_FIN != 0 {
+            return self.side.fail(Violation::State(state));
+        }
+        if state & STATE_FIN != 0 && self.end.is_none() {
+            self.end = Some(self.published);
+        }
+        Ok(())
+    }
+
+    /// The index rounded down to alignment: what can be released.
+    fn aligned_index(&self) -> u32 {
+        self.index & !(RECORD_ALIGN as u32 - 1)
+    }
+
+    /// Declares that nothing more will be read. Notify the producer in any case.
+    pub fn leave(&mut self) {
+        self.side
+            .control
+            .store(CONSUMER + STATE, STATE_GONE, Release);
+        self.side.publish_counters();
+    }
+
+    /// Moves to private pages, zeroed and of the same size, so that the shared ones can be
+    /// released. Copies what is unread, as far as the producer has published it by now; what it
+    /// writes later is not seen. If its last words are impossible, the next call returns that
+    /// violation.
+    ///
+    /// # Panics
+    /// If the new ring has another size.
+    pub fn move_to(&mut self, control: ControlPage, mut data: DataArea) {
+        // The side keeps a violation.
+        _ = self.peer_finished();
+        let mut unread = Vec::new();
+        if !self.side.is_violated() {
+            let length = self.published.wrapping_sub(self.index);
+            self.side
+                .data
+                .fragment(self.index, length)
+                .append_to(&mut unread);
+            data.write(self.index, &unread);
+        }
+        let state = if self.end.is_some() { STATE_FIN } else { 0 };
+        control.store(PRODUCER + INDEX, self.published, Relaxed);
+        control.store(
+            PRODUCER + EVENT_INDEX,
+            never(self.side.announced()),
+            Relaxed,
+        );
+        control.store(PRODUCER + STATE, state, Relaxed);
+        self.side.move_to(control, data);
+    }
+
+    /// From here on takes only messages of up to `most` bytes (at least 1), and never more than was
+    /// announced. Use it while the peer must not yet send longer ones, so that it cannot make us
+    /// allocate memory for them.
+    pub fn restrict(&mut self, most: u32) {
+        self.limit = most.clamp(1, self.announced_limit);
     }
 
     /// Bytes of the ring.
     pub fn capacity(&self) -> usize {
-        self.size as usize
-    }
-
-    /// Whether a message has begun and is neither complete nor aborted.
-    pub fn in_progress(&self) -> bool {
-        self.open.is_some()
+        self.side.size as usize
     }
 
     /// Bytes known to be in the ring and not read, headers included.
     pub fn backlog(&self) -> usize {
-        self.seen.wrapping_sub(self.index) as usize
+        self.published.wrapping_sub(self.index) as usize
     }
 
-    /// Own counters.
+    /// What this end has counted.
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.side.counters
     }
+}
 
-    /// What the producer says that it has counted: to be shown, not relied on.
-    pub fn peer_counters(&self) -> Counters {
-        Counters::read(&self.control, PRODUCER_COUNTERS)
-    }
+/// Splits a header word; does not check the length.
+fn parse(word: u64) -> Result<(Kind, u32), Violation> {
+    let kind = match (word >> 32) as u32 {
+        1 => Kind::Whole,
+        2 => Kind::First,
+        4 => Kind::More,
+        8 => Kind::Last,
+        16 => Kind::Abort,
+        flags => return Err(Violation::Flags(flags)),
+    };
+    Ok((kind, word as u32))
+}
 
-    /// Takes over a producer index that was loaded once.
-    fn see(&mut self, seen: u32) -> Result<(), Violation> {
-        if self.end.is_some_and(|end| seen != end) {
-            return self.fail(Violation::AfterFin(seen));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::header;
+
+    #[test]
+    fn every_kind_is_parsed_and_any_other_flag_word_is_refused() {
+        for kind in [
+            Kind::Whole,
+            Kind::First,
+            Kind::More,
+            Kind::Last,
+            Kind::Abort,
+        ] {
+            assert_eq!(parse(header(kind, 77)), Ok((kind, 77)));
         }
-        // Not behind what was seen before, not more than a ring ahead of what was given back; both
-        // distances are of at most a ring, so the comparison holds across 2^32.
-        let ahead = seen.wrapping_sub(self.released);
-        if ahead > self.size
-            || ahead < self.seen.wrapping_sub(self.released)
-            || !seen.is_multiple_of(RECORD_ALIGN as u32)
-        {
-            return self.fail(Violation::ProducerIndex(seen));
+        for flags in (0..=64u32).chain([0x100, 0x8000_0000, 0x1_0001, u32::MAX]) {
+            if !flags.is_power_of_two() || flags > 16 {
+                let word = u64::from(flags) << 32 | 8;
+                assert_eq!(parse(word), Err(Violation::Flags(flags)));
+            }
         }
-        self.seen = seen;
-        Ok(())
-    }
-
-    /// Takes over a producer state that was loaded *before* the index seen last.
-    fn see_state(&mut self, state: u32) -> Result<(), Violation> {
-        if state & !STATE_FIN != 0 {
-            return self.fail(Violation::State(state));
-        }
-        if state & STATE_FIN != 0 && self.end.is_none() {
-            self.end = Some(self.seen);
-        }
-        Ok(())
-    }
-
-    fn unreleased(&self) -> u32 {
-        (self.index & !(RECORD_ALIGN as u32 - 1)).wrapping_sub(self.released)
-    }
-
-    /// Notes that the index, rounded down to alignment, is about to be stored in the page, and
-    /// returns it.
-    fn note_released(&mut self) -> u32 {
-        let step = self.unreleased();
-        self.pending.add(step);
-        self.released = self.released.wrapping_add(step);
-        self.released
-    }
-
-    /// Decides on the bell for what was given back, given the producer's mark.
-    fn compare(&mut self, mark: u32) -> Result<bool, Violation> {
-        if self.pending.is_empty() {
-            return Ok(false);
-        }
-        let ring = match self.pending.reached(mark, self.released) {
-            Ok(ring) => ring,
-            Err(violation) => return self.fail(violation),
-        };
-        self.counters.bell(ring);
-        self.counters.publish(&self.control, CONSUMER_COUNTERS);
-        Ok(ring)
-    }
-
-    /// A violation is for ever: nothing of the page is believed after it.
-    fn sound(&self) -> Result<(), Violation> {
-        self.fault.map_or(Ok(()), Err)
-    }
-
-    #[cold]
-    fn fail<T>(&mut self, violation: Violation) -> Result<T, Violation> {
-        self.fault = Some(violation);
-        Err(violation)
     }
 }

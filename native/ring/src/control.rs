@@ -1,16 +1,14 @@
 //! The header of the control page, and the live bytes.
 
-use crate::layout::{CONSUMER, PRODUCER};
 use crate::layout::{
-    FEATURES, FEATURES_REQUIRED, GREFS, HEADER_COUNT, HEADER_DIRECTION, HEADER_FEATURES,
-    HEADER_MAGIC, HEADER_NONCE, HEADER_ORDER, HEADER_VERSION, INDEX, LIMIT, LIVE_NOCK, LIVE_TIP,
-    MAGIC, MARK, ORDER_MAX, STATE, VERSION,
+    CONSUMER, EVENT_INDEX, FEATURES, FEATURES_REQUIRED, GREFS, HEADER_COUNT, HEADER_DIRECTION,
+    HEADER_FEATURES, HEADER_MAGIC, HEADER_NONCE, HEADER_ORDER, HEADER_VERSION, INDEX, LIMIT,
+    LIVE_NOCK, LIVE_TIP, MAGIC, ORDER_MAX, PRODUCER, STATE, VERSION, never,
 };
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::wake::nowhere_near;
+use crate::memory::Ordering::{Acquire, Relaxed, Release};
 use crate::{ControlPage, Violation};
 
-/// Which of the two rings a control page belongs to, named as the tip names them.
+/// The ring that a control page belongs to, from the tip's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Direction {
@@ -23,9 +21,9 @@ pub enum Direction {
 /// The two parties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The one who accepts: owns the pages.
+    /// Accepts the open request: owns the pages.
     Tip,
-    /// The one who asks: maps them.
+    /// Sends the open request: maps the pages.
     Nock,
 }
 
@@ -33,31 +31,31 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Live {
-    /// Unmapped, by itself or by its kernel.
+    /// Has unmapped the pages, or its kernel has.
     Gone = 0,
     /// Has the pages mapped.
     Here = 1,
-    /// Has not come yet.
+    /// Has not mapped the pages yet.
     Awaited = 2,
 }
 
-/// What the header of a checked control page says: a private copy, never read again.
+/// The header of a checked control page: a private copy, never read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Data pages are 2^order, 0..=[`ORDER_MAX`].
     pub order: u32,
-    /// Feature bits offered by the owner; the required ones are known to this version.
+    /// Feature bits that the owner offers; this version knows the required ones.
     pub features: u32,
     /// Grant references of the data pages, in order.
     pub grefs: Vec<u32>,
 }
 
 impl ControlPage {
-    /// Owner: makes a fresh page of version 1, with nobody waiting, nothing written and the nock
-    /// awaited. To be done before the page's reference is published; the page was zeroed.
+    /// Owner: writes the header of a fresh ring: no end waits, nothing is written, the nock is
+    /// awaited. The page must be zeroed, and its reference not yet published.
     ///
     /// # Panics
-    /// If `order` is above [`ORDER_MAX`] or `grefs` are not 2^order: a bug of the caller.
+    /// If `order` is above [`ORDER_MAX`] or the number of `grefs` is not 2^order.
     pub fn initialise(&self, direction: Direction, order: u32, nonce: u64, grefs: &[u32]) {
         assert!(order <= ORDER_MAX, "ring order {order}");
         assert_eq!(grefs.len(), 1 << order, "one reference per data page");
@@ -66,7 +64,7 @@ impl ControlPage {
         }
         for line in [PRODUCER, CONSUMER] {
             self.store(line + INDEX, 0, Relaxed);
-            self.store(line + MARK, nowhere_near(0), Relaxed);
+            self.store(line + EVENT_INDEX, never(0), Relaxed);
             self.store(line + STATE, 0, Relaxed);
         }
         self.store(CONSUMER + LIMIT, 0, Relaxed);
@@ -81,15 +79,15 @@ impl ControlPage {
         self.store(HEADER_COUNT, 1 << order, Relaxed);
         self.store(HEADER_NONCE, nonce as u32, Relaxed);
         self.store(HEADER_NONCE + 4, (nonce >> 32) as u32, Relaxed);
-        // Last: whoever sees the magic sees the rest.
+        // Last: a peer that sees the magic sees the rest.
         self.store(HEADER_MAGIC, MAGIC, Release);
     }
 
     /// Mapper: copies the header, each word loaded once, and checks the copy.
     ///
     /// # Errors
-    /// The first impossible field, in the order of the layout; [`Violation::Nonce`] also for a page
-    /// of an earlier attempt, which is no ill will of the peer but ends this attempt just the same.
+    /// The first impossible field, in the order of the layout. [`Violation::Nonce`] can also be an
+    /// honest peer's page of an earlier attempt, which ends this one just the same.
     pub fn check(&self, direction: Direction, nonce: u64) -> Result<Geometry, Violation> {
         let magic = self.load(HEADER_MAGIC, Acquire);
         if magic != MAGIC {
@@ -143,7 +141,7 @@ impl ControlPage {
         }
     }
 
-    /// Sets the own live byte: the nock when it has mapped, either when it leaves.
+    /// Sets the own live byte: the nock when it has mapped the pages, either end when it leaves.
     pub fn set_live(&self, role: Role, live: Live) {
         self.store_live(live_offset(role), live as u8);
     }

@@ -2,21 +2,22 @@
 //!
 //! One ring carries messages in one direction, from one [`Producer`] to one [`Consumer`], through
 //! one control page and 2^order data pages that two parties share and **neither trusts**. The byte
-//! layout and the rules are wire version 1, written down in `docs/wire.md`; this crate is that
-//! document in code. It makes no system call: its user maps the pages, rings the bell (one event
-//! per `true` that [`Producer::publish`] and its kind return) and sleeps.
+//! layout and the rules are wire version 1, documented in `docs/wire.md`; this crate implements
+//! that document. It makes no system call: the caller maps the pages, sends the notifications (one
+//! per `true` that [`Producer::publish`] and similar calls return) and sleeps.
 //!
 //! # What a hostile peer can do
-//! Refuse to go on, send garbage as message bytes, cause or withhold bells. Nothing else: each word
-//! of the peer is loaded once per operation, checked, and only the checked copy is used; own
-//! indices are private and merely published. A value that cannot be is a [`Violation`], after which
-//! the end stays shut.
+//! Stop responding, send garbage as message bytes, send or withhold notifications. Nothing else:
+//! each word of the peer is loaded once per operation and checked, and only the checked copy is
+//! used; the own indices are private and only published. An impossible value is a [`Violation`],
+//! after which the end stays closed.
 //!
 //! # The loop of each end
-//! Sender: [`push`](Producer::push) some messages (short ones by [`put`](Producer::put), which is quicker), [`publish`](Producer::publish), ring if told to.
-//! On [`Push::Full`]: [`arm`](Producer::arm), ring if told to, try again if ready, else sleep.
-//! Receiver: [`pull`](Consumer::pull) records, [`release_batch`](Consumer::release_batch) now and
-//! then, and on [`Pull::Empty`]: [`arm`](Consumer::arm), ring if told to, go on if ready, else sleep.
+//! Sender: [`push`](Producer::push) some messages (short ones with [`put`](Producer::put), which is
+//! faster), [`publish`](Producer::publish), notify if `true`. On [`Push::Full`]:
+//! [`arm`](Producer::arm), notify if `notify`, try again if `ready`, else sleep. Receiver:
+//! [`pull`](Consumer::pull) records, [`release_batch`](Consumer::release_batch) now and then, and
+//! on [`Pull::Empty`]: [`arm`](Consumer::arm), notify if `notify`, go on if `ready`, else sleep.
 //!
 //! ```
 //! use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -37,7 +38,7 @@
 //! let mut producer = Producer::new(control.clone(), out);
 //! let mut consumer = Consumer::new(control, into, 1 << 20);
 //! assert_eq!(producer.push(b"hello", &mut Progress::default(), usize::MAX)?, Push::Whole);
-//! assert!(!producer.publish()?, "nobody sleeps, so nobody is to be woken");
+//! assert!(!producer.publish()?, "the consumer does not sleep, so do not notify it");
 //!
 //! let mut message = Vec::new();
 //! assert_eq!(consumer.pull(&mut message, usize::MAX)?, Pull::Message(5));
@@ -50,36 +51,29 @@
 
 mod consumer;
 mod control;
-mod counters;
 mod layout;
 mod memory;
 mod producer;
-mod record;
-mod sink;
-mod sync;
+mod side;
 mod violation;
-mod wake;
 
-pub use consumer::{Consumer, Pull};
+pub use consumer::{Consumer, Pull, Sink};
 pub use control::{Direction, Geometry, Live, Role};
-pub use counters::Counters;
-pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, RECORD_ALIGN, VERSION};
+pub use layout::{LIVE_NOCK, LIVE_TIP, MESSAGE_MAX, ORDER_MAX, PAGE, VERSION};
 pub use memory::{ControlPage, DataArea, Fragment};
 pub use producer::{Producer, Progress, Push};
-pub use sink::Sink;
+pub use side::{Armed, Counters};
 pub use violation::Violation;
-pub use wake::Armed;
 
-/// Offsets and bits of wire version 1, for tests that play the hostile peer.
+/// Offsets and bits of wire version 1, for tests that act as a hostile peer.
 #[doc(hidden)]
 pub mod wire {
     pub use crate::layout::*;
-    pub use crate::record::{Kind, header};
 }
 
-/// Knobs of the model checker: deliberately broken wake-up orders that it must catch.
+/// Settings of the model checker: deliberately broken wake-up orders that it must catch.
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::sync::{Weakness, weaken};
+    pub use crate::memory::{Weakness, weaken};
 }

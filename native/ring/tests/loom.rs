@@ -2,9 +2,9 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p tube-ring --release --test loom`
 //!
-//! loom runs every order of the two threads (up to a number of preemptions) and every value that
+//! loom runs every order of the two threads (up to a number of preemptions) with every value that
 //! the C11 memory model lets a load return, fails on a data race of any payload byte, and reports
-//! a deadlock if an end sleeps and nobody will ring: a lost wake-up.
+//! a deadlock if an end sleeps and is never notified: a lost wake-up.
 #![cfg(loom)]
 
 use std::sync::Arc;
@@ -14,11 +14,14 @@ use loom::thread;
 use tube_ring::model::{Weakness, weaken};
 use tube_ring::{Consumer, ControlPage, DataArea, Producer, Progress, Pull, Push};
 
-/// Close below 2^32, so that every model wraps the index as well as the ring.
+/// Just below 2^32, so that every model wraps the index as well as the ring.
 const START: u32 = 0u32.wrapping_sub(32);
 const SIZE: usize = 64;
 
-fn model(preemptions: usize, run: impl Fn(Producer, Consumer, Bell) + Send + Sync + 'static) {
+fn model(
+    preemptions: usize,
+    run: impl Fn(Producer, Consumer, Notification) + Send + Sync + 'static,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(move || {
@@ -27,52 +30,57 @@ fn model(preemptions: usize, run: impl Fn(Producer, Consumer, Bell) + Send + Syn
         run(
             Producer::starting_at(control.clone(), theirs, START),
             Consumer::starting_at(control, ours, 1 << 20, START),
-            Bell(Arc::new(Notify::new())),
+            Notification(Arc::new(Notify::new())),
         );
     });
 }
 
-/// One bit that stays set until somebody waits for it, as an event channel or a pipe with a byte.
+/// One bit that stays set until a wait takes it, as of an event channel or a pipe with a byte.
 /// Not loom's Arc, whose drop panics once more while a deadlock unwinds.
 #[derive(Clone)]
-struct Bell(Arc<Notify>);
+struct Notification(Arc<Notify>);
 
-impl Bell {
-    fn ring_if(&self, ring: bool) {
-        if ring {
+impl Notification {
+    fn send_if(&self, notify: bool) {
+        if notify {
             self.0.notify();
         }
     }
 }
 
 /// Sends the messages, one publication each, sleeping while the ring is full.
-fn send(producer: &mut Producer, messages: &[&[u8]], reader: &Bell, writer: &Bell) {
+fn send(producer: &mut Producer, messages: &[&[u8]], reader: &Notification, writer: &Notification) {
     for message in messages {
         let mut done = Progress::default();
         while producer.push(message, &mut done, usize::MAX).unwrap() == Push::Full {
             let armed = producer.arm().unwrap();
-            reader.ring_if(armed.notify);
+            reader.send_if(armed.notify);
             if !armed.ready {
                 writer.0.wait();
             }
         }
-        reader.ring_if(producer.publish().unwrap());
+        reader.send_if(producer.publish().unwrap());
     }
 }
 
 /// Receives until `count` messages are there, sleeping while the ring is empty.
-fn receive(consumer: &mut Consumer, count: usize, reader: &Bell, writer: &Bell) -> Vec<Vec<u8>> {
+fn receive(
+    consumer: &mut Consumer,
+    count: usize,
+    reader: &Notification,
+    writer: &Notification,
+) -> Vec<Vec<u8>> {
     let (mut messages, mut message) = (Vec::new(), Vec::new());
     while messages.len() < count {
         match consumer.pull(&mut message, usize::MAX).unwrap() {
             Pull::Message(_) => {
                 messages.push(message.clone());
-                writer.ring_if(consumer.release_batch().unwrap());
+                writer.send_if(consumer.release_batch().unwrap());
             }
-            Pull::Partial(_) => writer.ring_if(consumer.release_batch().unwrap()),
+            Pull::Partial(_) => writer.send_if(consumer.release_batch().unwrap()),
             Pull::Empty => {
                 let armed = consumer.arm().unwrap();
-                writer.ring_if(armed.notify);
+                writer.send_if(armed.notify);
                 if !armed.ready {
                     reader.0.wait();
                 }
@@ -97,26 +105,26 @@ fn published_bytes_are_seen_whole_and_in_order() {
             producer.finish();
         });
         let (mut got, mut message, mut finished) = (Vec::new(), Vec::new(), false);
-        let mut look = |consumer: &mut Consumer| {
-            let answer = consumer.pull(&mut message, 64).unwrap();
+        let mut pull = |consumer: &mut Consumer| {
+            let outcome = consumer.pull(&mut message, 64).unwrap();
             assert!(
-                !finished || answer == Pull::Finished,
+                !finished || outcome == Pull::Finished,
                 "data after the end of data"
             );
-            finished = answer == Pull::Finished;
-            match answer {
+            finished = outcome == Pull::Finished;
+            match outcome {
                 Pull::Message(_) => got.push(message.clone()),
                 Pull::Empty | Pull::Finished => {}
                 other => panic!("{other:?}"),
             }
-            answer
+            outcome
         };
         for _ in 0..3 {
-            let _ = look(&mut consumer);
+            let _ = pull(&mut consumer);
         }
         sender.join().unwrap();
-        // All that the thread did is seen now.
-        while look(&mut consumer) != Pull::Finished {}
+        // Everything that the thread did is visible now.
+        while pull(&mut consumer) != Pull::Finished {}
         assert_eq!(got, [&b"first message"[..], b"second"]);
     });
 }
@@ -158,10 +166,11 @@ fn room_given_back_is_written_again_without_a_race() {
 
 fn sleeping_reader() {
     model(3, |mut producer, mut consumer, reader| {
-        let bell = reader.clone();
-        let writer = Bell(Arc::new(Notify::new()));
-        let unheard = writer.clone();
-        let sender = thread::spawn(move || send(&mut producer, &[b"one", b"two"], &bell, &unheard));
+        let to_reader = reader.clone();
+        let writer = Notification(Arc::new(Notify::new()));
+        let to_writer = writer.clone();
+        let sender =
+            thread::spawn(move || send(&mut producer, &[b"one", b"two"], &to_reader, &to_writer));
         assert_eq!(
             receive(&mut consumer, 2, &reader, &writer),
             [b"one", b"two"]
@@ -172,22 +181,22 @@ fn sleeping_reader() {
 
 fn sleeping_writer() {
     model(3, |mut producer, mut consumer, writer| {
-        // Full before the threads part: the writer has to sleep or see the room in time.
+        // Full before the threads start: the writer has to sleep or see the room in time.
         for _ in 0..2 {
             let pushed = producer.push(&[7; 24], &mut Progress::default(), 64);
             assert_eq!(pushed, Ok(Push::Whole));
         }
         assert_eq!(producer.publish(), Ok(false));
-        let bell = writer.clone();
+        let to_writer = writer.clone();
         let sender = thread::spawn(move || {
-            let unheard = Bell(Arc::new(Notify::new()));
-            send(&mut producer, &[&[7; 24]], &unheard, &bell);
+            let to_reader = Notification(Arc::new(Notify::new()));
+            send(&mut producer, &[&[7; 24]], &to_reader, &to_writer);
         });
-        // Takes two and goes away for good.
+        // Takes two messages and stops.
         let mut message = Vec::new();
         for _ in 0..2 {
             assert_eq!(consumer.pull(&mut message, 64), Ok(Pull::Message(24)));
-            writer.ring_if(consumer.release_batch().unwrap());
+            writer.send_if(consumer.release_batch().unwrap());
         }
         sender.join().unwrap();
     });
@@ -206,16 +215,16 @@ fn a_writer_is_always_woken() {
 #[test]
 fn a_message_larger_than_the_ring_streams_between_sleepers() {
     model(2, |mut producer, mut consumer, reader| {
-        let writer = Bell(Arc::new(Notify::new()));
-        let bells = (reader.clone(), writer.clone());
+        let writer = Notification(Arc::new(Notify::new()));
+        let (to_reader, to_writer) = (reader.clone(), writer.clone());
         let long: &[u8] = b"forty bytes: more than half the ring is.";
-        let sender = thread::spawn(move || send(&mut producer, &[long], &bells.0, &bells.1));
+        let sender = thread::spawn(move || send(&mut producer, &[long], &to_reader, &to_writer));
         assert_eq!(receive(&mut consumer, 1, &reader, &writer), [long]);
         sender.join().unwrap();
     });
 }
 
-// The counter-proofs: each half of the wake-up order is necessary, and this model sees it missing.
+// Counter-proofs: each half of the wake-up order is necessary, and this model detects its absence.
 
 #[test]
 #[should_panic(expected = "deadlock")]

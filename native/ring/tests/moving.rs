@@ -1,4 +1,4 @@
-//! An end that moves to pages of its own, because the shared ones have to go.
+//! An end that moves to private pages, because the shared ones must be released.
 #![cfg(not(loom))]
 
 mod support;
@@ -9,11 +9,11 @@ use support::{Pages, message, push};
 use tube_ring::wire::{INDEX, PRODUCER, STATE, STATE_FIN};
 use tube_ring::{Consumer, MESSAGE_MAX, Progress, Pull, Push, Violation};
 
-/// Starts of the indices: one where they wrap within the test.
+/// Initial indices: one of them wraps within the test.
 const STARTS: [u32; 2] = [0, 0u32.wrapping_sub(2048)];
 
-/// What the peer may do to the pages that it still has.
-fn scribble(pages: &Pages) {
+/// What the peer may do to the pages, which it still has.
+fn corrupt(pages: &Pages) {
     for offset in (0..pages.size()).step_by(8) {
         pages.data(offset).store(u64::MAX, Ordering::SeqCst);
     }
@@ -25,11 +25,11 @@ fn scribble(pages: &Pages) {
 fn moved(consumer: &mut Consumer, from: &Pages, to: &Pages) {
     let (control, area) = to.parts();
     consumer.move_to(control, area);
-    scribble(from);
+    corrupt(from);
 }
 
 #[test]
-fn what_was_published_is_read_from_the_copy_and_no_more() {
+fn only_published_data_is_read_from_the_copy() {
     for start in STARTS {
         let (shared, own) = (Pages::new(0), Pages::zeroed(0));
         let (mut producer, mut consumer) = shared.ends(start, MESSAGE_MAX);
@@ -40,7 +40,7 @@ fn what_was_published_is_read_from_the_copy_and_no_more() {
         push(&mut producer, b"not published");
         let mut got = Vec::new();
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(700)));
-        // In the middle of a record, at no aligned place.
+        // In the middle of a record, unaligned.
         assert_eq!(consumer.pull(&mut got, 101), Ok(Pull::Partial(101)));
         moved(&mut consumer, &shared, &own);
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(700)));
@@ -55,13 +55,13 @@ fn what_was_published_is_read_from_the_copy_and_no_more() {
         assert!(!armed.ready && !armed.notify);
         assert_eq!(consumer.peer_finished(), Ok(false));
         consumer.leave();
-        assert!(shared.canaries_sing() && own.canaries_sing());
-        assert_eq!(shared.get(0), u32::MAX, "nobody has written there since");
+        assert!(shared.canaries_intact() && own.canaries_intact());
+        assert_eq!(shared.get(0), u32::MAX, "nothing was written there since");
     }
 }
 
 #[test]
-fn an_end_that_was_declared_stays_declared() {
+fn a_declared_end_of_data_stays_declared() {
     let (shared, own) = (Pages::new(0), Pages::zeroed(0));
     let (mut producer, mut consumer) = shared.ends(0, MESSAGE_MAX);
     push(&mut producer, b"last");
@@ -97,7 +97,7 @@ fn a_full_ring_and_an_empty_one_move_too() {
 }
 
 #[test]
-fn a_last_word_that_is_impossible_ends_it() {
+fn an_impossible_last_word_is_a_violation() {
     for (offset, value) in [
         (PRODUCER + INDEX, 3),
         (PRODUCER + INDEX, 8192),
@@ -116,12 +116,12 @@ fn a_last_word_that_is_impossible_ends_it() {
         let mut got = Vec::new();
         assert_eq!(consumer.pull(&mut got, usize::MAX), Err(expected));
         assert_eq!(consumer.arm().map(|_| ()), Err(expected));
-        assert!(own.canaries_sing());
+        assert!(own.canaries_intact());
     }
 }
 
 #[test]
-fn a_hostile_record_is_hostile_in_the_copy() {
+fn a_hostile_record_is_still_a_violation_in_the_copy() {
     let (shared, own) = (Pages::new(0), Pages::zeroed(0));
     let (mut producer, mut consumer) = shared.ends(0, MESSAGE_MAX);
     push(&mut producer, &message(0, 64));
@@ -132,7 +132,7 @@ fn a_hostile_record_is_hostile_in_the_copy() {
 }
 
 #[test]
-fn who_writes_finds_the_reader_gone() {
+fn a_moved_producer_finds_the_reader_gone() {
     let (shared, own) = (Pages::new(0), Pages::zeroed(0));
     let (mut producer, _consumer) = shared.ends(0, MESSAGE_MAX);
     let mut begun = Progress::default();
@@ -142,15 +142,15 @@ fn who_writes_finds_the_reader_gone() {
     );
     let (control, area) = own.parts();
     producer.move_to(control, area);
-    scribble(&shared);
+    corrupt(&shared);
     producer.abort();
     assert_eq!(producer.publish(), Ok(false));
     assert!(producer.arm().unwrap().ready);
     assert_eq!(
-        producer.push(b"anybody?", &mut Progress::default(), usize::MAX),
+        producer.push(b"late", &mut Progress::default(), usize::MAX),
         Ok(Push::Gone)
     );
     producer.finish();
-    assert!(shared.canaries_sing() && own.canaries_sing());
+    assert!(shared.canaries_intact() && own.canaries_intact());
     assert_eq!(shared.get(PRODUCER + STATE), u32::MAX);
 }

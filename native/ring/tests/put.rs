@@ -1,4 +1,4 @@
-//! The short way of short messages: it writes what the long way writes, or nothing.
+//! The fast path for short messages: `put` writes what `push` would write, or nothing.
 #![cfg(not(loom))]
 
 mod support;
@@ -24,7 +24,7 @@ fn push(producer: &mut Producer, message: &[u8]) -> Push {
 }
 
 #[test]
-fn what_is_put_arrives_among_what_is_pushed() {
+fn messages_put_and_pushed_arrive_in_order() {
     let (pages, mut producer, mut consumer) = ring(3);
     let mut got = Vec::new();
     for (number, length) in [0, 1, 7, 8, 64, 1000, 5000, 16_376].into_iter().enumerate() {
@@ -46,11 +46,11 @@ fn what_is_put_arrives_among_what_is_pushed() {
         assert_eq!(consumer.release(), Ok(false));
     }
     assert_eq!(producer.counters().messages, 16);
-    assert!(pages.canaries_sing());
+    assert!(pages.canaries_intact());
 }
 
 #[test]
-fn a_full_ring_takes_nothing_and_says_so_to_the_long_way() {
+fn a_full_ring_accepts_no_put_and_push_reports_it() {
     let (pages, mut producer, mut consumer) = ring(0);
     while producer.put(&[7; 100]) {}
     assert_eq!(producer.backlog(), 4096 / 112 * 112);
@@ -65,11 +65,11 @@ fn a_full_ring_takes_nothing_and_says_so_to_the_long_way() {
     assert!(!producer.put(&[7; 100]), "nothing was given back");
     assert_eq!(consumer.release(), Ok(false));
     assert!(producer.put(&[7; 100]));
-    assert!(pages.canaries_sing());
+    assert!(pages.canaries_intact());
 }
 
 #[test]
-fn what_does_not_go_in_one_piece_or_may_not_be_sent_is_left_to_the_long_way() {
+fn put_leaves_long_and_forbidden_messages_to_push() {
     let (_pages, mut producer, _consumer) = ring(0);
     assert!(!producer.put(&[0; 2041]), "more than half the ring");
     let mut done = Progress::default();
@@ -92,18 +92,18 @@ fn what_does_not_go_in_one_piece_or_may_not_be_sent_is_left_to_the_long_way() {
     assert!(!producer.put(&[0; 65_537]), "more than one record");
 
     pages.set(CONSUMER + STATE, STATE_GONE);
-    assert_eq!(producer.peer_gone(), Ok(true));
-    assert!(!producer.put(b"nobody reads"));
+    assert!(producer.arm().unwrap().ready);
+    assert!(!producer.put(b"no reader"));
 }
 
 #[test]
-fn an_impossible_index_is_found_and_told_by_the_long_way() {
+fn push_reports_an_impossible_index_that_put_found() {
     let (pages, mut producer, _consumer) = ring(0);
     while producer.put(&[7; 100]) {}
     pages.set(CONSUMER + INDEX, 4);
     assert!(!producer.put(&[7; 100]));
-    let told = producer.push(b"x", &mut Progress::default(), 1);
-    assert_eq!(told, Err(Violation::ConsumerIndex(4)));
+    let pushed = producer.push(b"x", &mut Progress::default(), 1);
+    assert_eq!(pushed, Err(Violation::ConsumerIndex(4)));
     pages.set(CONSUMER + INDEX, 0);
-    assert!(!producer.put(b""), "for ever");
+    assert!(!producer.put(b""), "a violation is permanent");
 }

@@ -1,4 +1,4 @@
-//! Two threads, real bells, random sizes, checksums.
+//! Two threads, real sleeping, random sizes, contents checked.
 #![cfg(not(loom))]
 
 mod support;
@@ -17,10 +17,10 @@ fn size_of_message(number: u64, ring: u64) -> usize {
     }) as usize
 }
 
-fn write(mut producer: Producer, messages: u64, reader: &Unparker, bell: &Parker) {
+fn write(mut producer: Producer, messages: u64, reader: &Unparker, sleeper: &Parker) {
     let ring_size = producer.capacity() as u64;
-    let ring = |wanted: bool| {
-        if wanted {
+    let notify_if = |notify: bool| {
+        if notify {
             reader.unpark();
         }
     };
@@ -30,12 +30,12 @@ fn write(mut producer: Producer, messages: u64, reader: &Unparker, bell: &Parker
         loop {
             match producer.push(&bytes, &mut done, 50_000).unwrap() {
                 Push::Whole => break,
-                Push::Budget => ring(producer.publish().unwrap()),
+                Push::Budget => notify_if(producer.publish().unwrap()),
                 Push::Full => {
                     let armed = producer.arm().unwrap();
-                    ring(armed.notify);
+                    notify_if(armed.notify);
                     if !armed.ready {
-                        bell.park();
+                        sleeper.park();
                     }
                 }
                 other => panic!("{other:?}"),
@@ -43,14 +43,14 @@ fn write(mut producer: Producer, messages: u64, reader: &Unparker, bell: &Parker
         }
         // Batches of various lengths.
         if number % 5 < 3 {
-            ring(producer.publish().unwrap());
+            notify_if(producer.publish().unwrap());
         }
     }
     producer.finish();
     reader.unpark();
 }
 
-fn read(mut consumer: Consumer, writer: &Unparker, bell: &Parker) -> u64 {
+fn read(mut consumer: Consumer, writer: &Unparker, sleeper: &Parker) -> u64 {
     let ring_size = consumer.capacity() as u64;
     let (mut number, mut bytes) = (0, Vec::new());
     loop {
@@ -67,7 +67,7 @@ fn read(mut consumer: Consumer, writer: &Unparker, bell: &Parker) -> u64 {
                     writer.unpark();
                 }
                 if !armed.ready {
-                    bell.park();
+                    sleeper.park();
                 }
             }
             Pull::Finished => return number,
@@ -91,6 +91,6 @@ fn every_message_arrives_whole_and_in_order() {
             scope.spawn(move || write(producer, messages, &wake_reader, &writer));
             assert_eq!(read(consumer, &wake_writer, &reader), messages);
         });
-        assert!(pages.canaries_sing());
+        assert!(pages.canaries_intact());
     }
 }

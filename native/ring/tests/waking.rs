@@ -1,14 +1,14 @@
-//! Who is rung, and when: marks, of readers and of writers.
+//! When each end is notified: event indices of readers and writers.
 #![cfg(not(loom))]
 
 mod support;
 
 use support::{ASLEEP, AWAKE, LIMIT, Pages, message, push};
-use tube_ring::wire::{CONSUMER, INDEX, MARK, PRODUCER};
+use tube_ring::wire::{CONSUMER, EVENT_INDEX, INDEX, PRODUCER};
 use tube_ring::{Armed, Producer, Progress, Pull, Push};
 
 #[test]
-fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
+fn a_sleeping_reader_is_notified_once_and_an_awake_one_never() {
     for start in [0, u32::MAX - 39] {
         let pages = Pages::new(0);
         let (mut producer, mut consumer) = pages.ends(start, LIMIT);
@@ -19,11 +19,11 @@ fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
         push(&mut producer, b"awake already");
         assert_eq!(producer.publish(), Ok(false));
         assert_eq!(producer.publish(), Ok(false), "nothing new");
-        // Something came before the reader slept: it does not, and is not rung for what follows.
+        // Data came before the reader slept: it stays awake, and is not notified of what follows.
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(4)));
         assert_eq!(consumer.arm(), Ok(AWAKE));
         assert_eq!(
-            pages.get(CONSUMER + MARK),
+            pages.get(CONSUMER + EVENT_INDEX),
             pages.get(CONSUMER + INDEX).wrapping_add(1 << 31)
         );
         push(&mut producer, b"third");
@@ -36,13 +36,13 @@ fn a_sleeping_reader_is_rung_once_and_an_awake_one_never() {
         }
         assert_eq!(consumer.arm(), Ok(ASLEEP));
         consumer.disarm();
-        push(&mut producer, b"unheard");
+        push(&mut producer, b"silent");
         assert_eq!(producer.publish(), Ok(false));
     }
 }
 
 #[test]
-fn a_reader_in_the_midst_of_a_message_sleeps_until_half_the_ring_or_the_rest() {
+fn a_reader_in_the_middle_of_a_message_sleeps_until_half_the_ring_or_the_rest() {
     for (start, total, woken_after) in [
         (0, 20_000, 2048),
         (u32::MAX - 4095, 20_000, 2048),
@@ -57,7 +57,7 @@ fn a_reader_in_the_midst_of_a_message_sleeps_until_half_the_ring_or_the_rest() {
             (pushed, producer.publish().unwrap())
         };
         assert_eq!(consumer.arm(), Ok(ASLEEP));
-        // The beginning wakes: what it is the beginning of is not known yet.
+        // The first record always wakes: the reader does not know the total yet.
         assert_eq!(more(&mut producer, 1000), (Push::Budget, true));
         assert_eq!(
             consumer.pull(&mut got, LIMIT as usize),
@@ -67,7 +67,7 @@ fn a_reader_in_the_midst_of_a_message_sleeps_until_half_the_ring_or_the_rest() {
         let index = pages.get(CONSUMER + INDEX);
         let woken = (0..)
             .map(|_| more(&mut producer, 100))
-            .position(|(_, rung)| rung);
+            .position(|(_, notify)| notify);
         let reached = pages.get(PRODUCER + INDEX).wrapping_sub(index) as usize;
         assert!(
             reached >= woken_after && reached < woken_after + 150,
@@ -94,7 +94,7 @@ fn a_writer_that_has_no_room_left_has_woken_its_reader() {
 }
 
 #[test]
-fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
+fn a_sleeping_writer_is_notified_when_half_the_ring_is_free() {
     for start in [0, u32::MAX - 2047] {
         let pages = Pages::new(0);
         let (mut producer, mut consumer) = pages.ends(start, LIMIT);
@@ -102,8 +102,8 @@ fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
         for _ in 0..32 {
             push(&mut producer, &[0; 120]);
         }
-        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
-        assert_eq!(answer, Ok(Push::Full));
+        let outcome = producer.push(b"", &mut Progress::default(), usize::MAX);
+        assert_eq!(outcome, Ok(Push::Full));
         assert_eq!(producer.arm(), Ok(ASLEEP));
         for taken in 1..=32 {
             assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(120)));
@@ -112,35 +112,35 @@ fn a_sleeping_writer_is_rung_when_half_the_ring_is_free() {
         push(&mut producer, &[0; 2000]);
         push(&mut producer, &[0; 2032]);
         push(&mut producer, &[0; 40]);
-        let answer = producer.push(b"", &mut Progress::default(), usize::MAX);
-        assert_eq!(answer, Ok(Push::Full));
+        let outcome = producer.push(b"", &mut Progress::default(), usize::MAX);
+        assert_eq!(outcome, Ok(Push::Full));
         let _ = producer.publish().unwrap();
         assert_eq!(consumer.pull(&mut got, usize::MAX), Ok(Pull::Message(2000)));
         assert_eq!(consumer.release(), Ok(false));
         assert_eq!(producer.arm(), Ok(AWAKE));
         assert_eq!(
-            pages.get(PRODUCER + MARK),
+            pages.get(PRODUCER + EVENT_INDEX),
             pages.get(PRODUCER + INDEX).wrapping_add(1 << 31)
         );
     }
 }
 
 #[test]
-fn what_a_reader_holds_back_never_starves_a_writer() {
+fn room_that_a_reader_holds_back_never_starves_a_writer() {
     let pages = Pages::new(0);
     let (mut producer, mut consumer) = pages.ends(0, LIMIT);
-    let (mut got, mut rung) = (Vec::new(), 0);
+    let (mut got, mut notified) = (Vec::new(), 0);
     while producer
         .push(&[0; 40], &mut Progress::default(), usize::MAX)
         .unwrap()
         == Push::Whole
     {}
     assert_eq!(producer.arm(), Ok(ASLEEP));
-    // The reader goes away after the last message, without a final release.
+    // The reader stops after the last message, without a final release.
     while consumer.pull(&mut got, usize::MAX).unwrap() != Pull::Empty {
-        rung += usize::from(consumer.release_batch().unwrap());
+        notified += usize::from(consumer.release_batch().unwrap());
     }
-    assert_eq!(rung, 1);
+    assert_eq!(notified, 1);
     push(&mut producer, &[0; 2040]);
 }
 
@@ -174,13 +174,13 @@ fn arming_publishes_and_releases() {
         })
     );
     assert_eq!(pages.get(PRODUCER + INDEX), pages.get(CONSUMER + INDEX));
-    // Half the ring of what is still to come.
-    let ahead = pages.get(CONSUMER + MARK) - pages.get(CONSUMER + INDEX);
+    // Half the ring, since more than that is still to come.
+    let ahead = pages.get(CONSUMER + EVENT_INDEX) - pages.get(CONSUMER + INDEX);
     assert_eq!(ahead, 2048);
 }
 
 #[test]
-fn a_writer_sees_room_without_a_bell() {
+fn a_writer_sees_room_without_a_notification() {
     for start in [0, u32::MAX - 39] {
         let pages = Pages::new(0);
         let (mut producer, mut consumer) = pages.ends(start, LIMIT);
@@ -192,10 +192,10 @@ fn a_writer_sees_room_without_a_bell() {
             consumer.pull(&mut got, usize::MAX),
             Ok(Pull::Message(block.len()))
         );
-        assert_eq!(producer.has_room(), Ok(false), "it was not given back");
-        assert_eq!(consumer.release(), Ok(false), "nobody sleeps");
+        assert_eq!(producer.has_room(), Ok(false), "not yet released");
+        assert_eq!(consumer.release(), Ok(false), "the writer does not sleep");
         assert_eq!(producer.has_room(), Ok(true));
-        // And what the peer says is looked at.
+        // The peer's index is checked.
         pages.set(
             CONSUMER + INDEX,
             pages.get(PRODUCER + INDEX).wrapping_add(8),

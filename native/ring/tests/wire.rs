@@ -1,4 +1,5 @@
-//! Wire version 1, byte by byte: these literals are docs/wire.md, and change only with the version.
+//! Wire version 1, byte by byte: these literals are those of docs/wire.md, and change only with the
+//! version.
 #![cfg(not(loom))]
 
 mod support;
@@ -75,7 +76,7 @@ fn lines_of_a_ring_in_use() {
     assert_eq!(control(&pages, 0x100, 4), [16, 0, 0, 0]);
     consumer.leave();
     assert_eq!(control(&pages, 0x108, 4), [1, 0, 0, 0]);
-    // messages, bytes, waits, rung, spared
+    // messages, bytes, waits, notifications, notifications saved
     let counters = |line| {
         control(&pages, line, 40)
             .into_iter()
@@ -93,14 +94,14 @@ fn records_of_every_kind() {
     push(&mut producer, b"whole");
     let mut done = Progress::default();
     let bytes = message(1, 2100);
-    for (budget, answer) in [(2, Push::Budget), (9, Push::Budget)] {
-        assert_eq!(producer.push(&bytes, &mut done, budget), Ok(answer));
+    for (budget, outcome) in [(2, Push::Budget), (9, Push::Budget)] {
+        assert_eq!(producer.push(&bytes, &mut done, budget), Ok(outcome));
     }
     let aborted = done;
     producer.abort();
     let mut done = Progress::default();
-    for (budget, answer) in [(1, Push::Budget), (1, Push::Whole)] {
-        assert_eq!(producer.push(b"yz", &mut done, budget), Ok(answer));
+    for (budget, outcome) in [(1, Push::Budget), (1, Push::Whole)] {
+        assert_eq!(producer.push(b"yz", &mut done, budget), Ok(outcome));
     }
     assert_eq!(aborted.sent(), 11);
     let (a, b) = (&bytes[..2], &bytes[2..11]);

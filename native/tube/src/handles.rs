@@ -1,122 +1,114 @@
-//! What is behind the ids: links and streams, for NIF and driver alike.
+//! The links and streams behind the ids, for both NIF and driver.
+//!
+//! This module and [`crate::nif::sender_monitor`] depend on each other: a link's slot keeps the
+//! monitor of its sender, and that resource's down callback has nothing but an id to find the link
+//! by.
 
-use crate::process::{Beam, Pid};
+use crate::Beam;
+use crate::nif::sender_monitor::SenderMonitor;
+use crate::pid::Pid;
 use crate::slab::{Cache, Id, Slab};
-use rustler::{Monitor, ResourceArc};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tube_link::Link;
 
-static LINKS: Slab<Entry> = Slab::new();
+static LINKS: Slab<LinkSlot> = Slab::new();
 static STREAMS: Slab<Mutex<Option<File>>> = Slab::new();
 static OPEN_STREAMS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static NEAR: Cache<Entry> = const { Cache::new() };
+    static CACHE: Cache<LinkSlot> = const { Cache::new() };
 }
 
-/// A link, and what the VM's side of it needs to know.
-pub struct Entry {
+/// A link, with what NIF and driver keep about it.
+pub struct LinkSlot {
     /// The link itself. When closed it is an empty shell.
     pub link: Link<Beam>,
-    /// Set once, when data begins to flow.
-    pub parties: OnceLock<Parties>,
-    /// Looks after the sender of a message that is partly in the ring.
-    pub watch: Mutex<Option<Watch>>,
+    /// Set once, before data starts to flow.
+    pub binding: OnceLock<Binding>,
+    /// Monitors the sender of a message that is partly in the ring.
+    pub sender_monitor: Mutex<Option<SenderMonitor>>,
     has_port: AtomicBool,
 }
 
-impl Entry {
-    /// Does the VM's distribution have this link for itself?
+impl LinkSlot {
+    /// Does the link carry a distribution connection?
     pub fn is_dist(&self) -> bool {
-        matches!(self.parties.get(), Some(parties) if parties.form == Form::Dist)
+        matches!(self.binding.get(), Some(binding) if binding.mode == Mode::Dist)
     }
 }
 
-/// Who has to do with a link, besides its owner.
+/// The processes of a link, and how it delivers.
 #[derive(Clone, Copy)]
-pub struct Parties {
+pub struct Binding {
     /// The connection process: owns the port, gets the events.
     pub connection: Pid,
-    /// Who gets messages at first.
+    /// The first owner of the receiving side.
     pub owner: Pid,
-    /// How the owner gets messages.
-    pub form: Form,
+    /// How an active owner gets messages.
+    pub mode: Mode,
 }
 
-/// The shape of a delivered message.
+/// How messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `{:tube, tube, binary}`
+pub enum Mode {
+    /// As `{:tube, tube, binary}`.
     Tube,
-    /// `{pid, {:data, binary}}`
+    /// As `{pid, {:data, binary}}`.
     Port,
-    /// None: the VM's distribution has the link for itself.
+    /// As packets, to the VM's distribution.
     Dist,
-}
-
-/// A monitor on the sender of an unfinished message. See [`crate::nif::watch`].
-pub struct Watch {
-    /// Whom it watches.
-    pub sender: Pid,
-    /// The resource that the VM tells of the death.
-    pub resource: ResourceArc<crate::nif::watch::Sending>,
-    /// To take the monitor back.
-    pub monitor: Monitor,
 }
 
 /// Gives `link` an id.
 pub fn insert_link(link: Link<Beam>) -> Option<Id> {
-    LINKS.insert(|_| Entry {
+    LINKS.insert(LinkSlot {
         link,
-        parties: OnceLock::new(),
-        watch: Mutex::new(None),
+        binding: OnceLock::new(),
+        sender_monitor: Mutex::new(None),
         has_port: AtomicBool::new(false),
     })
 }
 
-/// The link of `id`, to keep.
-pub fn link(id: Id) -> Option<Arc<Entry>> {
+/// The link with this id, to keep.
+pub fn link(id: Id) -> Option<Arc<LinkSlot>> {
     LINKS.get(id)
 }
 
-/// Calls `f` with the link of `id`; made for the calls that happen millions of times a second. `f` may
-/// meet a link that was closed meanwhile.
-pub fn with_link<R>(id: Id, f: impl FnOnce(&Entry) -> R) -> Option<R> {
-    NEAR.with(|near| near.with(&LINKS, id, f))
+/// Calls `f` with the link `id`. Cheap enough for millions of calls a second. The link may have
+/// been closed meanwhile.
+pub fn with_link<R>(id: Id, f: impl FnOnce(&LinkSlot) -> R) -> Option<R> {
+    CACHE.with(|cache| cache.with(&LINKS, id, f))
 }
 
-/// The link of `id` for its one port. `None` if there is no such link or it has a port.
-pub fn claim_link(id: Id) -> Option<Arc<Entry>> {
-    let entry = LINKS.get(id)?;
-    let claimed = entry.has_port.swap(true, Ordering::AcqRel);
-    (!claimed).then_some(entry)
+/// The link `id`, for its one port. `None` if there is no such link or it has a port.
+pub fn claim_link(id: Id) -> Option<Arc<LinkSlot>> {
+    let slot = LINKS.get(id)?;
+    let claimed = slot.has_port.swap(true, Ordering::AcqRel);
+    (!claimed).then_some(slot)
 }
 
-/// Forgets the id. The caller closes the link.
-pub fn remove_link(id: Id) -> Option<Arc<Entry>> {
+/// Frees the id. The caller closes the link.
+pub fn remove_link(id: Id) -> Option<Arc<LinkSlot>> {
     LINKS.remove(id)
 }
 
 /// Gives a stream an id, until a port takes it.
 pub fn insert_stream(stream: OwnedFd) -> Option<Id> {
-    STREAMS.insert(|_| Mutex::new(Some(File::from(stream))))
+    STREAMS.insert(Mutex::new(Some(File::from(stream))))
 }
 
-/// Takes the stream of `id` out.
+/// Takes the stream `id` out of the table.
 pub fn take_stream(id: Id) -> Option<(File, OpenStream)> {
-    let entry = STREAMS.remove(id)?;
-    let file = entry
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()?;
+    let slot = STREAMS.remove(id)?;
+    let file = slot.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     OPEN_STREAMS.fetch_add(1, Ordering::Relaxed);
     Some((file, OpenStream(())))
 }
 
-/// Counts a stream that has left the table for as long as it is open.
+/// Counts a stream as open after it has left the table, until dropped.
 pub struct OpenStream(());
 
 impl Drop for OpenStream {
@@ -125,7 +117,7 @@ impl Drop for OpenStream {
     }
 }
 
-/// Streams, with a port or waiting for one.
+/// The number of streams, with or without a port.
 pub fn streams() -> usize {
     STREAMS.len() + OPEN_STREAMS.load(Ordering::Relaxed)
 }

@@ -1,9 +1,9 @@
-//! Numbered handles. NIF and driver, and calls that are years apart, find one thing by a number that
-//! never means another: slot and generation in one integer that fits an immediate Erlang integer.
+//! A table of values with ids that are never reused. An id is slot and generation in one integer
+//! that fits an immediate Erlang integer.
 //!
-//! A look-up costs a read lock and a reference count, each a write to memory that all schedulers share.
-//! The hot calls go through a [`Cache`] of their thread instead: an id never changes its meaning, so
-//! a cached entry cannot be wrong, only closed, and what is closed says so itself.
+//! A lookup costs a read lock and a reference count, each a write to memory that all schedulers
+//! share. Hot calls go through a [`Cache`] per thread instead. An id never changes its meaning, so
+//! a cached value cannot be wrong, only closed, and a closed value reports that itself.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWri
 pub type Id = u64;
 
 const INDEX_BITS: u32 = 20;
-/// Together with the slot this leaves an id within the 60 bits of a small integer.
+/// With the slot, this keeps an id within the 60 bits of a small integer.
 const GENERATION_BITS: u32 = 38;
 const CHUNK: usize = 1024;
 const CHUNKS: usize = (1 << INDEX_BITS) / CHUNK;
@@ -23,17 +23,17 @@ pub struct Slab<T> {
     spare: Mutex<Spare>,
 }
 
-struct Slot<T>(RwLock<Place<T>>);
+struct Slot<T>(RwLock<Content<T>>);
 
 struct Spare {
-    /// Ids to hand out next, of slots that were used before.
+    /// The next ids of slots that were used before.
     ids: Vec<Id>,
     /// The first slot that was never used.
     fresh: usize,
 }
 
 impl<T> Slab<T> {
-    /// An empty table. It allocates nothing before the first entry.
+    /// An empty table. It allocates nothing before the first insert.
     pub const fn new() -> Self {
         Slab {
             chunks: [const { OnceLock::new() }; CHUNKS],
@@ -44,36 +44,35 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Stores what `make` makes of its own id. `None` if all 2^20 slots are taken.
-    pub fn insert(&self, make: impl FnOnce(Id) -> T) -> Option<Id> {
+    /// Stores `value`. `None` if all 2^20 slots are taken.
+    pub fn insert(&self, value: T) -> Option<Id> {
         let id = self.next_id()?;
-        let entry = Arc::new(make(id));
-        *write(self.slot(id)?) = Some((id, entry));
+        *write(self.slot(id)?) = Some((id, Arc::new(value)));
         Some(id)
     }
 
-    /// The entry of `id`, if it is still there.
+    /// The value with this id, if it is still there.
     pub fn get(&self, id: Id) -> Option<Arc<T>> {
         let slot = self.slot(id)?.0.read();
         match slot.unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some((theirs, entry)) if *theirs == id => Some(entry.clone()),
+            Some((stored_id, value)) if *stored_id == id => Some(value.clone()),
             _ => None,
         }
     }
 
-    /// Takes the entry out; from here on its id means nothing.
+    /// Takes the value out. Its id is invalid from then on.
     pub fn remove(&self, id: Id) -> Option<Arc<T>> {
-        let (_, entry) = write(self.slot(id)?).take_if(|(theirs, _)| *theirs == id)?;
+        let (_, value) = write(self.slot(id)?).take_if(|(stored_id, _)| *stored_id == id)?;
         let generation = (id >> INDEX_BITS) + 1;
-        // A slot whose generations are used up is not used again.
+        // A slot that has run out of generations is not used again.
         if generation < 1 << GENERATION_BITS {
             let next = generation << INDEX_BITS | id & ((1 << INDEX_BITS) - 1);
             lock(&self.spare).ids.push(next);
         }
-        Some(entry)
+        Some(value)
     }
 
-    /// The number of entries.
+    /// The number of values.
     pub fn len(&self) -> usize {
         let used = |chunk: &[Slot<T>]| chunk.iter().filter(|slot| slot.is_used()).count();
         let chunks = self.chunks.iter().filter_map(OnceLock::get);
@@ -94,7 +93,8 @@ impl<T> Slab<T> {
             let slots = std::iter::repeat_with(|| Slot(RwLock::new(None)));
             slots.take(CHUNK).collect()
         });
-        // Generation 1: no id is ever 0, which is what forgotten initialisation looks like.
+        // Generations start at 1, so that no id is 0: that is what forgotten initialisation looks
+        // like.
         Some(1 << INDEX_BITS | index as Id)
     }
 
@@ -106,18 +106,20 @@ impl<T> Slab<T> {
 
 impl<T> Slot<T> {
     fn is_used(&self) -> bool {
-        let entry = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        entry.is_some()
+        let value = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        value.is_some()
     }
 }
 
-/// One thread's entries of late: direct-mapped by slot, without a lock or an atomic operation.
+/// The values that one thread used last: direct-mapped by slot, without a lock or an atomic
+/// operation.
 ///
-/// It keeps the shell of a closed entry alive until another takes its place, so an entry must give its
-/// resources back when it is closed and not when it is dropped.
-pub struct Cache<T>(RefCell<[Place<T>; CACHED]>);
+/// It keeps a closed value alive until another takes its place, so a value must release its
+/// resources when it is closed, not when it is dropped.
+pub struct Cache<T>(RefCell<[Content<T>; CACHED]>);
 
-type Place<T> = Option<(Id, Arc<T>)>;
+/// The id and value of a slot that is used.
+type Content<T> = Option<(Id, Arc<T>)>;
 
 const CACHED: usize = 128;
 
@@ -127,28 +129,29 @@ impl<T> Cache<T> {
         Cache(RefCell::new([const { None }; CACHED]))
     }
 
-    /// Calls `f` with the entry of `id`. `f` must not come back to this cache with another id.
+    /// Calls `f` with the value of `id`. `f` must not use this cache with another id.
     pub fn with<R>(&self, slab: &Slab<T>, id: Id, f: impl FnOnce(&T) -> R) -> Option<R> {
-        let place = id as usize % CACHED;
+        let index = id as usize % CACHED;
         {
-            let near = self.0.borrow();
-            if let Some((theirs, entry)) = &near[place]
-                && *theirs == id
+            let recent = self.0.borrow();
+            if let Some((stored_id, value)) = &recent[index]
+                && *stored_id == id
             {
-                return Some(f(entry));
+                return Some(f(value));
             }
         }
-        let entry = slab.get(id)?;
-        self.0.borrow_mut()[place] = Some((id, entry.clone()));
-        Some(f(&entry))
+        let value = slab.get(id)?;
+        self.0.borrow_mut()[index] = Some((id, value.clone()));
+        Some(f(&value))
     }
 }
 
-// What these locks guard is whole after every statement, so a panic elsewhere does not spoil it.
+// The data under these locks is consistent after every statement, so a poisoned lock is still
+// usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<T>(slot: &Slot<T>) -> RwLockWriteGuard<'_, Place<T>> {
+fn write<T>(slot: &Slot<T>) -> RwLockWriteGuard<'_, Content<T>> {
     slot.0.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,11 @@
-//! What the driver knows of the distribution protocol's fragments.
+//! Joining the distribution protocol's fragments.
 
 #[path = "../src/driver/fragments.rs"]
 mod fragments;
 
 use fragments::{Held, Next, Packet};
 
-/// With room for four bytes more.
+/// A packet with room for so many more bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bytes {
     bytes: Vec<u8>,
@@ -40,42 +40,42 @@ fn first(sequence: u64, number: u64) -> Bytes {
 }
 
 fn holding(packet: &Bytes) -> Held<Bytes> {
-    let mut held = Held::nothing();
+    let mut held = Held::new();
     assert_eq!(held.hold(packet.clone()), None);
     held
 }
 
 #[test]
-fn two_fragments_make_what_would_have_come_in_one() {
+fn two_fragments_become_one_unfragmented_message() {
     for end in [&b", all"[1..], b".", b""] {
         let mut held = holding(&first(7, 2));
         let Next::Joined(both, begin) = held.next(&packet(70, 7, 1, end)) else {
-            panic!("they belong together");
+            panic!("fragments of one message");
         };
-        let whole = [&b"\x83\x44\x01\x00\xffatoms and more"[..], end].concat();
-        assert_eq!(both.bytes[begin..], whole);
+        let message = [&b"\x83\x44\x01\x00\xffatoms and more"[..], end].concat();
+        assert_eq!(both.bytes[begin..], message);
         assert_eq!(held.next(b"another"), Next::Apart(None));
     }
 }
 
 #[test]
-fn only_the_first_of_two_is_held() {
+fn only_the_first_of_two_fragments_is_held() {
     for (kind, number) in [(69, 1), (69, 3), (69, 0), (68, 2), (70, 2), (112, 2)] {
         let other = Bytes {
             bytes: packet(kind, 7, number, b"bytes"),
             room: 4,
         };
-        assert_eq!(Held::nothing().hold(other.clone()), Some(other));
+        assert_eq!(Held::new().hold(other.clone()), Some(other));
     }
     for length in 0..18 {
         let mut short = first(7, 2);
         short.bytes.truncate(length);
-        assert_eq!(Held::nothing().hold(short.clone()), Some(short));
+        assert_eq!(Held::new().hold(short.clone()), Some(short));
     }
 }
 
 #[test]
-fn what_does_not_follow_comes_after_the_first_as_it_was() {
+fn other_packets_follow_the_first_fragment_unchanged() {
     let first = first(7, 2);
     for other in [
         packet(70, 8, 1, b"end"),
@@ -88,10 +88,10 @@ fn what_does_not_follow_comes_after_the_first_as_it_was() {
     ] {
         let mut held = holding(&first);
         assert_eq!(held.next(&other), Next::Apart(Some(first.clone())));
-        // What it was the first of is not joined any more.
+        // A fragment of the same message that comes later is not joined.
         assert_eq!(held.next(&packet(70, 7, 1, b"end")), Next::Apart(None));
     }
     let mut held = holding(&first);
-    assert_eq!(held.let_go(), Some(first));
-    assert_eq!(held.let_go(), None);
+    assert_eq!(held.take(), Some(first));
+    assert_eq!(held.take(), None);
 }

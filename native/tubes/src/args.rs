@@ -5,75 +5,75 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-/// What the program was asked to do.
+/// The arguments of the program.
 #[derive(Debug, Parser)]
 #[command(
     name = "tubes",
     version = concat!(env!("CARGO_PKG_VERSION"), " (handshake version 1)"),
-    about = "Shows the tubes between Erlang VMs, from outside: what xenstore says of them.",
+    about = "Inspects the tubes between Erlang VMs from outside, through xenstore.",
     after_help = "\
-A domain is a number or a name. The store is, in this order: --socket, XENSTORED_PATH, Xen's own,
-the local platform's <run>/dom0/xenstored.sock (<run>: TUBE_RUN_DIR, else $XDG_RUNTIME_DIR/tube,
-else /run/tube), /dev/xen/xenbus. Only domain 0's store connection shows all domains.
-Exit status: 0 done, 1 failed or (doctor) something is wrong, 2 wrong usage."
+Give a domain by number or name. The store is the first of these: --socket, XENSTORED_PATH, the
+socket of Xen's xenstored, the local platform's <run>/dom0/xenstored.sock (<run> is TUBE_RUN_DIR,
+$XDG_RUNTIME_DIR/tube or /run/tube), /dev/xen/xenbus. Only domain 0 can see all domains.
+Exit status: 0 success, 1 failure or (doctor) a problem was found, 2 wrong usage."
 )]
 pub struct Args {
-    /// Socket of the store
+    /// Unix socket of the store
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// What to do
+    /// The command
     #[command(subcommand)]
-    pub verb: Verb,
+    pub command: Command,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
-    /// A line for each tube
+pub enum Command {
+    /// Lists all tubes, one per line
     List {
-        /// As JSON, with everything that is known
+        /// Print JSON, with all details
         #[arg(short = 'l', long = "json", visible_alias = "long")]
         json: bool,
-        /// With messages and bytes per second, for which the VMs are asked: takes two seconds
+        /// Add messages and bytes per second, measured for about two seconds
         #[arg(long)]
         stats: bool,
     },
-    /// All about the tubes of a domain, both sides beside each other, disagreement marked !
+    /// Shows both sides of the tubes of a domain, and marks disagreement with !
     Show {
-        /// Domain, by number or name
+        /// Number or name of the domain
         dom: String,
-        /// Only the tubes of this number
+        /// Show only tubes with this number
         tid: Option<u32>,
     },
-    /// What happens, as it happens: opened, connected, closing, closed, stale
+    /// Prints events as they happen: opened, connected, closing, closed, stale
     Watch {
-        /// A line of JSON for each
+        /// Print a JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// A table that stays: rates, waits, wake-ups, with sorting and a filter
+    /// Shows a live table of rates, waits and notifications, with sorting and a filter
     Top,
-    /// What dead domains and VMs left behind; removes it with --yes, and nothing else ever
+    /// Finds nodes that dead domains and VMs left behind, and removes them with --yes
     Reap {
-        /// Really remove
+        /// Remove them
         #[arg(long)]
         yes: bool,
-        /// How long it must have stayed the same
+        /// Remove only nodes that stay unchanged for this long
         #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
         settle: f64,
     },
-    /// Checks this machine, and says the cure of each finding
+    /// Checks this machine, and prints a cure for each problem
     Doctor {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Completions for a shell, on standard output
+    /// Prints completions for a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
-    /// The manual page, on standard output
+    /// Prints the manual page
     Man,
 }
 

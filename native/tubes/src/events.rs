@@ -1,85 +1,86 @@
-//! What happens to tubes, told from one look at them to the next. Pure: it knows no store and no
-//! clock.
+//! Derives events from successive observations of tubes. It is pure: it uses no store and no clock.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::path::Id;
-use crate::tube::{Stage, Tube};
+use crate::tube::Tube;
+use crate::tube::stage::Stage;
 
-/// A half whose other half's domain does not exist is taken away by a living VM well before this.
+/// How long a half may remain when the peer's domain is gone. A live VM removes its half much
+/// sooner.
 const GONE: Duration = Duration::from_secs(2);
 
-/// The same for a half that is alone for another reason: longer than a VM drains and cleans up.
+/// How long a half may be alone for another reason. A VM needs less time to drain and clean up.
 const ALONE: Duration = Duration::from_secs(10);
 
-/// What can happen.
+/// The kinds of events, in the order in which a tube passes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
-    /// Was there when we began to look.
+pub enum EventKind {
+    /// It existed when the program started.
     Present,
-    /// Somebody asks for it.
+    /// A nock requests it.
     Opened,
-    /// Both sides say so.
+    /// Both sides are connected.
     Connected,
-    /// One side closes, or has refused.
+    /// One side closes it, or the tip refuses it.
     Closing,
-    /// It is no more.
+    /// Both sides have closed it, or its nodes are gone.
     Closed,
-    /// One half stays behind.
+    /// Only one half remains, and nobody removes it.
     Stale,
 }
 
-impl What {
-    /// Its word.
+impl EventKind {
+    /// Its name in the output.
     pub fn word(self) -> &'static str {
         match self {
-            What::Present => "present",
-            What::Opened => "opened",
-            What::Connected => "connected",
-            What::Closing => "closing",
-            What::Closed => "closed",
-            What::Stale => "stale",
+            EventKind::Present => "present",
+            EventKind::Opened => "opened",
+            EventKind::Connected => "connected",
+            EventKind::Closing => "closing",
+            EventKind::Closed => "closed",
+            EventKind::Stale => "stale",
         }
     }
 }
 
-/// Something that happened.
+/// An event of a tube.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What.
-    pub what: What,
-    /// To which tube.
+    /// What happened.
+    pub kind: EventKind,
+    /// The tube.
     pub id: Id,
-    /// Its service, fit to be shown.
+    /// Its service, escaped.
     pub service: String,
-    /// Where it stands now, and what is wrong; empty if nothing is left of it.
+    /// Its current stage, or the reason for the event.
     pub now: String,
 }
 
 struct Known {
     nonce: Option<String>,
     service: String,
-    reached: What,
+    reached: EventKind,
     alone: Option<Instant>,
     stale: bool,
     gone: bool,
 }
 
-/// What is known of all tubes.
+/// Tracks all tubes.
 #[derive(Default)]
-pub struct Events {
+pub struct Tracker {
     known: BTreeMap<Id, Known>,
 }
 
-impl Events {
-    /// All tubes that are known, so that their absence can be noticed.
+impl Tracker {
+    /// All known tubes, so that the caller can notice when one is missing.
     pub fn ids(&self) -> Vec<Id> {
         self.known.keys().copied().collect()
     }
 
-    /// Takes note of a tube as it is now.
-    pub fn look(&mut self, tube: &Tube, now: Instant, first: bool) -> Vec<Event> {
+    /// Compares a tube with what is known of it. `first` is true for the initial state.
+    pub fn observe(&mut self, tube: &Tube, now: Instant, first: bool) -> Vec<Event> {
         let mut events = Vec::new();
         let id = tube.id;
         let nonce = tube.nonce().map(str::to_owned);
@@ -88,15 +89,15 @@ impl Events {
             && known.nonce.is_some()
             && known.nonce != nonce
         {
-            // Another attempt under the same number: the old tube is no more.
-            let old = self.known.remove(&id).expect("just seen");
+            // A new attempt reuses the number, so the old tube is gone.
+            let old = self.known.remove(&id).expect("just found");
             events.extend(close(id, &old, "another one takes its place".into()));
         }
         if tube.absent() {
             if let Some(old) = self.known.remove(&id) {
                 let why = match tube.gone.first() {
                     Some(domid) => format!("domain {domid} is gone"),
-                    None if old.reached == What::Closing => "both sides have gone".into(),
+                    None if old.reached == EventKind::Closing => "both sides have gone".into(),
                     None => "its nodes are gone".into(),
                 };
                 events.extend(close(id, &old, why));
@@ -107,7 +108,7 @@ impl Events {
         let known = self.known.entry(id).or_insert_with(|| Known {
             nonce: None,
             service: "-".into(),
-            reached: What::Present,
+            reached: EventKind::Present,
             alone: None,
             stale: false,
             gone: false,
@@ -118,34 +119,39 @@ impl Events {
         }
         let stage = tube.stage();
         let level = match stage {
-            Stage::Connected => What::Connected,
-            Stage::Closing | Stage::Refused => What::Closing,
-            Stage::Closed => What::Closed,
-            Stage::OneSided | Stage::Stale | Stage::Broken => known.reached.max(What::Opened),
-            _ => What::Opened,
+            Stage::Connected => EventKind::Connected,
+            Stage::Closing | Stage::Refused => EventKind::Closing,
+            Stage::Closed => EventKind::Closed,
+            Stage::OneSided | Stage::Stale | Stage::Broken => known.reached.max(EventKind::Opened),
+            _ => EventKind::Opened,
         };
         let word = match tube.tip.get("error").filter(|_| stage == Stage::Refused) {
             Some(error) => format!("refused: {}", crate::text::value(error)),
             None => stage.word().to_owned(),
         };
-        let mut event = |what| {
+        let mut event = |kind| {
             events.push(Event {
-                what,
+                kind,
                 id,
                 service: known.service.clone(),
                 now: word.clone(),
             });
         };
         if fresh && first {
-            event(What::Present);
+            event(EventKind::Present);
             known.reached = level;
         } else {
-            // Steps that were too quick to be seen were taken nevertheless.
-            for what in [What::Opened, What::Connected, What::Closing, What::Closed] {
-                let taken = what <= level && known.reached < what;
+            // Report steps that passed between two observations too.
+            for kind in [
+                EventKind::Opened,
+                EventKind::Connected,
+                EventKind::Closing,
+                EventKind::Closed,
+            ] {
+                let passed = kind <= level && known.reached < kind;
                 // A refused tube was never connected.
-                if taken && !(what == What::Connected && level > what) {
-                    event(what);
+                if passed && !(kind == EventKind::Connected && level > kind) {
+                    event(kind);
                 }
             }
             known.reached = known.reached.max(level);
@@ -159,7 +165,7 @@ impl Events {
         events
     }
 
-    /// Tells of what has been alone for too long.
+    /// Reports halves that have been alone for too long.
     pub fn tick(&mut self, now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
         for (id, known) in &mut self.known {
@@ -167,7 +173,7 @@ impl Events {
             let over = known
                 .alone
                 .is_some_and(|since| now.duration_since(since) >= limit);
-            if over && !known.stale && known.reached < What::Closed {
+            if over && !known.stale && known.reached < EventKind::Closed {
                 known.stale = true;
                 let why = if known.gone {
                     "the other domain does not exist"
@@ -175,7 +181,7 @@ impl Events {
                     "one half only"
                 };
                 events.push(Event {
-                    what: What::Stale,
+                    kind: EventKind::Stale,
                     id: *id,
                     service: known.service.clone(),
                     now: why.into(),
@@ -187,8 +193,8 @@ impl Events {
 }
 
 fn close(id: Id, old: &Known, why: String) -> Option<Event> {
-    (old.reached < What::Closed).then(|| Event {
-        what: What::Closed,
+    (old.reached < EventKind::Closed).then(|| Event {
+        kind: EventKind::Closed,
         id,
         service: old.service.clone(),
         now: why,
@@ -198,7 +204,7 @@ fn close(id: Id, old: &Known, why: String) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tube::{Half, Nodes, Value};
+    use crate::tube::half::{Half, Nodes, Value};
 
     const ID: Id = Id {
         nock: 7,
@@ -223,45 +229,48 @@ mod tests {
     }
 
     fn words(events: Vec<Event>) -> Vec<&'static str> {
-        events.into_iter().map(|event| event.what.word()).collect()
+        events.into_iter().map(|event| event.kind.word()).collect()
     }
 
     #[test]
-    fn a_life() {
-        let (mut events, now) = (Events::default(), Instant::now());
-        let mut look = |nock, tip| words(events.look(&tube(nock, tip), now, false));
-        assert_eq!(look(half("a", "2"), Half::Missing), ["opened"]);
-        assert!(look(half("a", "2"), half("a", "3")).is_empty());
-        assert_eq!(look(half("a", "4"), half("a", "4")), ["connected"]);
-        assert!(look(half("a", "4"), half("a", "4")).is_empty());
-        assert_eq!(look(half("a", "5"), half("a", "4")), ["closing"]);
-        assert_eq!(look(half("a", "6"), half("a", "6")), ["closed"]);
-        assert!(look(Half::Missing, Half::Missing).is_empty());
+    fn a_tube_from_open_to_close() {
+        let (mut tracker, now) = (Tracker::default(), Instant::now());
+        let mut observe = |nock, tip| words(tracker.observe(&tube(nock, tip), now, false));
+        assert_eq!(observe(half("a", "2"), Half::Missing), ["opened"]);
+        assert!(observe(half("a", "2"), half("a", "3")).is_empty());
+        assert_eq!(observe(half("a", "4"), half("a", "4")), ["connected"]);
+        assert!(observe(half("a", "4"), half("a", "4")).is_empty());
+        assert_eq!(observe(half("a", "5"), half("a", "4")), ["closing"]);
+        assert_eq!(observe(half("a", "6"), half("a", "6")), ["closed"]);
+        assert!(observe(Half::Missing, Half::Missing).is_empty());
     }
 
     #[test]
-    fn what_was_too_quick_and_another_attempt() {
-        let (mut events, now) = (Events::default(), Instant::now());
-        let mut look = |nock, tip| words(events.look(&tube(nock, tip), now, false));
+    fn steps_between_observations_and_a_reused_number() {
+        let (mut tracker, now) = (Tracker::default(), Instant::now());
+        let mut observe = |nock, tip| words(tracker.observe(&tube(nock, tip), now, false));
         assert_eq!(
-            look(half("a", "4"), half("a", "4")),
+            observe(half("a", "4"), half("a", "4")),
             ["opened", "connected"]
         );
-        assert_eq!(look(half("b", "2"), half("a", "4")), ["closed", "opened"]);
-        assert_eq!(look(Half::Missing, Half::Missing), ["closed"]);
+        assert_eq!(
+            observe(half("b", "2"), half("a", "4")),
+            ["closed", "opened"]
+        );
+        assert_eq!(observe(Half::Missing, Half::Missing), ["closed"]);
     }
 
     #[test]
     fn a_half_left_alone_is_stale_once() {
-        let (mut events, begin) = (Events::default(), Instant::now());
+        let (mut tracker, begin) = (Tracker::default(), Instant::now());
         let alone = tube(half("a", "4"), Half::Missing);
         let both = tube(half("a", "4"), half("a", "4"));
-        assert_eq!(words(events.look(&both, begin, true)), ["present"]);
-        assert!(events.look(&alone, begin, false).is_empty());
-        assert!(events.tick(begin + ALONE / 2).is_empty());
-        assert_eq!(words(events.tick(begin + ALONE)), ["stale"]);
-        assert!(events.tick(begin + 2 * ALONE).is_empty());
+        assert_eq!(words(tracker.observe(&both, begin, true)), ["present"]);
+        assert!(tracker.observe(&alone, begin, false).is_empty());
+        assert!(tracker.tick(begin + ALONE / 2).is_empty());
+        assert_eq!(words(tracker.tick(begin + ALONE)), ["stale"]);
+        assert!(tracker.tick(begin + 2 * ALONE).is_empty());
         let absent = tube(Half::Missing, Half::Missing);
-        assert_eq!(words(events.look(&absent, begin, false)), ["closed"]);
+        assert_eq!(words(tracker.observe(&absent, begin, false)), ["closed"]);
     }
 }

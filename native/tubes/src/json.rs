@@ -1,13 +1,15 @@
-//! JSON of tubes, in ASCII: it ends up on terminals too.
+//! JSON output of tubes. It is pure ASCII, because it may end up on a terminal.
 
 use serde_json::{Map, Value, json};
 
 use crate::path::{Id, Role};
 use crate::snapshot::Snapshot;
-use crate::stats::{Meters, NAMES};
-use crate::tube::{Half, NOCK_KEYS, TIP_KEYS, Tube};
+use crate::stats::meters::Meters;
+use crate::stats::sample::NAMES;
+use crate::tube::Tube;
+use crate::tube::half::{Half, NOCK_KEYS, TIP_KEYS};
 
-/// One line without its end.
+/// A value as one line of ASCII, without the newline.
 pub fn line(value: &Value) -> String {
     value
         .to_string()
@@ -23,7 +25,7 @@ pub fn line(value: &Value) -> String {
         .collect()
 }
 
-/// Everything about a tube; with `meters`, its counters and rates.
+/// All details of a tube; with `meters`, its counters and rates too.
 pub fn tube(snapshot: &Snapshot, tube: &Tube, meters: Option<&Meters>) -> Value {
     let mut value = json!({
         "nock": tube.id.nock,
@@ -57,15 +59,15 @@ fn stats(id: Id, meters: &Meters) -> Value {
             "messages": traffic.messages(), "bytes": traffic.bytes(),
             "nock_to_tip": {"messages": traffic.forth, "bytes": traffic.forth_bytes},
             "tip_to_nock": {"messages": traffic.back, "bytes": traffic.back_bytes},
-            "full_waits": traffic.full_waits, "bells": traffic.bells,
+            "full_waits": traffic.full_waits, "bells": traffic.notifications,
         })),
     })
 }
 
 fn half(snapshot: &Snapshot, tube: &Tube, role: Role) -> Value {
     let (domid, path, keys) = match role {
-        Role::Nock => (tube.id.nock, tube.id.knock(), &NOCK_KEYS[..]),
-        Role::Tip => (tube.id.tip, tube.id.entry(), &TIP_KEYS[..]),
+        Role::Nock => (tube.id.nock, tube.id.nock_node(), &NOCK_KEYS[..]),
+        Role::Tip => (tube.id.tip, tube.id.tip_node(), &TIP_KEYS[..]),
     };
     let half = tube.half(role);
     let mut map = Map::new();

@@ -1,10 +1,10 @@
-//! The tubes of a machine as any client of xenstore can see them. No code is shared with the
-//! library that makes them: what this shows is what an independent reader finds.
+//! Inspects the tubes of a machine as any client of xenstore sees them. It shares no code with the
+//! library that makes the tubes, so it shows what an independent reader finds.
 
 pub mod args;
 pub mod doctor;
+pub mod error;
 pub mod events;
-pub mod fault;
 pub mod json;
 pub mod list;
 pub mod path;
@@ -19,4 +19,3 @@ pub mod top;
 pub mod tube;
 pub mod watch;
 pub mod watches;
-pub mod wishes;

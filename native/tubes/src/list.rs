@@ -1,28 +1,28 @@
-//! `tubes list`: a line for each tube.
+//! `tubes list`: one line per tube.
 
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::snapshot::Snapshot;
-use crate::stats::Meters;
+use crate::stats::lease::StatsLease;
+use crate::stats::meters::{Meters, Traffic};
 use crate::store::Store;
 use crate::text::{self, cut, quantity};
 use crate::tube::Tube;
-use crate::wishes::Wishes;
 
-/// The column that gives way when the terminal is narrow.
+/// The column that shrinks when the terminal is narrow.
 const ELASTIC: usize = 2;
 const ELASTIC_MIN: usize = 8;
 
-/// A rate takes two lines of a VM, which writes one a second. One that writes none is waited for so
-/// long.
-const RATES: Duration = Duration::from_secs(5);
+/// How long to wait for the rates of all tubes. A rate takes two samples, and a VM publishes one
+/// per second.
+const RATES_WAIT: Duration = Duration::from_secs(5);
 
-/// Between two looks at what the VMs write.
+/// Interval between two reads of the counters.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What the columns after the state are.
+/// Title of an optional column, and the function that fills its cells.
 type Column = (&'static str, fn(&Tube, &Meters) -> String);
 
 const ENDS: [Column; 3] = [
@@ -44,38 +44,38 @@ fn number(tube: &Tube, key: &str) -> String {
     cut(&tube.tip.shown(key).replace(' ', "\\x20"), 14)
 }
 
-fn rate(meters: &Meters, tube: &Tube, of: fn(&crate::stats::Traffic) -> f64) -> String {
+fn rate(meters: &Meters, tube: &Tube, of: fn(&Traffic) -> f64) -> String {
     meters
         .traffic(tube.id)
         .map_or("-".into(), |traffic| quantity(of(&traffic)))
 }
 
-/// Asks the VMs for counters until there are rates, or some seconds have shown that there are none.
+/// Measures the rates of all tubes, for as long as that takes or for some seconds at most.
 ///
 /// # Errors
-/// The store is lost.
-pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, Fault> {
-    let (mut wishes, mut meters, begin) = (Wishes::default(), Meters::default(), Instant::now());
-    while begin.elapsed() < RATES && !meters.complete(snapshot) {
-        wishes.renew(store, snapshot, Instant::now())?;
+/// The connection to the store is lost.
+pub fn rates(store: &Store, snapshot: &Snapshot) -> Result<Meters, CommandError> {
+    let (mut lease, mut meters, begin) = (StatsLease::default(), Meters::default(), Instant::now());
+    while begin.elapsed() < RATES_WAIT && !meters.complete(snapshot) {
+        lease.renew(store, snapshot, Instant::now())?;
         std::thread::sleep(STEP);
         meters.read(store, snapshot, Instant::now())?;
     }
-    wishes.withdraw(store)?;
+    lease.withdraw(store)?;
     Ok(meters)
 }
 
-/// Writes the table, or JSON, to `out`; what was left out, to `notes`. With `meters`, rates.
+/// Writes the table or JSON to `out`; with `meters`, including rates.
 ///
 /// # Errors
-/// Those of writing.
+/// Writing fails.
 pub fn list(
     snapshot: &Snapshot,
     meters: Option<&Meters>,
     json: bool,
     width: usize,
     out: &mut impl Write,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     if json {
         let tubes: Vec<_> = snapshot
             .tubes
@@ -102,11 +102,11 @@ pub fn list(
             .collect(),
     ];
     for (id, tube) in &snapshot.tubes {
-        // A mark after the state, so that what is wrong is seen in any column order.
+        // The mark follows the state, which even a narrow terminal shows.
         let mark = if tube.findings().is_empty() { "" } else { "!" };
         let mut row = vec![
-            snapshot.called(id.nock),
-            snapshot.called(id.tip),
+            snapshot.label(id.nock),
+            snapshot.label(id.tip),
             tube.service(),
             id.tid.to_string(),
             format!("{}{mark}", tube.stage().word()),

@@ -1,13 +1,13 @@
-//! The program: arguments in, exit status out.
+//! The command line program.
 
 use std::io::{BufWriter, IsTerminal, Write, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use tubes::args::{Args, Verb};
+use tubes::args::{Args, Command};
 use tubes::doctor::{self, Machine};
-use tubes::fault::Fault;
+use tubes::error::CommandError;
 use tubes::snapshot::Snapshot;
 use tubes::store::Store;
 use tubes::{list, reap, show, socket, top, watch};
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             if !fault.text.is_empty() {
-                // Nobody may be there to read it.
+                // Standard error may be closed.
                 let _ = writeln!(std::io::stderr(), "tubes: {}", fault.text);
             }
             ExitCode::from(fault.status)
@@ -28,14 +28,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
-    match args.verb {
-        Verb::Completions { shell } => {
+fn run(args: Args, out: &mut impl Write) -> Result<(), CommandError> {
+    match args.command {
+        Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "tubes", &mut text);
             return Ok(out.write_all(&text)?);
         }
-        Verb::Man => {
+        Command::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Args::command()).render(&mut text)?;
             return Ok(out.write_all(&text)?);
@@ -44,17 +44,17 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
     }
     let found = socket::find(args.socket.as_deref(), |name| std::env::var_os(name));
     if let Ok(found) = &found {
-        // SAFETY: no other thread has been started yet, so nobody reads the environment.
+        // SAFETY: no other thread has been started yet, so nothing reads the environment.
         unsafe { std::env::set_var(socket::VARIABLE, found.variable()) };
     }
-    if let Verb::Doctor { json } = args.verb {
+    if let Command::Doctor { json } = args.command {
         return doctor::examine(&Machine::this(), found, json, out);
     }
     let found = found?;
-    let store =
-        Store::open().map_err(|error| Fault::failed(format_args!("{}: {error}", found.because)))?;
-    match args.verb {
-        Verb::List { json, stats } => {
+    let store = Store::open()
+        .map_err(|error| CommandError::failed(format_args!("{}: {error}", found.source)))?;
+    match args.command {
+        Command::List { json, stats } => {
             let mut snapshot = Snapshot::take(&store)?;
             let mut meters = None;
             if stats {
@@ -66,11 +66,11 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
             notes(&snapshot);
             Ok(())
         }
-        Verb::Show { dom, tid } => {
+        Command::Show { dom, tid } => {
             let snapshot = Snapshot::take(&store)?;
             let domid = snapshot.find(&dom)?;
-            let door = show::door(&store, domid)?;
-            writeln!(out, "domain {}: {door}", snapshot.called(domid))?;
+            let services = show::services(&store, domid)?;
+            writeln!(out, "domain {}: {services}", snapshot.label(domid))?;
             let mut any = false;
             for (id, tube) in &snapshot.tubes {
                 let part = id.nock == domid || id.tip == domid;
@@ -85,24 +85,28 @@ fn run(args: Args, out: &mut impl Write) -> Result<(), Fault> {
             let known = snapshot.domains.contains_key(&domid) || !snapshot.whole;
             match tid {
                 _ if any => Ok(()),
-                Some(tid) => Err(Fault::failed(format_args!(
+                Some(tid) => Err(CommandError::failed(format_args!(
                     "domain {domid} has no tube {tid}"
                 ))),
                 None if known => Ok(()),
-                None => Err(Fault::failed(format_args!("there is no domain {domid}"))),
+                None => Err(CommandError::failed(format_args!(
+                    "there is no domain {domid}"
+                ))),
             }
         }
-        Verb::Top => top::top(store),
-        Verb::Watch { json } => watch::watch(&store, json, out),
-        Verb::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
+        Command::Top => top::top(store),
+        Command::Watch { json } => watch::watch(&store, json, out),
+        Command::Reap { yes, settle } => match Duration::try_from_secs_f64(settle) {
             Ok(settle) => reap::reap(&store, yes, settle, out),
-            Err(error) => Err(Fault::usage(format_args!("--settle {settle}: {error}"))),
+            Err(error) => Err(CommandError::usage(format_args!(
+                "--settle {settle}: {error}"
+            ))),
         },
-        Verb::Doctor { .. } | Verb::Completions { .. } | Verb::Man => Ok(()),
+        Command::Doctor { .. } | Command::Completions { .. } | Command::Man => Ok(()),
     }
 }
 
-/// What is not shown is told.
+/// Reports what the output omits.
 fn notes(snapshot: &Snapshot) {
     for note in &snapshot.notes {
         let _ = writeln!(std::io::stderr(), "tubes: {note}");
@@ -110,21 +114,22 @@ fn notes(snapshot: &Snapshot) {
     if !snapshot.whole {
         let _ = writeln!(
             std::io::stderr(),
-            "tubes: not as domain 0: only the tubes of our own domain are shown"
+            "tubes: not running as domain 0: showing only the tubes of this domain"
         );
     }
 }
 
-/// COLUMNS, else the terminal's; what goes into a pipe is never cut.
+/// Width of the output: COLUMNS, or else that of the terminal. Output to a pipe is never cut.
 fn width() -> usize {
-    let told = std::env::var("COLUMNS")
+    let columns = std::env::var("COLUMNS")
         .ok()
         .and_then(|text| text.parse().ok());
     let terminal = || {
         let size = rustix::termios::tcgetwinsize(stdout()).ok()?;
         stdout().is_terminal().then_some(usize::from(size.ws_col))
     };
-    told.or_else(terminal)
+    columns
+        .or_else(terminal)
         .filter(|width| *width > 0)
         .unwrap_or(usize::MAX)
 }

@@ -1,11 +1,9 @@
-//! Where tubes stand in the store, and whose word each place is.
+//! Paths of tubes in the store, and what they identify.
 //!
-//! Only the directory says who somebody is: a domain can write its own, and what it says there
-//! of others is only what it says. So nothing here is ever taken from a value.
+//! A domain can write any value into its own directory, so values prove nothing about other
+//! domains. The identity of a tube therefore always comes from paths, never from values.
 
-use std::fmt;
-
-/// Number of a domain.
+/// The number of a domain.
 pub type Domid = u16;
 
 /// The parent of all domains.
@@ -14,25 +12,25 @@ pub const DOMAINS: &str = "/local/domain";
 /// Domids from 0x7FF0 are reserved.
 const DOMID_MAX: u32 = 0x7FEF;
 
-/// One tube: who asked, who was asked, and the asker's number for it.
+/// Identifies a tube.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
-    /// The side that asks.
+    /// The domain that opened it.
     pub nock: Domid,
-    /// The side that accepts.
+    /// The domain that accepts it.
     pub tip: Domid,
-    /// Its number among the tubes of this nock to this tip.
+    /// Its number among the tubes from this nock to this tip.
     pub tid: u32,
 }
 
 impl Id {
-    /// Directory of the nock's half; only the nock's domain can write there.
-    pub fn knock(&self) -> String {
+    /// The nock's node; only the nock's domain can write there.
+    pub fn nock_node(&self) -> String {
         format!("{}/{}/{}", root(self.nock, Role::Nock), self.tip, self.tid)
     }
 
-    /// Directory of the tip's half, in the inbox where the tip lets the nock write.
-    pub fn entry(&self) -> String {
+    /// The tip's node, in the inbox where the tip lets the nock write.
+    pub fn tip_node(&self) -> String {
         format!("{}/{}/{}", root(self.tip, Role::Tip), self.nock, self.tid)
     }
 
@@ -44,7 +42,7 @@ impl Id {
         }
     }
 
-    /// Where one side shows its counters.
+    /// The node where one side publishes its counters.
     pub fn stats(&self, role: Role) -> String {
         let (me, peer) = match role {
             Role::Nock => (self.nock, self.tip),
@@ -54,23 +52,17 @@ impl Id {
     }
 }
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {} tube {}", self.nock, self.tip, self.tid)
-    }
-}
-
 /// A side of a tube.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// It asks.
+    /// It opens.
     Nock,
     /// It accepts.
     Tip,
 }
 
 impl Role {
-    /// Its word in paths.
+    /// Its name in paths.
     pub fn word(self) -> &'static str {
         match self {
             Role::Nock => "nock",
@@ -79,43 +71,43 @@ impl Role {
     }
 }
 
-/// Directory of a domain.
+/// The directory of a domain.
 pub fn domain(domid: Domid) -> String {
     format!("{DOMAINS}/{domid}")
 }
 
-/// Parent of a domain's halves of one role, by peer.
+/// The parent of a domain's nodes in one role, by peer.
 pub fn root(domid: Domid, role: Role) -> String {
     format!("{DOMAINS}/{domid}/data/{}", role.word())
 }
 
-/// Exists while the domain takes tubes.
-pub fn door(domid: Domid) -> String {
+/// The service directory of a domain. It exists while the domain accepts tubes.
+pub fn service_directory(domid: Domid) -> String {
     format!("{DOMAINS}/{domid}/data/tube")
 }
 
-/// What a domain shows of its tubes' counters while somebody looks.
+/// The directory where a domain publishes counters while somebody holds a lease.
 pub fn stats(domid: Domid) -> String {
     format!("{DOMAINS}/{domid}/data/stats")
 }
 
-/// Where whoever looks says so.
-pub fn wish(domid: Domid) -> String {
+/// The node that holds the lease on a domain's counters.
+pub fn stats_watch(domid: Domid) -> String {
     stats(domid) + "/watch"
 }
 
-/// What a changed path means for somebody who looks at tubes.
+/// What a change at some path affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// One tube, one half of it.
+    /// This tube.
     Tube(Id),
-    /// Above tubes: any of them may have come or gone.
+    /// A parent of tubes: any of them may have appeared or vanished.
     Above,
-    /// Nothing of ours.
+    /// No tube.
     Other,
 }
 
-/// What a path is. Strict: one that no VM of ours would write is nobody's.
+/// Classifies a path. It is strict: a path that no VM would write belongs to no tube.
 pub fn place(path: &str) -> Place {
     let Some(below) = path.strip_prefix(DOMAINS) else {
         return if path.starts_with('@') {
@@ -151,21 +143,21 @@ pub fn place(path: &str) -> Place {
     }
 }
 
-/// A decimal number of 32 bits as it stands in a path or value: no sign, no leading zero.
+/// Parses a decimal number of 32 bits without a sign or leading zeros.
 pub fn number(text: &str) -> Option<u32> {
     let n: u32 = text.parse().ok()?;
     (n.to_string() == text).then_some(n)
 }
 
-/// A domain's number.
+/// Parses the number of a domain.
 pub fn domid(text: &str) -> Option<Domid> {
     number(text)
         .filter(|n| *n <= DOMID_MAX)
         .and_then(|n| n.try_into().ok())
 }
 
-/// The service that a node name stands for: letters, digits and `-` as they are, any other byte as
-/// `_` and two hex digits. None if no VM of ours would have written it so.
+/// Decodes a service from a node name: letters, digits and `-` stand for themselves, any other byte
+/// is `_` and two hex digits. None if no VM would write it that way.
 pub fn service(name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = name.as_bytes();
@@ -192,14 +184,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
+    fn paths_are_classified_strictly() {
         let id = Id {
             nock: 7,
             tip: 5,
             tid: 3,
         };
-        assert_eq!(place(&id.knock()), Place::Tube(id));
-        assert_eq!(place(&format!("{}/state", id.entry())), Place::Tube(id));
+        assert_eq!(place(&id.nock_node()), Place::Tube(id));
+        assert_eq!(place(&format!("{}/state", id.tip_node())), Place::Tube(id));
         assert_eq!(id.stats(Role::Nock), "/local/domain/7/data/stats/nock/5/3");
         assert_eq!(id.stats(Role::Tip), "/local/domain/5/data/stats/tip/7/3");
         for above in [
@@ -227,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn services() {
+    fn service_names_are_decoded_strictly() {
         assert_eq!(service("chat_2ev2"), Some(b"chat.v2".to_vec()));
         assert_eq!(service("_76ersion"), Some(b"version".to_vec()));
         for bad in ["", "a b", "a_2", "a_2E", "a_+f", "a.b"] {

@@ -1,40 +1,40 @@
-//! `tubes reap`: what dead domains and VMs have left, and its removal.
+//! `tubes reap`: finds what dead domains and VMs have left behind, and removes it.
 //!
-//! A living VM takes its own nodes away, within its limits. So a half counts as left over only if
-//! its other half or domain is missing, and all of it is the same when looked at again later, and
-//! still the same at the moment of removal. xenstore-rs has no transactions, so a moment remains
-//! between that last look and the removal; a VM that begins a tube of that very number in it has
-//! its knock answered late, by a time limit.
+//! A live VM removes its own nodes within its time limits. So a half is a leftover only if the
+//! other half or its domain is missing, and if it is unchanged some time later and again right
+//! before its removal. xenstore-rs has no transactions, so a VM can reuse the tube's number between
+//! that last check and the removal; its open request then times out.
 
 use std::io::Write;
 use std::time::Duration;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{self, Domid, Role};
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
-use crate::tube::{Stage, Tube};
+use crate::store::{Store, StoreError};
+use crate::tube::Tube;
+use crate::tube::stage::Stage;
 
-/// Something that nobody living answers for.
+/// Nodes that no live VM owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leftover {
     /// A tube with one half.
     Half(Tube),
-    /// One of the directories of tubes in the tree of a domain that is no more.
+    /// One of the directories for tubes in the tree of a domain that no longer exists.
     Ghost(Domid, String),
 }
 
 impl Leftover {
-    /// What would be removed.
+    /// The path to remove.
     pub fn path(&self) -> String {
         match self {
-            Leftover::Half(tube) if tube.nock.missing() => tube.id.entry(),
-            Leftover::Half(tube) => tube.id.knock(),
+            Leftover::Half(tube) if tube.nock.missing() => tube.id.tip_node(),
+            Leftover::Half(tube) => tube.id.nock_node(),
             Leftover::Ghost(_, path) => path.clone(),
         }
     }
 
-    /// Why.
+    /// Why it is a leftover.
     pub fn why(&self) -> String {
         match self {
             Leftover::Half(tube) => tube
@@ -47,33 +47,33 @@ impl Leftover {
     }
 }
 
-/// What may be left over, by one look.
+/// Finds the candidates in the current state of the store.
 ///
 /// # Errors
-/// The store is lost.
-pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
+/// The connection to the store is lost.
+pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, CommandError> {
     let snapshot = Snapshot::take(store)?;
     let mut found = Vec::new();
     let ghosts = snapshot.domains.iter().filter(|(_, domain)| domain.ghost);
     for (domid, _) in ghosts {
         for path in [
-            path::door(*domid),
+            path::service_directory(*domid),
             path::root(*domid, Role::Nock),
             path::root(*domid, Role::Tip),
             path::stats(*domid),
         ] {
             match store.names(&path) {
-                Err(error @ Error::Lost(_)) => return Err(error.into()),
-                Ok(_) | Err(Error::TooMany) => found.push(Leftover::Ghost(*domid, path)),
+                Err(error @ StoreError::Lost(_)) => return Err(error.into()),
+                Ok(_) | Err(StoreError::TooMany) => found.push(Leftover::Ghost(*domid, path)),
                 Err(_) => {}
             }
         }
     }
     let one = |tube: &&Tube| {
-        // Of two halves the living side's is taken away by its VM; of none there is nothing.
+        // If both halves exist, the live VM removes its own.
         tube.nock.missing() != tube.tip.missing()
             && matches!(tube.stage(), Stage::Stale | Stage::OneSided)
-            // What lies in a ghost goes with it.
+            // A ghost is removed with all that is in it.
             && !in_ghost(&snapshot, tube)
     };
     found.extend(
@@ -87,7 +87,7 @@ pub fn leftovers(store: &Store) -> Result<Vec<Leftover>, Fault> {
     Ok(found)
 }
 
-fn still(store: &Store, leftover: &Leftover) -> Result<bool, Fault> {
+fn still(store: &Store, leftover: &Leftover) -> Result<bool, CommandError> {
     let domains = Snapshot::domains(store)?;
     Ok(match leftover {
         Leftover::Half(tube) => domains.read(store, tube.id)? == *tube,
@@ -107,11 +107,16 @@ fn in_ghost(snapshot: &Snapshot, tube: &Tube) -> bool {
         .is_some_and(|domain| domain.ghost)
 }
 
-/// Does it, or says what would be done.
+/// Removes leftovers if `yes`, and otherwise lists them.
 ///
 /// # Errors
-/// The store is lost, or something could not be removed.
-pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) -> Result<(), Fault> {
+/// The connection to the store is lost, or a leftover could not be removed.
+pub fn reap(
+    store: &Store,
+    yes: bool,
+    settle: Duration,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
     let mut found = leftovers(store)?;
     if found.is_empty() {
         return Ok(writeln!(out, "nothing is left over")?);
@@ -127,7 +132,7 @@ pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) ->
         }
         writeln!(
             out,
-            "nothing was removed; with --yes, what is still the same {} s later is",
+            "nothing was removed; --yes removes what is unchanged after {} s",
             settle.as_secs_f64()
         )?;
         return Ok(());
@@ -138,31 +143,33 @@ pub fn reap(store: &Store, yes: bool, settle: Duration, out: &mut impl Write) ->
     if found.is_empty() {
         return Ok(writeln!(
             out,
-            "nothing is left over: its owners were still at it"
+            "nothing is left over: all of it has changed or gone meanwhile"
         )?);
     }
     let mut failed = 0;
     for leftover in found {
-        // Once more, right before.
+        // Check once more right before the removal.
         if !still(store, &leftover)? {
             continue;
         }
         match store.remove(&leftover.path()) {
             Ok(()) => writeln!(out, "removed {}  ({})", leftover.path(), leftover.why())?,
-            Err(error @ Error::Lost(_)) => return Err(error.into()),
+            Err(error @ StoreError::Lost(_)) => return Err(error.into()),
             Err(error) => {
                 failed += 1;
                 writeln!(
                     out,
-                    "stays {}: {}",
+                    "cannot remove {}: {}",
                     leftover.path(),
-                    Fault::from(error).text
+                    CommandError::from(error).text
                 )?;
             }
         }
     }
     match failed {
         0 => Ok(()),
-        n => Err(Fault::failed(format_args!("{n} could not be removed"))),
+        n => Err(CommandError::failed(format_args!(
+            "{n} leftovers could not be removed"
+        ))),
     }
 }

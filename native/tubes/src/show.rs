@@ -1,33 +1,34 @@
-//! `tubes show`: everything about the tubes of one domain, both sides side by side.
+//! `tubes show`: all details of the tubes of one domain, with both sides next to each other.
 
 use std::io::Write;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{self, Domid, Role};
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::text::{self, cut};
-use crate::tube::{NOCK_KEYS, TIP_KEYS, Tube};
+use crate::tube::Tube;
+use crate::tube::half::{NOCK_KEYS, TIP_KEYS};
 
 const LABEL: usize = 15;
 
-/// Below this width the sides stand one above the other.
+/// Below this width the sides are stacked.
 const STACKED: usize = 76;
 
-/// What a domain says of itself: its door and the services behind it.
+/// Describes the services that a domain offers.
 ///
 /// # Errors
-/// The store is lost.
-pub fn door(store: &Store, domid: Domid) -> Result<String, Fault> {
-    let door = path::door(domid);
-    let names = match store.names(&door) {
-        Err(error @ Error::Lost(_)) => return Err(error.into()),
-        Err(Error::Denied) => return Ok("its door cannot be read".into()),
-        Err(_) => return Ok("takes no tubes (it has no door)".into()),
+/// The connection to the store is lost.
+pub fn services(store: &Store, domid: Domid) -> Result<String, CommandError> {
+    let directory = path::service_directory(domid);
+    let names = match store.names(&directory) {
+        Err(error @ StoreError::Lost(_)) => return Err(error.into()),
+        Err(StoreError::Denied) => return Ok("its service directory cannot be read".into()),
+        Err(_) => return Ok("takes no tubes (it has no service directory)".into()),
         Ok(names) => names,
     };
     let version = store
-        .read(&(door + "/version"))
+        .read(&(directory + "/version"))
         .unwrap_or_else(|_| "?".into());
     let services: Vec<String> = names
         .iter()
@@ -47,15 +48,15 @@ pub fn door(store: &Store, domid: Domid) -> Result<String, Fault> {
 /// Writes one tube.
 ///
 /// # Errors
-/// Those of writing.
+/// Writing fails.
 pub fn tube(
     snapshot: &Snapshot,
     tube: &Tube,
     width: usize,
     out: &mut impl Write,
-) -> Result<(), Fault> {
+) -> Result<(), CommandError> {
     let id = tube.id;
-    let (nock, tip) = (snapshot.called(id.nock), snapshot.called(id.tip));
+    let (nock, tip) = (snapshot.label(id.nock), snapshot.label(id.tip));
     let head = format!(
         "{nock} -> {tip} tube {}, service {}: {}",
         id.tid,
@@ -69,7 +70,7 @@ pub fn tube(
     keys.extend(TIP_KEYS.iter().filter(|key| !NOCK_KEYS.contains(key)));
     let rows: Vec<(&str, String, String)> = [
         ("", format!("nock {nock}"), format!("tip {tip}")),
-        ("at", id.knock(), id.entry()),
+        ("at", id.nock_node(), id.tip_node()),
     ]
     .into_iter()
     .chain(keys.iter().map(|key| {

@@ -1,62 +1,56 @@
-//! All tubes and their domains, as far as this connection may read them.
+//! All tubes and domains that this connection may read.
 //!
-//! Bounded by domain, so that no domain can crowd out what others have: one that writes more than
-//! any VM would is cut, and that is told.
+//! The number of tubes per domain is bounded, so that a domain that writes too many cannot hide
+//! those of others. A note reports what was left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::error::CommandError;
 use crate::path::{self, Domid, Id, Role, domid, number};
-use crate::store::{Error, Store};
-use crate::tube::{Half, NOCK_KEYS, Nodes, Stage, TIP_KEYS, Tube, Value};
+use crate::store::{Store, StoreError, tolerate};
+use crate::tube::Tube;
+use crate::tube::half::{Half, NOCK_KEYS, Nodes, TIP_KEYS, Value};
+use crate::tube::stage::Stage;
 
-/// Halves that are looked at per domain and role. Xen's own quota is 1,000 nodes in all.
+/// Maximum number of halves to read per domain and role. Xen's own quota is 1,000 nodes in all.
 const HALVES_MAX: usize = 1024;
 
-/// A tube in motion is looked at again after that long.
-const MOTION: Duration = Duration::from_millis(20);
+/// How long to wait before rereading a tube whose halves disagree.
+const REREAD_DELAY: Duration = Duration::from_millis(20);
 
 /// A domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Domain {
-    /// What the toolstack calls it.
+    /// The name that the toolstack gave it.
     pub name: Option<String>,
-    /// No toolstack's nodes: only a dead domain's tree looks so.
+    /// It lacks the toolstack's nodes: the rest of the tree of a dead domain.
     pub ghost: bool,
 }
 
-/// What there is.
+/// The domains and tubes at one moment.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Whether all domains could be listed; else only our own is here.
+    /// Whether all domains could be listed. If not, only our own is here.
     pub whole: bool,
     /// By number.
     pub domains: BTreeMap<Domid, Domain>,
-    /// By who, whom and number.
+    /// By nock, tip and number.
     pub tubes: BTreeMap<Id, Tube>,
-    /// What was left out, and why.
+    /// What was left out and why.
     pub notes: Vec<String>,
 }
 
-/// Nodes that are not there, or not for us, are no error here.
-pub fn tolerate<T: Default>(result: Result<T, Error>) -> Result<T, Error> {
-    match result {
-        Err(error @ Error::Lost(_)) => Err(error),
-        Err(_) => Ok(T::default()),
-        ok => ok,
-    }
-}
-
 impl Snapshot {
-    /// Domains only.
+    /// Reads the domains only.
     ///
     /// # Errors
-    /// The store is lost, or does not even tell us who we are.
-    pub fn domains(store: &Store) -> Result<Snapshot, Error> {
+    /// The connection to the store is lost, or our own domain is unknown.
+    pub fn domains(store: &Store) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot::default();
         let names = match store.names(path::DOMAINS) {
-            Err(Error::Denied | Error::TooMany) => vec![store.read("domid")?],
-            Err(Error::Missing) => Vec::new(),
+            Err(StoreError::Denied | StoreError::TooMany) => vec![store.read("domid")?],
+            Err(StoreError::Missing) => Vec::new(),
             other => {
                 snapshot.whole = true;
                 other?
@@ -65,30 +59,30 @@ impl Snapshot {
         for domid in names.iter().filter_map(|name| domid(name)) {
             let name = tolerate(store.read(&(path::domain(domid) + "/name")).map(Some))?;
             let own = store.read(&(path::domain(domid) + "/domid"));
-            if let Err(Error::Lost(why)) = own {
-                return Err(Error::Lost(why));
+            if let Err(StoreError::Lost(why)) = own {
+                return Err(StoreError::Lost(why));
             }
-            let ghost = domid != 0 && name.is_none() && own == Err(Error::Missing);
+            let ghost = domid != 0 && name.is_none() && own == Err(StoreError::Missing);
             snapshot.domains.insert(domid, Domain { name, ghost });
         }
         Ok(snapshot)
     }
 
-    /// Looks again which domains there are.
+    /// Rereads the domains.
     ///
     /// # Errors
     /// As [`Snapshot::domains`].
-    pub fn refresh(&mut self, store: &Store) -> Result<(), Error> {
+    pub fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
         let now = Snapshot::domains(store)?;
         (self.whole, self.domains) = (now.whole, now.domains);
         Ok(())
     }
 
-    /// Everything.
+    /// Reads all domains and tubes.
     ///
     /// # Errors
     /// As [`Snapshot::domains`].
-    pub fn take(store: &Store) -> Result<Snapshot, Error> {
+    pub fn take(store: &Store) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot::domains(store)?;
         let mut ids = BTreeSet::new();
         for domid in snapshot.domains.keys().copied().collect::<Vec<_>>() {
@@ -105,8 +99,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The tubes of which a domain holds a half of that role.
-    fn halves(&mut self, store: &Store, domid: Domid, role: Role) -> Result<Vec<Id>, Error> {
+    /// The tubes of which a domain has the half with this role.
+    fn halves(&mut self, store: &Store, domid: Domid, role: Role) -> Result<Vec<Id>, StoreError> {
         let root = path::root(domid, role);
         let mut ids = Vec::new();
         for peer in self.list(store, &root)? {
@@ -128,7 +122,10 @@ impl Snapshot {
                     },
                 });
                 if ids.len() == HALVES_MAX {
-                    self.notes.push(format!("domain {domid} has more than {HALVES_MAX} tubes as {}: the others are not looked at", role.word()));
+                    self.notes.push(format!(
+                        "domain {domid} has more than {HALVES_MAX} tubes as {}: the others are left out",
+                        role.word()
+                    ));
                     return Ok(ids);
                 }
             }
@@ -136,44 +133,44 @@ impl Snapshot {
         Ok(ids)
     }
 
-    fn list(&mut self, store: &Store, directory: &str) -> Result<Vec<String>, Error> {
+    fn list(&mut self, store: &Store, directory: &str) -> Result<Vec<String>, StoreError> {
         let names = store.names(directory);
-        if names == Err(Error::TooMany) {
+        if names == Err(StoreError::TooMany) {
             self.notes.push(format!(
-                "{directory} has too many names for one answer: not looked at"
+                "{directory} has too many names for one reply: left out"
             ));
         }
         tolerate(names)
     }
 
-    /// One tube, as it is now.
+    /// Reads one tube.
     ///
     /// # Errors
-    /// The store is lost.
-    pub fn read(&self, store: &Store, id: Id) -> Result<Tube, Error> {
+    /// The connection to the store is lost.
+    pub fn read(&self, store: &Store, id: Id) -> Result<Tube, StoreError> {
         let gone: BTreeSet<Domid> = [id.nock, id.tip]
             .into_iter()
             .filter(|domid| self.whole && self.domains.get(domid).is_none_or(|d| d.ghost))
             .collect();
-        let look = || -> Result<Tube, Error> {
+        let read = || -> Result<Tube, StoreError> {
             Ok(Tube {
                 id,
-                nock: half(store, &id.knock(), &NOCK_KEYS)?,
-                tip: half(store, &id.entry(), &TIP_KEYS)?,
+                nock: half(store, &id.nock_node(), &NOCK_KEYS)?,
+                tip: half(store, &id.tip_node(), &TIP_KEYS)?,
                 gone: gone.iter().copied().collect(),
             })
         };
-        // The halves are read one after the other, and may have moved meanwhile.
-        let first = look()?;
+        // The tube may have changed between the reads of its two halves.
+        let first = read()?;
         if matches!(first.stage(), Stage::Broken | Stage::OneSided) {
-            std::thread::sleep(MOTION);
-            return look();
+            std::thread::sleep(REREAD_DELAY);
+            return read();
         }
         Ok(first)
     }
 
-    /// A domain for people: its number, and its name if that says more.
-    pub fn called(&self, domid: Domid) -> String {
+    /// A label of a domain for people: its number, with its name unless that only repeats it.
+    pub fn label(&self, domid: Domid) -> String {
         let name = self
             .domains
             .get(&domid)
@@ -186,40 +183,40 @@ impl Snapshot {
         }
     }
 
-    /// The domain that a user means: a number or a name.
+    /// Finds a domain by the number or name that the user gave.
     ///
     /// # Errors
-    /// No domain is called so, or several are.
-    pub fn find(&self, who: &str) -> Result<Domid, crate::fault::Fault> {
-        if let Some(domid) = domid(who) {
+    /// No domain or more than one has this name.
+    pub fn find(&self, name: &str) -> Result<Domid, CommandError> {
+        if let Some(domid) = domid(name) {
             return Ok(domid);
         }
         let named: Vec<Domid> = self
             .domains
             .iter()
-            .filter(|(_, domain)| domain.name.as_deref() == Some(who))
+            .filter(|(_, domain)| domain.name.as_deref() == Some(name))
             .map(|(domid, _)| *domid)
             .collect();
         match named[..] {
             [domid] => Ok(domid),
-            [] => Err(crate::fault::Fault::failed(format_args!(
-                "no domain is called {}",
-                crate::text::escape(who)
+            [] => Err(CommandError::failed(format_args!(
+                "no domain is named {}",
+                crate::text::escape(name)
             ))),
-            _ => Err(crate::fault::Fault::failed(format_args!(
-                "several domains are called {}: {named:?}; say the number",
-                crate::text::escape(who)
+            _ => Err(CommandError::failed(format_args!(
+                "several domains are named {}: {named:?}; use the number",
+                crate::text::escape(name)
             ))),
         }
     }
 }
 
-fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, Error> {
+fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, StoreError> {
     let names = match store.names(directory) {
-        Err(error @ Error::Lost(_)) => return Err(error),
-        Err(Error::Missing) => return Ok(Half::Missing),
-        // Below what may not be read, absent looks like forbidden.
-        Err(Error::TooMany) => return Ok(Half::Here(Nodes::new(), usize::MAX)),
+        Err(error @ StoreError::Lost(_)) => return Err(error),
+        Err(StoreError::Missing) => return Ok(Half::Missing),
+        Err(StoreError::TooMany) => return Ok(Half::Here(Nodes::new(), usize::MAX)),
+        // Without read access to the parent, absent looks like forbidden.
         Err(_) => return Ok(Half::Denied),
         Ok(names) => names,
     };
@@ -229,14 +226,14 @@ fn half(store: &Store, directory: &str, keys: &[&'static str]) -> Result<Half, E
             continue;
         }
         let value = match store.read(&format!("{directory}/{key}")) {
-            Err(error @ Error::Lost(_)) => return Err(error),
-            Err(Error::Missing) => continue,
-            Err(Error::Binary) => Value::Binary,
+            Err(error @ StoreError::Lost(_)) => return Err(error),
+            Err(StoreError::Missing) => continue,
+            Err(StoreError::Binary) => Value::Binary,
             Err(_) => Value::Denied,
             Ok(text) => Value::Text(text),
         };
         nodes.insert(key, value);
     }
-    let strange = names.iter().filter(|name| !keys.contains(&name.as_str()));
-    Ok(Half::Here(nodes, strange.count()))
+    let unknown = names.iter().filter(|name| !keys.contains(&name.as_str()));
+    Ok(Half::Here(nodes, unknown.count()))
 }

@@ -1,38 +1,38 @@
-//! Which store: where it listens.
+//! Finds the socket of the store.
 
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 
-/// What libxenstore and xenstore-rs read.
+/// The variable from which libxenstore and xenstore-rs take the path of the socket.
 pub const VARIABLE: &str = "XENSTORED_PATH";
 
 const XEN: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 const DEVICE: &str = "/dev/xen/xenbus";
 
-/// Where the store was found.
+/// A store that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The socket; `None` is the kernel's device, which a guest of Xen has.
+    /// Its socket, or `None` for the kernel's device in a Xen guest.
     pub socket: Option<PathBuf>,
-    /// Who said so, for people.
-    pub because: String,
+    /// What determined it, for people.
+    pub source: String,
 }
 
 impl Found {
-    /// What XENSTORED_PATH has to be. xenstore-rs falls back to the device when it cannot connect,
-    /// and to nothing at all nobody can.
+    /// The value for XENSTORED_PATH. xenstore-rs uses the device if it cannot connect to the
+    /// socket, and it can never connect to an empty path.
     pub fn variable(&self) -> OsString {
         self.socket.clone().unwrap_or_default().into()
     }
 }
 
-/// Whether a connection has gone to the device although a socket was meant: xenstore-rs takes the
-/// device whenever the socket will not have it, and on a Xen host that is another store.
-pub fn strayed() -> bool {
-    let meant = std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
+/// Whether this process has opened the device although XENSTORED_PATH names a socket: xenstore-rs
+/// falls back to the device whenever the socket refuses, and on a Xen host that is another store.
+pub fn fell_back_to_device() -> bool {
+    let wanted = std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
     let device = || {
         std::fs::read_dir("/proc/self/fd")
             .into_iter()
@@ -40,10 +40,10 @@ pub fn strayed() -> bool {
             .flatten()
             .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == Path::new(DEVICE)))
     };
-    meant && device()
+    wanted && device()
 }
 
-/// The run directory of the local platform, and which setting names it.
+/// The run directory of the local platform, and the name of the setting that determines it.
 pub fn run_dir(env: &impl Fn(&str) -> Option<OsString>) -> (PathBuf, String) {
     let named = |name: &str| env(name).filter(|value| !value.is_empty());
     if let Some(dir) = named("TUBE_RUN_DIR") {
@@ -55,33 +55,36 @@ pub fn run_dir(env: &impl Fn(&str) -> Option<OsString>) -> (PathBuf, String) {
     }
 }
 
-/// Finds the store: `--socket`, XENSTORED_PATH, Xen's, the local platform's, the kernel's.
+/// Finds the store: `--socket`, XENSTORED_PATH, Xen's socket, the local platform's, the device.
 ///
 /// # Errors
-/// None answers; names all that were tried.
-pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Result<Found, Fault> {
-    let told = option
+/// None accepts a connection. The text lists all that were tried.
+pub fn find(
+    option: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Found, CommandError> {
+    let given = option
         .map(|path| (path.to_owned(), "--socket"))
         .or_else(|| {
             let value = env(VARIABLE).filter(|value| !value.is_empty())?;
             Some((value.into(), VARIABLE))
         });
-    if let Some((socket, who)) = told {
-        // Told is told: never another one, and never the device, in its place.
+    if let Some((socket, source)) = given {
+        // Never use another store than the one that the user named.
         return match UnixStream::connect(&socket) {
-            Ok(_) => Ok(found(socket, who)),
-            Err(error) => Err(Fault::failed(format_args!(
-                "no store answers at {} ({who}): {error}",
+            Ok(_) => Ok(found(socket, source)),
+            Err(error) => Err(CommandError::failed(format_args!(
+                "no store answers at {} ({source}): {error}",
                 socket.display()
             ))),
         };
     }
-    let (run, who) = run_dir(&env);
+    let (run, setting) = run_dir(&env);
     let mut tried: Vec<(PathBuf, String)> = XEN.map(|xen| (xen.into(), "Xen's".into())).into();
-    tried.extend(ours(&run).map(|socket| (socket, format!("the hub's, by {who}"))));
-    for (socket, who) in &tried {
+    tried.extend(hub_sockets(&run).map(|socket| (socket, format!("the hub's, by {setting}"))));
+    for (socket, source) in &tried {
         if UnixStream::connect(socket).is_ok() {
-            return Ok(found(socket.clone(), who));
+            return Ok(found(socket.clone(), source));
         }
     }
     if rustix::fs::access(
@@ -92,28 +95,28 @@ pub fn find(option: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Re
     {
         return Ok(Found {
             socket: None,
-            because: format!("the kernel's, {DEVICE}"),
+            source: format!("the kernel's, {DEVICE}"),
         });
     }
     let places: Vec<String> = tried
         .iter()
         .map(|(at, _)| at.display().to_string())
         .collect();
-    Err(Fault::failed(format_args!(
-        "no store answers: tried {} and {DEVICE}; see `tubes doctor`, or say which: --socket",
+    Err(CommandError::failed(format_args!(
+        "no store answers: tried {} and {DEVICE}; see `tubes doctor`, or name one with --socket",
         places.join(", ")
     )))
 }
 
-fn found(socket: PathBuf, because: &str) -> Found {
+fn found(socket: PathBuf, source: &str) -> Found {
     Found {
         socket: Some(socket),
-        because: because.to_owned(),
+        source: source.to_owned(),
     }
 }
 
-/// The hub's socket for domain 0; in a container, which sees only its own domain's, that one.
-fn ours(run: &Path) -> impl Iterator<Item = PathBuf> {
+/// The hub's sockets to try: that of domain 0, or in a container that of its only domain.
+fn hub_sockets(run: &Path) -> impl Iterator<Item = PathBuf> {
     const NAME: &str = "xenstored.sock";
     let mut domains: Vec<PathBuf> = std::fs::read_dir(run)
         .into_iter()
@@ -126,7 +129,7 @@ fn ours(run: &Path) -> impl Iterator<Item = PathBuf> {
         })
         .map(|entry| entry.path().join(NAME))
         .collect();
-    // Of several we cannot know which one is meant.
+    // With several domains, none of them is the obvious choice.
     if domains.len() != 1 {
         domains.clear();
     }
@@ -141,7 +144,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn told_is_told() {
+    fn a_store_that_the_user_named_is_the_only_one_tried() {
         let fault = find(Some(Path::new("/nonexistent/s")), |_| None).unwrap_err();
         assert!(
             fault.text.contains("/nonexistent/s (--socket)"),
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_directory_or_what_a_container_sees_of_one() {
+    fn the_socket_in_a_run_directory_on_the_host_and_in_a_container() {
         for place in [
             "dom0/xenstored.sock",
             "xenstored.sock",
@@ -171,7 +174,7 @@ mod tests {
             let _listener = UnixListener::bind(&socket).unwrap();
             let run: OsString = dir.path().into();
             let found = find(None, |name| (name == "TUBE_RUN_DIR").then(|| run.clone())).unwrap();
-            // Unless this machine is a Xen host, which goes first.
+            // On a Xen host, the socket of Xen comes first.
             if !Path::new(XEN[0]).exists() {
                 assert_eq!(found.socket.as_deref(), Some(socket.as_path()));
             }
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_run_directory() {
+    fn the_run_directory_follows_the_environment() {
         let env = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| OsString::from("/run/user/1"));
         assert_eq!(run_dir(&env).0, Path::new("/run/user/1/tube"));
         assert_eq!(run_dir(&|_| None).0, Path::new("/run/tube"));

@@ -1,9 +1,9 @@
-//! A connection to xenstore without watches, through the blocking interface of xenstore-rs.
+//! A connection to xenstore, through the blocking interface of xenstore-rs.
 //!
-//! That interface waits for an answer for ever, so it lives in a thread of its own and whoever
-//! asks waits for a limited time. It numbers all requests 0 and takes the next message for its
-//! answer; that is sound as long as this connection has no watches, which is why they have
-//! another one (`watches`).
+//! That interface waits for replies without a limit, so a thread of its own calls it and the caller
+//! waits with a timeout. It gives all requests the number 0 and takes the next message for the
+//! reply. That is only sound without watches, which therefore have a connection of their own
+//! (`watches`).
 
 use std::io::ErrorKind;
 use std::str::Utf8Error;
@@ -13,38 +13,52 @@ use std::time::Duration;
 use xenstore_rs::Xs;
 use xenstore_rs::unix::XsUnix;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 
-/// How long the store may take for one answer. It takes microseconds.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the store may take to reply, or to accept a connection. It needs microseconds.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why there is no value.
+/// Why the store did not do what a request asked for.
+///
+/// Commands handle some of these; only `Lost` always ends them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// There is no such node.
+pub enum StoreError {
+    /// The node does not exist.
     Missing,
-    /// It may not be read (or is not there, below what may not be read).
+    /// We have no access. The node may also not exist, if we have no access to its parent.
     Denied,
-    /// Its value is not UTF-8, and xenstore-rs gives nothing else.
+    /// The value is not UTF-8, so xenstore-rs does not return it.
     Binary,
-    /// More names than one answer holds, and xenstore-rs cannot ask for them in parts.
+    /// The names do not fit into one reply, and xenstore-rs cannot request them in parts.
     TooMany,
-    /// The store's own word for something else.
+    /// The store returned another error.
     Other(String),
-    /// There is no store any more.
+    /// The connection to the store is lost.
     Lost(String),
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::failed(match error {
-            Error::Missing => "it is not in the store".into(),
-            Error::Denied => "the store does not let us".into(),
-            Error::Binary => "the value is not text".into(),
-            Error::TooMany => "too many names for one answer".into(),
-            Error::Other(word) => format!("the store says {word}"),
-            Error::Lost(why) => format!("the store is gone: {why}"),
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> CommandError {
+        CommandError::failed(match error {
+            StoreError::Missing => "the node does not exist".into(),
+            StoreError::Denied => "the store denies access".into(),
+            StoreError::Binary => "the value is not UTF-8".into(),
+            StoreError::TooMany => "too many names for one reply".into(),
+            StoreError::Other(word) => format!("the store returned {word}"),
+            StoreError::Lost(why) => format!("the store is gone: {why}"),
         })
+    }
+}
+
+/// Replaces an error by the default value, unless the connection to the store is lost.
+///
+/// # Errors
+/// The connection to the store is lost.
+pub fn tolerate<T: Default>(result: Result<T, StoreError>) -> Result<T, StoreError> {
+    match result {
+        Err(error @ StoreError::Lost(_)) => Err(error),
+        Err(_) => Ok(T::default()),
+        ok => ok,
     }
 }
 
@@ -55,58 +69,58 @@ enum Request {
     Remove(String),
 }
 
-type Answer = std::io::Result<Vec<Box<str>>>;
+type Reply = std::io::Result<Vec<Box<str>>>;
 
 /// The connection.
 pub struct Store {
     requests: Sender<Request>,
-    answers: Receiver<Answer>,
+    replies: Receiver<Reply>,
 }
 
 impl Store {
-    /// Connects to what XENSTORED_PATH says (see `socket`).
+    /// Connects to the store that XENSTORED_PATH names (see `socket`).
     ///
     /// # Errors
-    /// There is no store, in the system's words.
+    /// The connection fails.
     pub fn open() -> std::io::Result<Store> {
         let xs = XsUnix::new()?;
-        if crate::socket::strayed() {
+        if crate::socket::fell_back_to_device() {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        let (requests, asked) = channel();
-        let (answer, answers) = channel();
+        let (requests, incoming) = channel();
+        let (outgoing, replies) = channel();
         std::thread::spawn(move || {
-            for request in asked {
-                let result: Answer = match request {
+            for request in incoming {
+                let reply: Reply = match request {
                     Request::Read(path) => xs.read(&path).map(|value| vec![value]),
                     Request::Names(path) => xs.directory(&path),
                     Request::Write(path, value) => xs.write(&path, &value).map(|()| Vec::new()),
                     Request::Remove(path) => xs.rm(&path).map(|()| Vec::new()),
                 };
-                if answer.send(result).is_err() {
+                if outgoing.send(reply).is_err() {
                     return;
                 }
             }
         });
-        Ok(Store { requests, answers })
+        Ok(Store { requests, replies })
     }
 
     /// The value of a node.
     ///
     /// # Errors
-    /// Why there is none.
-    pub fn read(&self, path: &str) -> Result<String, Error> {
-        let value = self.ask(Request::Read(path.to_owned()))?;
+    /// It cannot be read.
+    pub fn read(&self, path: &str) -> Result<String, StoreError> {
+        let value = self.request(Request::Read(path.to_owned()))?;
         Ok(value.concat())
     }
 
     /// The names below a node, sorted.
     ///
     /// # Errors
-    /// Why there are none.
-    pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
+    /// They cannot be read.
+    pub fn names(&self, path: &str) -> Result<Vec<String>, StoreError> {
         let mut names: Vec<String> = self
-            .ask(Request::Names(path.to_owned()))?
+            .request(Request::Names(path.to_owned()))?
             .into_iter()
             .map(String::from)
             .filter(|name| !name.is_empty())
@@ -115,53 +129,53 @@ impl Store {
         Ok(names)
     }
 
-    /// Sets a value; makes the node, and those above it, if there is none.
+    /// Sets the value of a node. Creates the node and its parents if needed.
     ///
     /// # Errors
-    /// Why it was not done.
-    pub fn write(&self, path: &str, value: &str) -> Result<(), Error> {
-        self.ask(Request::Write(path.to_owned(), value.to_owned()))
+    /// It cannot be written.
+    pub fn write(&self, path: &str, value: &str) -> Result<(), StoreError> {
+        self.request(Request::Write(path.to_owned(), value.to_owned()))
             .map(|_| ())
     }
 
-    /// Removes a node with all that is below it. Fine if it is not there.
+    /// Removes a node and all nodes below it. Succeeds if it does not exist.
     ///
     /// # Errors
-    /// Why it stays.
-    pub fn remove(&self, path: &str) -> Result<(), Error> {
-        match self.ask(Request::Remove(path.to_owned())) {
-            Ok(_) | Err(Error::Missing) => Ok(()),
+    /// It cannot be removed.
+    pub fn remove(&self, path: &str) -> Result<(), StoreError> {
+        match self.request(Request::Remove(path.to_owned())) {
+            Ok(_) | Err(StoreError::Missing) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn ask(&self, request: Request) -> Result<Vec<Box<str>>, Error> {
-        let lost = |why: &str| Error::Lost(why.to_owned());
+    fn request(&self, request: Request) -> Result<Vec<Box<str>>, StoreError> {
+        let lost = |why: &str| StoreError::Lost(why.to_owned());
         self.requests
             .send(request)
             .map_err(|_| lost("its thread has ended"))?;
-        // After a late answer nothing fits any more; but nobody asks again after this error.
-        self.answers
-            .recv_timeout(PATIENCE)
-            .map_err(|_| lost("it does not answer"))?
+        // A late reply would be taken for that of the next request, but `Lost` is final.
+        self.replies
+            .recv_timeout(TIMEOUT)
+            .map_err(|_| lost("it does not reply"))?
             .map_err(|error| translate(&error))
     }
 }
 
-/// xenstore-rs merges several of the store's errors into one kind; its text still has the word.
-fn translate(error: &std::io::Error) -> Error {
+/// xenstore-rs merges several errors of the store into one kind, but its text still names them.
+fn translate(error: &std::io::Error) -> StoreError {
     if error.get_ref().is_some_and(|inner| inner.is::<Utf8Error>()) {
-        return Error::Binary;
+        return StoreError::Binary;
     }
     let text = error.to_string();
     match text.strip_prefix("XS interface error ") {
-        Some("ENOENT") => Error::Missing,
-        Some("EACCES" | "EPERM") => Error::Denied,
-        Some("E2BIG") => Error::TooMany,
-        Some(word) => Error::Other(crate::text::escape(word)),
+        Some("ENOENT") => StoreError::Missing,
+        Some("EACCES" | "EPERM") => StoreError::Denied,
+        Some("E2BIG") => StoreError::TooMany,
+        Some(word) => StoreError::Other(crate::text::escape(word)),
         None if error.kind() == ErrorKind::UnexpectedEof => {
-            Error::Lost("it has closed the connection".into())
+            StoreError::Lost("it has closed the connection".into())
         }
-        None => Error::Lost(text),
+        None => StoreError::Lost(text),
     }
 }

@@ -1,24 +1,23 @@
-//! Text of strangers, made fit for a terminal.
+//! Formatting: untrusted text for a terminal, and numbers for people.
 //!
-//! What stands in the store was written by domains that nobody has to trust. Printable ASCII is
-//! shown as it is and everything else escaped, so a value can neither move the cursor nor look
-//! like another one (a Cyrillic letter, a letter that turns the direction of writing). And numbers
-//! for people.
+//! Untrusted domains write the values in the store. Everything but printable ASCII is escaped, so
+//! that a value can neither move the cursor nor look like another one (with a Cyrillic letter or a
+//! character that changes the writing direction).
 
 use std::time::{Duration, SystemTime};
 
-/// Longest value shown whole; the store's own limit is 4,096 bytes.
+/// Length of the longest value that is shown whole; the store allows 4,096 bytes.
 const VALUE_MAX: usize = 160;
 
-/// Marks where something was left out.
+/// Marks the end of text that was cut.
 const CUT: &str = "..";
 
-/// One line, whatever is in it.
+/// Escapes text to one line of printable ASCII.
 pub fn escape(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// The same for a column: blanks are escaped too, since they end a column.
+/// Escapes text for a column: spaces too, because they separate columns.
 pub fn word(text: &str) -> String {
     escape(text).replace(' ', "\\x20")
 }
@@ -34,7 +33,7 @@ fn visible(c: char) -> String {
     }
 }
 
-/// Bytes that may not be UTF-8.
+/// Escapes bytes, whether UTF-8 or not.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     bytes
         .utf8_chunks()
@@ -46,7 +45,7 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// A value: escaped, and a long one cut, with its length told.
+/// Escapes a value, and cuts it with a note of its length if it is long.
 pub fn value(text: &str) -> String {
     let shown = escape(text);
     if shown.len() <= VALUE_MAX {
@@ -56,7 +55,7 @@ pub fn value(text: &str) -> String {
     }
 }
 
-/// At most `width` characters of an escaped text, which is ASCII.
+/// Cuts escaped text, which is ASCII, to `width` characters.
 pub fn cut(escaped: &str, width: usize) -> String {
     if escaped.len() <= width {
         escaped.to_owned()
@@ -67,7 +66,7 @@ pub fn cut(escaped: &str, width: usize) -> String {
     }
 }
 
-/// Bytes of a ring: `64K`, `1M`.
+/// The size of a ring: `64K`, `1M`.
 pub fn size(bytes: u32) -> String {
     match bytes {
         n if n > 0 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
@@ -76,7 +75,7 @@ pub fn size(bytes: u32) -> String {
     }
 }
 
-/// A time that has passed, in its two largest units: `42s`, `3m07s`, `5h09m`, `12d03h`.
+/// An age in its two largest units: `42s`, `3m07s`, `5h09m`, `12d03h`.
 pub fn age(passed: Duration) -> String {
     let s = passed.as_secs();
     match s {
@@ -87,17 +86,17 @@ pub fn age(passed: Duration) -> String {
     }
 }
 
-/// Seconds since 1970 as a date.
+/// Seconds since 1970 as a date and time.
 pub fn date(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// A number of anything in at most five characters: `7`, `0.5`, `999`, `1.23k`, `45.6M`.
+/// A number in at most five characters: `7`, `0.5`, `999`, `1.23k`, `45.6M`.
 pub fn quantity(number: f64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     let (mut n, mut unit) = (number, 0);
-    // What would be rounded to a thousand is one of the next.
+    // Use the next unit for what would round up to 1000.
     while n >= 999.5 && unit + 1 < UNITS.len() {
         (n, unit) = (n / 1000.0, unit + 1);
     }
@@ -114,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_but_printable_ascii() {
+    fn only_printable_ascii_reaches_the_terminal() {
         let nasty = "a\x1b[2J\u{202e}\u{430}\r\n\t\x7f\\\0";
         assert_eq!(escape(nasty), r"a\x1b[2J\u{202e}\u{430}\x0d\n\t\x7f\\\x00");
         assert_eq!(word("two words"), r"two\x20words");
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut_and_say_so() {
+    fn long_values_are_cut_and_marked() {
         let shown = value(&"x".repeat(4000));
         assert!(shown.ends_with("xx.. (4000 bytes)") && shown.len() < 200);
         assert_eq!(value("short"), "short");

@@ -1,58 +1,58 @@
-//! `tubes watch`: a line for each thing that happens.
+//! `tubes watch`: one line per event.
 
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 
-use crate::events::{Event, Events};
-use crate::fault::Fault;
+use crate::error::CommandError;
+use crate::events::{Event, Tracker};
 use crate::path::DOMAINS;
 use crate::snapshot::Snapshot;
-use crate::store::{Error, Store};
+use crate::store::{Store, StoreError};
 use crate::watches::Watches;
 
-/// How often it is looked for what stays behind.
+/// How often to check for stale halves.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Between two looks at everything: a domain can ask for one whenever it likes.
-const WIDE: Duration = Duration::from_millis(100);
+/// Minimum interval between two full scans. Any domain can provoke one at any time.
+const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Goes on until the store or the reader has gone.
+/// Runs until the store or the reader of the output is gone.
 ///
 /// # Errors
-/// Either.
-pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Fault> {
+/// Either has ended.
+pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), CommandError> {
     let watches = Watches::start();
-    let mut events = Events::default();
+    let mut tracker = Tracker::default();
     let mut snapshot = Snapshot::default();
-    let (mut first, mut all, mut wide) = (true, true, None::<Instant>);
+    let (mut first, mut all, mut scanned) = (true, true, None::<Instant>);
     loop {
-        let since = wide.map_or(WIDE, |last| last.elapsed());
+        let since = scanned.map_or(SCAN_INTERVAL, |last| last.elapsed());
         let limit = if all {
-            WIDE.saturating_sub(since)
+            SCAN_INTERVAL.saturating_sub(since)
         } else {
             TICK
         };
         let dirty = watches.wait(limit)?;
         if dirty.tubes.is_empty() && !dirty.all {
-            // The watches of xenstore-rs do not end with their connection: only a question tells.
-            if let Err(error @ Error::Lost(_)) = store.read(DOMAINS) {
+            // xenstore-rs does not end watches when their connection is lost, so probe the store.
+            if let Err(error @ StoreError::Lost(_)) = store.read(DOMAINS) {
                 return Err(error.into());
             }
         }
         all |= dirty.all;
-        let mut happened = Vec::new();
-        if all && wide.is_none_or(|last| last.elapsed() >= WIDE) {
-            (all, wide) = (false, Some(Instant::now()));
+        let mut events = Vec::new();
+        if all && scanned.is_none_or(|last| last.elapsed() >= SCAN_INTERVAL) {
+            (all, scanned) = (false, Some(Instant::now()));
             snapshot = Snapshot::take(store)?;
             for tube in snapshot.tubes.values() {
-                happened.extend(events.look(tube, Instant::now(), first));
+                events.extend(tracker.observe(tube, Instant::now(), first));
             }
-            for id in events.ids() {
+            for id in tracker.ids() {
                 if !snapshot.tubes.contains_key(&id) {
                     let tube = snapshot.read(store, id)?;
-                    happened.extend(events.look(&tube, Instant::now(), false));
+                    events.extend(tracker.observe(&tube, Instant::now(), false));
                 }
             }
             first = false;
@@ -62,21 +62,21 @@ pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Faul
             for id in dirty.tubes {
                 let mut tube = snapshot.read(store, id)?;
                 if tube.absent() && !refreshed {
-                    // Why it went is told by which domains there still are.
+                    // Whether its domains still exist shows why it is gone.
                     refreshed = true;
                     snapshot.refresh(store)?;
                     tube = snapshot.read(store, id)?;
                 }
-                happened.extend(events.look(&tube, Instant::now(), false));
+                events.extend(tracker.observe(&tube, Instant::now(), false));
             }
         } else {
             all |= !dirty.tubes.is_empty();
         }
-        happened.extend(events.tick(Instant::now()));
-        for event in &happened {
+        events.extend(tracker.tick(Instant::now()));
+        for event in &events {
             writeln!(out, "{}", line(&snapshot, event, json))?;
         }
-        if !happened.is_empty() {
+        if !events.is_empty() {
             out.flush()?;
         }
     }
@@ -84,16 +84,16 @@ pub fn watch(store: &Store, json: bool, out: &mut impl Write) -> Result<(), Faul
 
 fn line(snapshot: &Snapshot, event: &Event, json: bool) -> String {
     let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let (id, what) = (event.id, event.what.word());
+    let (id, kind) = (event.id, event.kind.word());
     if json {
         return crate::json::line(&json!({
-            "time": time, "event": what, "nock": id.nock, "tip": id.tip, "tid": id.tid,
+            "time": time, "event": kind, "nock": id.nock, "tip": id.tip, "tid": id.tid,
             "service": event.service, "now": event.now,
         }));
     }
-    let (nock, tip) = (snapshot.called(id.nock), snapshot.called(id.tip));
+    let (nock, tip) = (snapshot.label(id.nock), snapshot.label(id.tip));
     let line = format!(
-        "{time}  {what:9}  {nock} -> {tip} tube {}  {}  {}",
+        "{time}  {kind:9}  {nock} -> {tip} tube {}  {}  {}",
         id.tid, event.service, event.now
     );
     line.trim_end().to_owned()

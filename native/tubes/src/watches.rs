@@ -1,8 +1,8 @@
-//! What changes in the store, through the tokio interface of xenstore-rs, which alone has watches.
+//! Watches the store for changes, through the tokio interface of xenstore-rs, the only one with
+//! watches.
 //!
-//! It stops answering while a watch's eight places are taken, and its connection is another one
-//! than that which reads. So a thread does nothing but take events out and note which tube they
-//! are about; however many there are, what is noted is bounded.
+//! xenstore-rs buffers eight events of a watch and then stalls the whole connection. So this thread
+//! only takes events out and records which tubes changed; the size of that record is bounded.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,59 +13,58 @@ use tokio::runtime::{Builder, Runtime};
 use xenstore_rs::AsyncWatch;
 use xenstore_rs::tokio::XsTokio;
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::path::{DOMAINS, Id, Place, place};
 use crate::socket;
-use crate::store::{Error, PATIENCE};
+use crate::store::{StoreError, TIMEOUT};
 
-/// More tubes at once than this, and all of them are looked at.
-const NOTED_MAX: usize = 256;
+/// With more changed tubes than this, all tubes count as changed.
+const DIRTY_MAX: usize = 256;
 
-/// Between two attempts to connect.
-const AGAIN: Duration = Duration::from_millis(10);
+/// Interval between two attempts to connect.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What has to be looked at.
+/// What has changed and must be reread.
 #[derive(Debug, Default)]
 pub struct Dirty {
     /// These tubes.
     pub tubes: BTreeSet<Id>,
-    /// All tubes.
+    /// All tubes, and the domains.
     pub all: bool,
-    /// There are no events any more, and why.
+    /// Why no more events will come.
     lost: Option<String>,
 }
 
-/// Events of everything below /local/domain that we may read.
 #[derive(Default)]
 struct Shared {
     dirty: Mutex<Dirty>,
     changed: Condvar,
 }
 
-/// A running watch.
+/// A watch on everything below /local/domain that we may read.
 pub struct Watches(Arc<Shared>);
 
 impl Watches {
-    /// Starts it. It tells of everything at least once.
+    /// Starts the watch. At first, everything counts as changed.
     pub fn start() -> Watches {
         let shared = Arc::<Shared>::default();
-        let theirs = shared.clone();
+        let thread_shared = shared.clone();
         std::thread::spawn(move || {
-            // Whatever ends it, it ends with the store or with what we cannot do without.
-            let why = match run(&theirs) {
-                Ok(()) => "no more events come".to_owned(),
-                Err(error) => format!("watching: {error}"),
+            // Whether the store or something else ends the watch, the caller cannot continue.
+            let why = match run(&thread_shared) {
+                Ok(()) => "the watch has ended".to_owned(),
+                Err(error) => format!("cannot watch: {error}"),
             };
-            note(&theirs, |dirty| dirty.lost = Some(why));
+            note(&thread_shared, |dirty| dirty.lost = Some(why));
         });
         Watches(shared)
     }
 
-    /// Waits until something has changed, at most that long.
+    /// Waits until something has changed, up to a time limit.
     ///
     /// # Errors
-    /// The store is gone.
-    pub fn wait(&self, limit: Duration) -> Result<Dirty, Fault> {
+    /// The connection to the store is lost.
+    pub fn wait(&self, limit: Duration) -> Result<Dirty, CommandError> {
         let dirty = self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet =
             |dirty: &mut Dirty| !dirty.all && dirty.lost.is_none() && dirty.tubes.is_empty();
@@ -75,7 +74,7 @@ impl Watches {
             .wait_timeout_while(dirty, limit, quiet)
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &dirty.lost {
-            return Err(Error::Lost(why.clone()).into());
+            return Err(StoreError::Lost(why.clone()).into());
         }
         Ok(std::mem::take(&mut *dirty))
     }
@@ -86,25 +85,24 @@ fn note(shared: &Shared, change: impl FnOnce(&mut Dirty)) {
     shared.changed.notify_one();
 }
 
-/// Connects, with the runtime that carries the connection.
+/// Connects. The connection ends when its runtime is dropped.
 ///
-/// xenstored lets one connection wait until it accepts it, and that of `Store` may be the one. A
-/// connect that does not wait is refused then, and xenstore-rs takes the kernel's device instead.
+/// xenstored has a backlog of one connection, which that of `Store` may occupy. A non-blocking
+/// connect is then refused, and xenstore-rs falls back to the kernel's device.
 fn connect() -> std::io::Result<(Runtime, XsTokio)> {
     let begin = Instant::now();
     loop {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let error = match runtime.block_on(XsTokio::new()) {
-            Ok(store) if !socket::strayed() => return Ok((runtime, store)),
+            Ok(store) if !socket::fell_back_to_device() => return Ok((runtime, store)),
             Ok(_) => std::io::ErrorKind::ConnectionRefused.into(),
             Err(error) => error,
         };
-        // A connection ends with its runtime, not before.
         drop(runtime);
-        if begin.elapsed() >= PATIENCE {
+        if begin.elapsed() >= TIMEOUT {
             return Err(error);
         }
-        std::thread::sleep(AGAIN);
+        std::thread::sleep(RETRY_INTERVAL);
     }
 }
 
@@ -118,7 +116,7 @@ fn run(shared: &Shared) -> std::io::Result<()> {
                 Place::Above => note(shared, |dirty| dirty.all = true),
                 Place::Tube(id) => note(shared, |dirty| {
                     dirty.tubes.insert(id);
-                    if dirty.tubes.len() > NOTED_MAX {
+                    if dirty.tubes.len() > DIRTY_MAX {
                         dirty.tubes.clear();
                         dirty.all = true;
                     }

@@ -1,4 +1,4 @@
-//! `tubes top` in a terminal: a pseudo-terminal, and an emulator that knows what it shows.
+//! `tubes top` in a pseudo-terminal, with an emulator that records the screen.
 
 mod common;
 
@@ -13,20 +13,20 @@ use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Shown, Store};
+use common::{Counters, Store};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-/// Turns a hang into a failure, and decides nothing else.
+/// Turns a hang into a failure.
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Terminal {
     child: Child,
-    /// What types and what shows; its other user ends with the channel.
+    /// The side that types and reads the screen. Dropping the channel ends the reading thread.
     master: Option<(File, Sender<()>)>,
-    /// The child's side, so that its settings can be looked at.
+    /// The child's side, to inspect its settings.
     slave: Option<OwnedFd>,
     shown: Arc<(Mutex<vt100::Parser>, Condvar)>,
 }
@@ -68,11 +68,11 @@ impl Terminal {
             Condvar::new(),
         ));
         let master = File::from(master);
-        let (mut reader, theirs) = (master.try_clone().unwrap(), shown.clone());
-        let (closed, told) = channel::<()>();
+        let (mut reader, thread_shown) = (master.try_clone().unwrap(), shown.clone());
+        let (closed, closing) = channel::<()>();
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            while told.try_recv() == Err(TryRecvError::Empty) {
+            while closing.try_recv() == Err(TryRecvError::Empty) {
                 let mut ready = [PollFd::new(&reader, PollFlags::IN)];
                 let step = Timespec {
                     tv_sec: 0,
@@ -84,8 +84,8 @@ impl Terminal {
                 let Ok(n @ 1..) = reader.read(&mut bytes) else {
                     return;
                 };
-                theirs.0.lock().unwrap().process(&bytes[..n]);
-                theirs.1.notify_all();
+                thread_shown.0.lock().unwrap().process(&bytes[..n]);
+                thread_shown.1.notify_all();
             }
         });
         Terminal {
@@ -111,7 +111,7 @@ impl Terminal {
         tcsetwinsize(&self.master.as_ref().unwrap().0, size(rows, columns)).unwrap();
     }
 
-    /// The screen's text, once it is right.
+    /// Waits until the text of the screen is right.
     fn await_screen(&self, what: &str, right: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + LIMIT;
         let mut parser = self.shown.0.lock().unwrap();
@@ -121,7 +121,10 @@ impl Terminal {
                 return text;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} does not come; there is\n{text}");
+            assert!(
+                !left.is_zero(),
+                "{what} does not appear; the screen is\n{text}"
+            );
             parser = self.shown.1.wait_timeout(parser, left).unwrap().0;
         }
     }
@@ -137,7 +140,7 @@ impl Terminal {
         }
     }
 
-    /// As when its window is closed: the kernel tells by SIGHUP, and by errors.
+    /// As if its window were closed: the kernel sends SIGHUP and returns errors.
     fn close(&mut self) {
         self.master = None;
         self.slave = None;
@@ -148,15 +151,15 @@ impl Terminal {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Lines and echo, and the screen that was there before.
-    fn restored(&self) {
+    /// Checks that line mode, echo and the previous screen are back.
+    fn assert_restored(&self) {
         let modes = tcgetattr(self.slave.as_ref().unwrap()).unwrap().local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
         let end = Instant::now() + LIMIT;
         let mut parser = self.shown.0.lock().unwrap();
         while parser.screen().alternate_screen() || parser.screen().hide_cursor() {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the terminal is left as it was used");
+            assert!(!left.is_zero(), "the terminal is not restored");
             parser = self.shown.1.wait_timeout(parser, left).unwrap().0;
         }
     }
@@ -182,7 +185,7 @@ fn size(rows: u16, columns: u16) -> Winsize {
     }
 }
 
-/// The screen without the bars of histories, which grow while one looks.
+/// The text of the screen without the bars of histories, which change all the time.
 fn text(parser: &vt100::Parser) -> String {
     let bare = parser
         .screen()
@@ -193,7 +196,7 @@ fn text(parser: &vt100::Parser) -> String {
         .collect()
 }
 
-fn stocked(store: &Store) {
+fn add_tubes(store: &Store) {
     store.domain(5, "db");
     store.domain(7, "web");
     store.domain(9, "db 5\x1b[2J\u{202e}");
@@ -218,18 +221,18 @@ fn stocked(store: &Store) {
     ]);
 }
 
-fn busy(store: &Store) -> common::Showing {
-    store.show(vec![
-        Shown("/local/domain/7/data/stats/nock/5/0", 12_345, 45_600_000),
-        Shown("/local/domain/5/data/stats/tip/7/0", 655, 400_000),
-        Shown("/local/domain/7/data/stats/nock/5/1", 7, 700),
+fn busy(store: &Store) -> common::Publisher {
+    store.publish(vec![
+        Counters("/local/domain/7/data/stats/nock/5/0", 12_345, 45_600_000),
+        Counters("/local/domain/5/data/stats/tip/7/0", 655, 400_000),
+        Counters("/local/domain/7/data/stats/nock/5/1", 7, 700),
     ])
 }
 
 #[test]
-fn three_sizes_keys_and_a_clean_end() {
+fn the_table_in_three_sizes_and_its_keys() {
     let store = Store::hub();
-    stocked(&store);
+    add_tubes(&store);
     let _busy = busy(&store);
     let mut top = Terminal::start(&store, 10, 120);
     top.await_screen("120 columns", |text| text == include_str!("golden/top-120"));
@@ -246,7 +249,7 @@ fn three_sizes_keys_and_a_clean_end() {
     let bars = top.shown.0.lock().unwrap().screen().contents();
     assert!(bars.contains('█'), "{bars}");
 
-    // Whoever looks says so, and takes it back.
+    // It holds a lease in each domain, and withdraws it at the end.
     let tree = store.tree();
     for domid in [5, 7, 9] {
         assert!(
@@ -265,37 +268,37 @@ fn three_sizes_keys_and_a_clean_end() {
     });
     top.press("q");
     assert!(top.end().success());
-    top.restored();
+    top.assert_restored();
     assert!(!store.tree().contains("stats/watch"));
 }
 
 #[test]
-fn ended_by_a_signal_or_a_closed_terminal_or_a_lost_store() {
+fn top_ends_on_a_signal_a_closed_terminal_or_a_lost_store() {
     let store = Store::xen();
-    stocked(&store);
-    let there = |text: &str| text.contains("NOCK") && text.contains("7:web");
+    add_tubes(&store);
+    let table = |text: &str| text.contains("NOCK") && text.contains("7:web");
     let mut top = Terminal::start(&store, 24, 80);
-    top.await_screen("a table", there);
+    top.await_screen("a table", table);
     top.signal(Signal::TERM);
     assert!(top.end().success());
-    top.restored();
+    top.assert_restored();
 
     let mut top = Terminal::start(&store, 24, 80);
-    top.await_screen("a table", there);
+    top.await_screen("a table", table);
     top.press("\x03");
     assert!(top.end().success());
-    top.restored();
+    top.assert_restored();
 
     let mut closed = Terminal::start(&store, 24, 80);
-    closed.await_screen("a table", there);
+    closed.await_screen("a table", table);
     closed.close();
     closed.end();
 
     let mut top = Terminal::start(&store, 24, 80);
-    top.await_screen("a table", there);
+    top.await_screen("a table", table);
     drop(store);
     assert_eq!(top.end().code(), Some(1));
-    top.restored();
+    top.assert_restored();
     top.await_screen("the reason", |text| {
         text.contains("tubes: the store is gone")
     });

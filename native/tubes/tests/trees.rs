@@ -1,13 +1,13 @@
-//! What is shown of trees in real stores: in good order, broken, and hostile.
+//! Output for trees in real stores: valid, broken and hostile ones.
 
 mod common;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use common::{Shown, Store};
+use common::{Counters, Store};
 
-/// Each test is made on both.
+/// Runs a test on both stores.
 fn on_both(test: impl Fn(&Store)) {
     test(&Store::hub());
     test(&Store::xen());
@@ -22,41 +22,44 @@ fn golden_list_and_show() {
         store.tube(7, 5, 1, ("5", "4"));
         store.restore("/local/domain/7/data/nock/5/1/service = \"a_20rather_20long_20name_20of_20a_20service\"\n\
                        /local/domain/5/data/tube/version = \"1\"\n/local/domain/5/data/tube/echo = \"00ff\"\n");
-        assert_eq!(store.said(120, &["list"]), include_str!("golden/list-120"));
-        assert_eq!(store.said(80, &["list"]), include_str!("golden/list-80"));
-        assert_eq!(store.said(40, &["list"]), include_str!("golden/list-40"));
         assert_eq!(
-            store.said(100, &["show", "db", "0"]),
+            store.output(120, &["list"]),
+            include_str!("golden/list-120")
+        );
+        assert_eq!(store.output(80, &["list"]), include_str!("golden/list-80"));
+        assert_eq!(store.output(40, &["list"]), include_str!("golden/list-40"));
+        assert_eq!(
+            store.output(100, &["show", "db", "0"]),
             include_str!("golden/show-100")
         );
         assert_eq!(
-            store.said(60, &["show", "5", "0"]),
+            store.output(60, &["show", "5", "0"]),
             include_str!("golden/show-60")
         );
-        let json = store.said(80, &["list", "-l"]);
+        let json = store.output(80, &["list", "-l"]);
         assert!(json.starts_with(r#"[{"nock":7,"tip":5,"tid":0,"service":"echo","state":"connected","nock_half":{"domain":"web","path":"/local/domain/7/data/nock/5/0","exists":true,"state":4,"version":1,"nonce":"0123456789abcdef""#), "{json}");
     });
 }
 
 #[test]
-fn rings_and_age_as_the_tip_says() {
+fn ring_sizes_and_age_come_from_the_tip() {
     on_both(|store| {
         store.domain(5, "db");
         store.domain(7, "web");
         store.tube(7, 5, 0, ("4", "4"));
         store.tube(7, 5, 1, ("4", "4"));
         let ago = common::ago(3630);
-        let entry = |key: &str| format!("/local/domain/5/data/tip/7/0/{key}");
+        let tip_node = |key: &str| format!("/local/domain/5/data/tip/7/0/{key}");
         store.write(&[
-            (&entry("tx-ring-bytes"), OsStr::new("1048576")),
-            (&entry("opened"), OsStr::new(&ago)),
-            // By a clock that is ahead of ours.
+            (&tip_node("tx-ring-bytes"), OsStr::new("1048576")),
+            (&tip_node("opened"), OsStr::new(&ago)),
+            // The clock of this tip is ahead of ours.
             (
                 "/local/domain/5/data/tip/7/1/opened",
                 OsStr::new("4294967295"),
             ),
         ]);
-        let list = store.said(100, &["list"]);
+        let list = store.output(100, &["list"]);
         let column = |line: usize, from_end: usize| {
             let words = list.lines().nth(line).unwrap().split_whitespace();
             words.rev().nth(from_end).unwrap().to_owned()
@@ -66,37 +69,37 @@ fn rings_and_age_as_the_tip_says() {
             ("1M/64K".into(), "1h00m".into())
         );
         assert_eq!((column(2, 4), column(2, 0)), ("64K".into(), "0s".into()));
-        store.write(&[(&entry("opened"), OsStr::new("1764000000"))]);
-        let shown = store.said(100, &["show", "5", "0"]);
+        store.write(&[(&tip_node("opened"), OsStr::new("1764000000"))]);
+        let shown = store.output(100, &["show", "5", "0"]);
         assert!(shown.contains("1764000000 2025-11-24T16:00:00Z"), "{shown}");
     });
 }
 
 #[test]
-fn rates_of_those_who_show_their_counters() {
+fn rates_of_domains_that_publish_their_counters() {
     for (store, json) in [(Store::hub(), true), (Store::xen(), false)] {
         store.domain(5, "db");
         store.domain(7, "web");
         store.domain(9, "mute");
         store.tube(7, 5, 0, ("4", "4"));
         store.tube(9, 5, 0, ("4", "4"));
-        let _showing = store.show(vec![
-            Shown("/local/domain/7/data/stats/nock/5/0", 12_000, 45_600_000),
-            Shown("/local/domain/5/data/stats/tip/7/0", 345, 400_000),
+        let _publisher = store.publish(vec![
+            Counters("/local/domain/7/data/stats/nock/5/0", 12_000, 45_600_000),
+            Counters("/local/domain/5/data/stats/tip/7/0", 345, 400_000),
         ]);
         if json {
-            let said = store.said(80, &["list", "--stats", "--json"]);
+            let text = store.output(80, &["list", "--stats", "--json"]);
             for part in [
                 r#""per_second":{"messages":12345.0,"bytes":46000000.0,"nock_to_tip":{"messages":12000.0,"#,
                 r#""per_second":null"#,
             ] {
-                assert!(said.contains(part), "{said}");
+                assert!(text.contains(part), "{text}");
             }
         } else {
-            let said = store.said(80, &["list", "--stats"]);
-            assert_eq!(said, include_str!("golden/list-stats-80"));
+            let text = store.output(80, &["list", "--stats"]);
+            assert_eq!(text, include_str!("golden/list-stats-80"));
         }
-        // Whoever looked has taken its wish back.
+        // The lease is withdrawn.
         assert!(!store.tree().contains("stats/watch"));
     }
 }
@@ -114,8 +117,8 @@ fn disagreement_is_marked() {
              /local/domain/5/data/tip/7/0/event-channel = \"017\"\n\
              /local/domain/5/data/tip/7/0/what-is-this = \"\"\n",
         );
-        assert!(store.said(100, &["list"]).contains(" broken!"));
-        let shown = store.said(200, &["show", "5"]);
+        assert!(store.output(100, &["list"]).contains(" broken!"));
+        let shown = store.output(200, &["show", "5"]);
         for line in [
             "! state          4 Connected",
             "! nonce          0123456789abcdef",
@@ -132,7 +135,7 @@ fn disagreement_is_marked() {
 }
 
 #[test]
-fn half_written_and_foreign_trees() {
+fn half_written_and_unrelated_trees() {
     on_both(|store| {
         store.domain(5, "db");
         store.domain(7, "web");
@@ -148,7 +151,7 @@ fn half_written_and_foreign_trees() {
              /local/domain/not-a-domain/data/nock/5/0/state = \"4\"\n\
              /local/domain/5/data/tip/7/0/nock = \"/local/domain/7/data/nock/5/0\"\n",
         );
-        let list = store.said(100, &["list"]);
+        let list = store.output(100, &["list"]);
         assert_eq!(list.lines().count(), 4, "{list}");
         let line = |n: usize| {
             list.lines()
@@ -162,18 +165,18 @@ fn half_written_and_foreign_trees() {
         assert_eq!(line(3)[3..5], ["2", "one-sided!"]);
         assert!(
             store
-                .said(100, &["show", "7", "2"])
+                .output(100, &["show", "7", "2"])
                 .contains("state          four")
         );
     });
 }
 
 #[test]
-fn hostile_values_are_harmless_and_nobody_passes_for_another() {
+fn hostile_values_are_harmless_and_cannot_imitate_another_domain() {
     on_both(|store| {
         store.domain(5, "db");
         store.domain(7, "web");
-        // Domain 9 has been given a name by somebody; it writes what it likes into its own tree.
+        // Domain 9 has a hostile name, and writes hostile values into its own tree.
         store.domain(9, "db 5\x1b[2J\u{202e}");
         let path = |key: &str| format!("/local/domain/9/data/nock/5/0/{key}");
         let long = "x".repeat(3900);
@@ -212,9 +215,9 @@ fn hostile_values_are_harmless_and_nobody_passes_for_another() {
             ),
         ]);
         for width in [40, 80, 400] {
-            let list = store.said(width, &["list"]);
+            let list = store.output(width, &["list"]);
             assert_eq!(list.lines().count(), 4, "{list}");
-            // Who it is comes first, and first comes its number.
+            // A line starts with the number of the nock.
             assert!(
                 list.lines()
                     .nth(3)
@@ -229,19 +232,23 @@ fn hostile_values_are_harmless_and_nobody_passes_for_another() {
             );
             assert!(!list.contains(" connected"), "{list}");
             for dom in ["5", "7", "9"] {
-                store.said(width, &["show", dom]);
+                store.output(width, &["show", dom]);
             }
         }
-        assert!(store.said(400, &["show", "5"]).contains(".. (3900 bytes)"));
-        assert!(store.said(400, &["show", "5"]).contains("(not text)"));
-        assert!(store.said(80, &["list", "--json"]).contains("\\u202e"));
+        assert!(
+            store
+                .output(400, &["show", "5"])
+                .contains(".. (3900 bytes)")
+        );
+        assert!(store.output(400, &["show", "5"]).contains("(not text)"));
+        assert!(store.output(80, &["list", "--json"]).contains("\\u202e"));
         store.run(80, &["doctor"]);
-        store.said(80, &["reap"]);
+        store.output(80, &["reap"]);
     });
 }
 
 #[test]
-fn more_than_any_vm_would_write_is_told_and_left_out() {
+fn more_nodes_than_any_vm_writes_are_left_out_with_a_note() {
     let store = Store::hub();
     store.domain(5, "db");
     store.domain(7, "web");
@@ -257,10 +264,10 @@ fn more_than_any_vm_would_write_is_told_and_left_out() {
     store.write(&nodes);
     let output = store.run(80, &["list"]);
     assert!(output.status.success());
-    let told = String::from_utf8(output.stderr).unwrap();
+    let notes = String::from_utf8(output.stderr).unwrap();
     assert!(
-        told.contains("/local/domain/9/data/nock/5 has too many names"),
-        "{told}"
+        notes.contains("/local/domain/9/data/nock/5 has too many names"),
+        "{notes}"
     );
     assert!(
         String::from_utf8(output.stdout)

@@ -1,27 +1,26 @@
 defmodule Tube.Test.Node.Spare do
   @moduledoc """
-  Nodes that one test of the lab has no more use for, kept for the next one that wants the same: what
-  `Tube.Test.VM.Spare` is for VMs that are none, for the same reason.
+  Nodes that tests of the lab share one after another, as `Tube.Test.VM.Spare` does for other VMs.
 
-  A node holds its domain for as long as it lives, so there is at most one of a domain, and it makes way for
-  whatever else is started there.
+  A node holds its domain as long as it runs, so there is at most one per domain, and it is killed
+  when something else is to start there.
   """
 
-  alias Tube.Test.{Eventually, Lab, VM}
+  alias Tube.Test.{Eventually, Lab, Table, VM}
   alias Tube.Test.Node, as: Peer
 
-  # What this one was at its start. Whatever is not among that goes.
+  # The key of the names and settings that a node starts with. A reset removes all others.
   @start {__MODULE__, :start}
-  # Of no account to who comes next.
+  # Options that do not matter to the next test.
   @own [:run_dir, :modules]
 
-  @doc "A node of that name that was kept, or nil."
+  @doc "Returns a kept node for these options, or nil."
   @spec take(keyword) :: VM.t() | nil
   def take(opts) do
     if Lab.here?() do
       domid = Peer.domid(opts[:name])
 
-      case Agent.get_and_update(agent(), &Map.pop(&1, domid)) do
+      case Table.get_and_update(__MODULE__, &Map.pop(&1, domid)) do
         nil ->
           nil
 
@@ -31,25 +30,25 @@ defmodule Tube.Test.Node.Spare do
     end
   end
 
-  @doc "Keeps a node that was started with `opts`, if it can be of use; otherwise kills it."
+  @doc "Keeps a node that was started with `opts`, if other tests can use it; otherwise kills it."
   @spec keep(VM.t(), keyword) :: :ok
   def keep(vm, opts) do
-    if Lab.here?() and VM.alive?(vm) and emptied?(vm),
-      do: Agent.update(agent(), &Map.put(&1, vm.domid, {kind(opts), vm})),
+    if Lab.here?() and VM.alive?(vm) and reset?(vm),
+      do: Table.update(__MODULE__, &Map.put(&1, vm.domid, {kind(opts), vm})),
       else: VM.kill9(vm)
   end
 
-  @doc "Ends what is kept of a domain: somebody else is to have that."
+  @doc "Kills the kept node of a domain, so that something else can start there."
   @spec make_way(non_neg_integer | nil) :: :ok
   def make_way(domid) do
     with true <- Lab.here?(),
-         {_kind, vm} <- Agent.get_and_update(agent(), &Map.pop(&1, domid)),
+         {_kind, vm} <- Table.get_and_update(__MODULE__, &Map.pop(&1, domid)),
          do: kill(vm)
 
     :ok
   end
 
-  @doc "Remembers what belongs to a node that has just been started."
+  @doc "Records the names and settings of a node that has just started."
   @spec mark(VM.t()) :: VM.t()
   def mark(vm) do
     names = VM.call(vm, :erlang, :registered, [])
@@ -65,8 +64,8 @@ defmodule Tube.Test.Node.Spare do
     nil
   end
 
-  # It has no connection, no process with a name of its own, no application but the kernel's two.
-  defp emptied?(vm) do
+  # Removes connections, registered processes, and all applications but kernel and stdlib.
+  defp reset?(vm) do
     :ok = VM.end_processes(vm)
 
     for {app, _text, _version} <- VM.call(vm, :application, :which_applications, []),
@@ -90,19 +89,11 @@ defmodule Tube.Test.Node.Spare do
 
     Eventually.true!(fn ->
       VM.call(vm, :erlang, :nodes, [:connected]) == [] and
-        VM.call(vm, Tube.Native, :stats, []).links == 0
+        VM.call(vm, Tube.Native, :live_counts, []).links == 0
     end)
 
     true
   catch
-    _kind, _unwell -> false
-  end
-
-  # Of no process of a test's: they come and go.
-  defp agent do
-    case Agent.start(fn -> %{} end, name: __MODULE__) do
-      {:ok, agent} -> agent
-      {:error, {:already_started, agent}} -> agent
-    end
+    _kind, _reason -> false
   end
 end

@@ -1,20 +1,22 @@
 defmodule Tube.Test.VM.Spare do
   @moduledoc """
-  VMs that one test of the lab has no more use for, kept for the next one, and VMs that are started before
-  a test asks for them.
+  VMs that tests of the lab share one after another, and VMs that are started before a test needs
+  them.
 
-  A VM in a guest takes many seconds to start, because every instruction there is emulated. So one
-  that a test leaves alive is emptied, not ended: its processes of `Tube.Test.VM.run/3` are killed and
-  the library is stopped, by which the domain is nobody's again. To the next test it is a new VM, but
-  for the code that is loaded. And for one that a test kills another is started while that test goes on.
+  A VM in a guest takes many seconds to start, because every instruction there is emulated. So a VM
+  that a test leaves alive is reset instead of stopped: its processes of `Tube.Test.VM.run/3` are
+  killed and the library is stopped, which frees the domain. To the next test it looks like a new
+  VM, except for the code that is loaded. When a test kills a VM, a new one starts while the test
+  goes on.
   """
 
-  alias Tube.Test.{Eventually, Lab, VM}
+  alias Tube.Test.{Eventually, Lab, Table, VM}
 
-  # Each is a process that has a VM, or is starting it, and gives it to who asks first.
+  # A keeper is a process that has a VM, or starts it, and hands it to the first test that asks. The
+  # limit is for its reply.
   @limit 120_000
 
-  @doc "Starts a VM for each of these domains, at once, if this is the lab; does not wait for them."
+  @doc "In the lab, starts a VM for each of these domains at once, without waiting for them."
   @spec prepare([non_neg_integer]) :: :ok
   def prepare(domids) do
     if Lab.here?() do
@@ -27,7 +29,7 @@ defmodule Tube.Test.VM.Spare do
     :ok
   end
 
-  @doc "A VM of that kind, with the library started, or nil: then there is none."
+  @doc "Returns a kept VM for these options, with the library started, or nil."
   @spec take(keyword) :: VM.t() | nil
   def take(opts) do
     with true <- shared?(opts),
@@ -43,8 +45,8 @@ defmodule Tube.Test.VM.Spare do
   end
 
   @doc """
-  Keeps the VM that was started with `opts`, if it can be of use; otherwise stops it. It is emptied while
-  others go on: see `settle/1`.
+  Keeps the VM that was started with `opts`, if other tests can use it; otherwise stops it. Does not
+  wait until it is reset: see `settle/1`.
   """
   @spec keep(VM.t(), keyword) :: :ok
   def keep(vm, opts) do
@@ -53,38 +55,38 @@ defmodule Tube.Test.VM.Spare do
         put(
           vm.domid,
           :kept,
-          spawn(fn -> if emptied?(vm), do: hand_over(vm), else: VM.stop(vm) end)
+          spawn(fn -> if reset?(vm), do: hand_over(vm), else: VM.stop(vm) end)
         ),
       else: VM.stop(vm)
   end
 
-  @doc "Waits until no VM that is kept has the domain any more."
+  @doc "Waits until no kept VM has the domain any more."
   @spec settle(non_neg_integer | nil) :: :ok
   def settle(domid) do
     if Lab.here?() do
-      kept = for {:kept, keeper} <- Agent.get(agent(), &Map.get(&1, domid, [])), do: keeper
+      kept = for {:kept, keeper} <- Table.get(__MODULE__, domid, []), do: keeper
       for keeper <- kept, do: ask(keeper, :settled)
     end
 
     :ok
   end
 
-  @doc "A VM was killed: starts another one for the tests to come, if it was one that they share."
+  @doc "Starts a new VM for later tests, when a test has killed one that tests share."
   @spec replace(VM.t()) :: :ok
   def replace(vm), do: if(vm.shared, do: prepare([vm.domid]), else: :ok)
 
-  # Whatever else was asked for, another VM need not have.
+  # A VM with any other option is of no use to other tests.
   @doc "Whether tests share VMs that are started with these options."
   @spec shared?(keyword) :: boolean
   def shared?(opts), do: Lab.here?() and Keyword.keys(opts) -- [:run_dir, :domid] == []
 
-  defp emptied?(vm) do
+  defp reset?(vm) do
     :ok = VM.end_processes(vm)
     :ok = VM.call(vm, :application, :stop, [:tube])
-    Eventually.true!(fn -> VM.call(vm, Tube.Native, :stats, []).links == 0 end)
+    Eventually.true!(fn -> VM.call(vm, Tube.Native, :live_counts, []).links == 0 end)
     true
   catch
-    _kind, _unwell -> false
+    _kind, _reason -> false
   end
 
   ## The keepers
@@ -100,15 +102,15 @@ defmodule Tube.Test.VM.Spare do
     end
   end
 
-  # One that could not start its VM has said why on the console.
+  # A keeper that cannot start its VM prints the reason on the console.
   defp ask(keeper, what) do
     ref = Process.monitor(keeper)
     send(keeper, {what, self(), ref})
 
     receive do
-      {^ref, answer} ->
+      {^ref, reply} ->
         Process.demonitor(ref, [:flush])
-        answer
+        reply
 
       {:DOWN, ^ref, :process, ^keeper, _reason} ->
         nil
@@ -117,26 +119,18 @@ defmodule Tube.Test.VM.Spare do
     end
   end
 
-  # A test may have two of a domain, one after the other. One that is there is better than one to come.
+  # A test may need two of a domain, one after the other. Prefer a VM that is already running.
   defp put(domid, kind, keeper) do
     add = fn others -> Enum.sort_by([{kind, keeper} | others], &(elem(&1, 0) == :started)) end
-    Agent.update(agent(), &Map.update(&1, domid, [{kind, keeper}], add))
+    Table.update(__MODULE__, &Map.update(&1, domid, [{kind, keeper}], add))
   end
 
   defp pop(domid) do
-    Agent.get_and_update(agent(), fn kept ->
+    Table.get_and_update(__MODULE__, fn kept ->
       case kept do
         %{^domid => [{_kind, keeper} | others]} -> {keeper, %{kept | domid => others}}
         _none -> {nil, kept}
       end
     end)
-  end
-
-  # Of no process of a test's: they come and go.
-  defp agent do
-    case Agent.start(fn -> %{} end, name: __MODULE__) do
-      {:ok, agent} -> agent
-      {:error, {:already_started, agent}} -> agent
-    end
   end
 end

@@ -1,16 +1,16 @@
 defmodule Tube.Handshake.Broken do
   @moduledoc false
-  # Machines with one thing left out, to see that the explorer misses it. Each is the real one
-  # with its operations, or what it is told, altered on the way.
+  # Machines with one fault each, which the explorer must find. Each is the real machine with some
+  # of its events or operations altered.
 
   defmacro __using__(real) do
     quote do
       @moduledoc false
       @real unquote(real)
-      def new(params), do: mend(@real.new(params))
-      def handle(m, event), do: mend(@real.handle(m, told(m, event)))
-      defdelegate theirs(m), to: @real
-      defp mend({m, ops}), do: {m, Enum.flat_map(ops, &op/1)}
+      def new(params), do: alter(@real.new(params))
+      def handle(m, event), do: alter(@real.handle(m, event(m, event)))
+      defdelegate peer_node(m), to: @real
+      defp alter({m, ops}), do: {m, Enum.flat_map(ops, &op/1)}
     end
   end
 end
@@ -18,7 +18,7 @@ end
 defmodule Tube.Handshake.Broken.NoLimit do
   use Tube.Handshake.Broken, Tube.Handshake.Nock
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
   defp op({:timer, :limit, _ms}), do: []
   defp op(op), do: [op]
 end
@@ -26,19 +26,19 @@ end
 defmodule Tube.Handshake.Broken.NoDrainLimit do
   use Tube.Handshake.Broken, Tube.Handshake.Tip
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
   defp op({:timer, :drain, _ms}), do: []
   defp op(op), do: [op]
 end
 
-# Takes any nonce for its own, and an entry that is there for its own too.
+# Takes any nonce, and any existing node at the tip, for its own.
 defmodule Tube.Handshake.Broken.Trusting do
   use Tube.Handshake.Broken, Tube.Handshake.Nock
 
-  defp told(m, {:store, {:peer, 1} = ref, {:ok, _nonce}}), do: {:store, ref, {:ok, m.nonce}}
-  defp told(_m, event), do: event
+  defp event(m, {:store, {:peer, 1} = ref, {:ok, _nonce}}), do: {:store, ref, {:ok, m.nonce}}
+  defp event(_m, event), do: event
 
-  defp op({:store, {:knock, _} = ref, {:transaction, list}}),
+  defp op({:store, {:request, _} = ref, {:transaction, list}}),
     do: [
       {:store, ref,
        {:transaction, Enum.reject(list, &match?({:try, {:rm, "/local/domain/5/" <> _}}, &1))}}
@@ -47,11 +47,11 @@ defmodule Tube.Handshake.Broken.Trusting do
   defp op(op), do: [op]
 end
 
-# Writes and removes without asking whose attempt it is.
+# Writes and removes without checking whose attempt it is.
 defmodule Tube.Handshake.Broken.Unguarded do
   use Tube.Handshake.Broken, Tube.Handshake.Tip
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
 
   defp op({:store, ref, {:transaction, list}}),
     do: [{:store, ref, {:transaction, Enum.reject(list, &match?({:guard, _, _}, &1))}}]
@@ -62,7 +62,7 @@ end
 defmodule Tube.Handshake.Broken.Hoarder do
   use Tube.Handshake.Broken, Tube.Handshake.Nock
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
   defp op(:free), do: []
   defp op(op), do: [op]
 end
@@ -70,7 +70,7 @@ end
 defmodule Tube.Handshake.Broken.Untidy do
   use Tube.Handshake.Broken, Tube.Handshake.Tip
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
 
   defp op({:store, {:clean, _} = ref, {:transaction, list}}),
     do: [{:store, ref, {:transaction, Enum.reject(list, &match?({:try, {:rm, _}}, &1))}}]
@@ -82,7 +82,7 @@ end
 defmodule Tube.Handshake.Broken.Generous do
   use Tube.Handshake.Broken, Tube.Handshake.Tip
 
-  defp told(_m, event), do: event
+  defp event(_m, event), do: event
 
   defp op({:store, ref, {:transaction, list}}),
     do: [{:store, ref, {:transaction, Enum.map(list, &open/1)}}]

@@ -1,4 +1,4 @@
-for file <- ~w(store party verdict chances model explorer broken),
+for file <- ~w(store endpoint invariants choices model explorer broken),
     do: Code.require_file("#{file}.ex", __DIR__)
 
 defmodule Tube.Handshake.ExhaustiveCase do
@@ -27,9 +27,9 @@ defmodule Tube.Handshake.ExhaustiveCase do
   end
 
   @doc """
-  All runs, in all orders; what is wrong is told with the run that leads there.
+  Walks all runs, in all orders. A failure shows the run that leads to it.
 
-  There must be at least so many states: far fewer would mean that something is not walked any more.
+  There must be at least `least` states: far fewer would mean that the walk misses something.
   """
   def walk(%{total: total}, options, least) do
     case Explorer.explore(options) do
@@ -46,30 +46,30 @@ end
 defmodule Tube.Handshake.MakingTest do
   use Tube.Handshake.ExhaustiveCase, async: true
 
-  # Without `early: []` timers fire at any moment; with it, when nothing else is under way. With
-  # `connects: true` the two must be connected in the end: nobody dies, closes or runs out of time.
+  # Timers fire at any moment, or with `early: []` when nothing else is under way. With
+  # `connects: true` both must be connected in the end: nobody dies, closes or runs out of time.
   @crashes for role <- [:nock, :tip], how <- [:vm, :domain], do: {role, how}
 
   @scenes [
     {"time-outs at any moment", [], 40_000},
     {"a crash of either, as a VM or as a whole domain, and time-outs at any moment",
      [budget: [crash: @crashes]], 40_000},
-    {"a crash of either, a stranger's interference, and spurious watch events",
-     [early: [], budget: [crash: @crashes, stranger: 1, spurious: 1]], 15_000},
-    {"a stranger's interference, and spurious watch events",
-     [early: [], connects: true, budget: [spurious: 1, stranger: 1]], 10_000},
-    {"answers that are late", [early: [], connects: true, late: true], 5_000},
+    {"a crash of either, an intruder's interference, and spurious watch events",
+     [early: [], budget: [crash: @crashes, intruder: 1, spurious: 1]], 15_000},
+    {"an intruder's interference, and spurious watch events",
+     [early: [], connects: true, budget: [spurious: 1, intruder: 1]], 10_000},
+    {"late replies", [early: [], connects: true, late: true], 5_000},
     {"another tube of the pair ends, on either side",
      [early: [], connects: true, budget: [sibling: 2]], 5_000},
-    {"a door that opens later", [early: [], door: :closed], 5_000},
+    {"a service that is published later", [early: [], service: :absent], 5_000},
     {"the owner of the nock closes", [early: [], budget: [close: [:nock]]], 5_000},
     {"the owner of the tip closes", [early: [], budget: [close: [:tip]]], 10_000},
     {"a transaction that fails", [early: [], budget: [fault: 1]], 3_000},
-    {"rings that cannot be had", [early: [], budget: [native: 1]], 2_000},
+    {"rings that cannot be allocated or mapped", [early: [], budget: [native: 1]], 2_000},
     {"an impossible or untimely value of the peer", [early: [], budget: [garbage: 1]], 10_000},
     {"a refusal", [verdict: {:refuse, :busy}], 2_000},
     {"oxenstored's rules",
-     [early: [], flavour: :o, budget: [close: [:nock], crash: @crashes, stranger: 1]], 3_000}
+     [early: [], flavour: :o, budget: [close: [:nock], crash: @crashes, intruder: 1]], 3_000}
   ]
 
   for {name, options, least} <- @scenes do
@@ -78,22 +78,22 @@ defmodule Tube.Handshake.MakingTest do
     end
   end
 
-  test "what two dead predecessors left is replaced", context do
-    knock = "/local/domain/7/data/nock/5/0"
-    entry = "/local/domain/5/data/tip/7/0"
+  test "the remains of two dead predecessors are replaced", context do
+    nock_node = "/local/domain/7/data/nock/5/0"
+    tip_node = "/local/domain/5/data/tip/7/0"
 
     left = [
       {7,
        {:transaction,
         [
           {:ensure, "/local/domain/7/data/nock/5", n: 7, r: 5},
-          {:write, knock <> "/nonce", "dead"},
-          {:write, knock <> "/state", "4"}
+          {:write, nock_node <> "/nonce", "dead"},
+          {:write, nock_node <> "/state", "4"}
         ]}},
-      {5, {:transaction, Tube.Handshake.inbox(5, 7)}},
-      {7, {:write, entry <> "/nock", knock}},
-      {5, {:write, entry <> "/nonce", "dead"}},
-      {5, {:write, entry <> "/state", "4"}}
+      {5, {:transaction, Tube.Handshake.Directory.ensure_inbox(5, 7)}},
+      {7, {:write, tip_node <> "/nock", nock_node}},
+      {5, {:write, tip_node <> "/nonce", "dead"}},
+      {5, {:write, tip_node <> "/state", "4"}}
     ]
 
     walk(context, [early: [], connects: true, left: left], 1_000)
@@ -108,16 +108,16 @@ defmodule Tube.Handshake.EndingTest do
   @scenes [
     {"either closes or both at once, and a crash of either on the way",
      [budget: [close: [:nock, :tip], crash: @crashes]], 30_000},
-    {"owners that never take what is left", [lazy: true, budget: [close: [:nock, :tip]]], 5_000},
+    {"owners that never drain their rings", [lazy: true, budget: [close: [:nock, :tip]]], 5_000},
     {"either closes, under oxenstored's rules",
      [early: [], flavour: :o, budget: [close: [:nock, :tip]]], 1_000},
-    {"a nock that starts again while the tip of the old one is still there",
+    {"a nock that starts again while the tip of the old one still lives",
      [early: [], connects: true, budget: [crash: [{:nock, :vm}], again: true]], 40_000},
     {"the store's connection is lost while one closes",
      [early: [], budget: [store: :alive, close: [:tip]]], 1_500},
-    {"the store starts anew and empty while one closes",
+    {"the store restarts empty while one closes",
      [early: [], budget: [store: :restarted, close: [:nock]]], 10_000},
-    {"the store starts anew and one crashes",
+    {"the store restarts and one crashes",
      [early: [], budget: [store: :restarted, crash: @crashes]], 2_000}
   ]
 
@@ -129,7 +129,7 @@ defmodule Tube.Handshake.EndingTest do
 end
 
 defmodule Tube.Handshake.RandomTest do
-  # Everything that may happen, several times in one run: too much to walk all of it.
+  # All choices at once, several times in one run: too many states to walk them all.
   use Tube.Handshake.ExhaustiveCase, async: true
 
   alias Tube.Handshake.Explorer
@@ -170,7 +170,7 @@ defmodule Tube.Handshake.RandomTest do
 
     [
       from: from,
-      door: if(from == :open, do: :open, else: Enum.random([:open, :closed])),
+      service: if(from == :open, do: :published, else: Enum.random([:published, :absent])),
       flavour: Enum.random([:c, :o]),
       late: Enum.random([true, false]),
       budget: [
@@ -179,7 +179,7 @@ defmodule Tube.Handshake.RandomTest do
         again: Enum.random([true, false]),
         store: Enum.random([nil, :alive, :restarted]),
         spurious: 3,
-        stranger: 1,
+        intruder: 1,
         sibling: 2,
         fault: Enum.random([0, 0, 1]),
         native: Enum.random([0, 0, 1])
@@ -189,7 +189,7 @@ defmodule Tube.Handshake.RandomTest do
 end
 
 defmodule Tube.Handshake.MutationTest do
-  # What the explorer would say if a machine were broken: else all the above would prove nothing.
+  # The explorer must find the fault of each broken machine, or the tests above would prove nothing.
   use Tube.Handshake.ExhaustiveCase, async: true
 
   alias Tube.Handshake.{Broken, Explorer, Nock, Tip}
@@ -206,17 +206,17 @@ defmodule Tube.Handshake.MutationTest do
   @again [early: [], budget: [crash: [{:nock, :vm}], again: true]]
 
   test "a nock without a limit" do
-    assert wrong([nock: Broken.NoLimit], early: [], door: :closed) =~ "waits for ever: :nock"
+    assert wrong([nock: Broken.NoLimit], early: [], service: :absent) =~ "waits for ever: :nock"
   end
 
   test "a tip that waits for its owner without a limit" do
-    # The owner that never takes what is left: no :drained, only the timer would end it.
+    # The owner never drains the ring: without :drained only the timer would end it.
     assert wrong([tip: Broken.NoDrainLimit], from: :open, lazy: true, budget: [close: [:nock]]) =~
              "waits for ever"
   end
 
-  test "a nock that takes for its own what an older attempt has left" do
-    # Needs a long run, but by no means a rare one.
+  test "a nock that takes the remains of an older attempt for its own" do
+    # It takes a long run, but not a rare one.
     options = [machines: %{nock: Broken.Trusting, tip: Tip}] ++ @again
 
     assert Enum.any?(1..2_000, fn n ->
@@ -225,7 +225,7 @@ defmodule Tube.Handshake.MutationTest do
            end)
   end
 
-  test "a tip that does not mind whose attempt it serves" do
+  test "a tip that does not check whose attempt it serves" do
     assert wrong([tip: Broken.Unguarded], [from: :open, connects: true] ++ @again) =~
              "nobody is connected"
   end
@@ -240,7 +240,7 @@ defmodule Tube.Handshake.MutationTest do
              "nodes are left"
   end
 
-  test "an inbox that everybody may write" do
+  test "an inbox that every domain may write" do
     assert wrong([tip: Broken.Generous], early: []) =~ "domain 9 may write"
   end
 end

@@ -2,12 +2,12 @@ defmodule Tube.Handshake.Explorer do
   @moduledoc false
   # Walks all states that can be reached from one, each once, depth first.
   #
-  # Wrong is: a state that may last (nothing is under way, only chances are left) and that the
-  # model objects to; a store that shows too much; a machine that raises; and a run that comes back
-  # to a state it has been in, for then it might go on for ever. So if nothing is wrong, every run
-  # ends, whatever the order of its steps.
+  # It finds: a stable state (nothing is under way, only choices are left) that violates an
+  # invariant; a store that exposes too much; a machine that raises; and a run that returns to an
+  # earlier state, since it might never end. If it finds nothing, every run ends, whatever the order
+  # of its steps.
 
-  alias Tube.Handshake.{Model, Verdict}
+  alias Tube.Handshake.{Invariants, Model}
 
   @doc "`{:ok, number of states}`, or `{:wrong, text, run that leads there}`."
   def explore(options) do
@@ -23,7 +23,7 @@ defmodule Tube.Handshake.Explorer do
     end
   end
 
-  @doc "One run, at random: `{:ok, number of steps}`, or what is wrong with it."
+  @doc "One random run: `{:ok, number of steps}`, or `{:wrong, text, run}`."
   def stroll(options) do
     stroll(Model.new(options), [], 0)
   catch
@@ -36,33 +36,33 @@ defmodule Tube.Handshake.Explorer do
   defp stroll(_w, run, @most), do: throw({:wrong, "may go on for ever", run})
 
   defp stroll(w, run, n) do
-    if text = Verdict.exposed(w.store), do: throw({:wrong, text, run})
-    {progress, chances} = steps(w, run)
-    text = progress == [] && Verdict.wrong(w)
+    if text = Invariants.exposed(w.store), do: throw({:wrong, text, run})
+    {progress, choices} = steps(w, run)
+    text = progress == [] && Invariants.violation(w)
     if text, do: throw({:wrong, text, run})
 
-    case choose(progress, chances) do
+    case choose(progress, choices) do
       nil -> {:ok, n}
       {label, next} -> stroll(next, [label | run], n + 1)
     end
   end
 
-  # Chances and time-outs now and then, or no run would get far.
+  # Choices and time-outs are rare, or no run would get far.
   defp choose([], []), do: nil
-  defp choose([], chances), do: Enum.random([nil | chances])
+  defp choose([], choices), do: Enum.random([nil | choices])
 
-  defp choose(progress, chances) do
+  defp choose(progress, choices) do
     {timeouts, others} = Enum.split_with(progress, &match?({{_name, :timeout, _timer}, _w}, &1))
 
     cond do
-      chances != [] and :rand.uniform(12) == 1 -> Enum.random(chances)
+      choices != [] and :rand.uniform(12) == 1 -> Enum.random(choices)
       others == [] or (timeouts != [] and :rand.uniform(12) == 1) -> Enum.random(timeouts)
       true -> Enum.random(others)
     end
   end
 
   defp visit(w, seen, run) do
-    key = Verdict.key(w)
+    key = Invariants.key(w)
 
     case :ets.lookup(seen, key) do
       [{_, :left}] -> :ok
@@ -74,18 +74,18 @@ defmodule Tube.Handshake.Explorer do
   defp enter(w, key, seen, run) do
     :ets.insert(seen, {key, :entered})
     if text = exposed(w.store, seen), do: throw({:wrong, text, run})
-    {progress, chances} = steps(w, run)
-    text = progress == [] && Verdict.wrong(w)
+    {progress, choices} = steps(w, run)
+    text = progress == [] && Invariants.violation(w)
     if text, do: throw({:wrong, text, run})
 
-    for {label, next} <- progress ++ chances, do: visit(next, seen, [label | run])
+    for {label, next} <- progress ++ choices, do: visit(next, seen, [label | run])
     :ets.insert(seen, {key, :left})
   end
 
-  # Many states have the same store.
+  # Many states share a store.
   defp exposed(store, seen) do
     key = {:store, :erlang.phash2(store, 4_294_967_296)}
-    if :ets.insert_new(seen, {key, store}), do: Verdict.exposed(store)
+    if :ets.insert_new(seen, {key, store}), do: Invariants.exposed(store)
   end
 
   defp steps(w, run) do

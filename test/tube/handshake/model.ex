@@ -1,31 +1,30 @@
 defmodule Tube.Handshake.Model do
   @moduledoc false
-  # A nock's domain (7), a tip's domain (5) and a stranger's (9) around one xenstore, as a state
-  # and the steps that can be taken from it.
+  # The domains of a nock (7), a tip (5) and an intruder (9) around one xenstore, as a state and the
+  # steps that lead on from it.
   #
-  # Every request of a party is carried out by the store in a step of its own, its answer arrives
-  # in another, each watch event in another, each timer fires in another: so all orders are
-  # among the runs. Watch events carry no more than "something changed here", so several of them
-  # may arrive as one, as late as can be. What a run may contain besides is bounded by `budget`:
+  # Every request of an endpoint is a step of its own, as is its reply, each watch event and each
+  # timer: so the runs contain all orders. A watch event only means "something changed here", so
+  # several may arrive as one, arbitrarily late. `budget` bounds what else a run may contain:
   #
   #     close: [:nock, :tip]      the owner closes, at any moment
   #     crash: [{:nock, :vm}, {:tip, :domain}]   one of these, at any moment
-  #     spurious: n               watch events without a cause
-  #     stranger: n               what domain 9 does to any node, if the store lets it
-  #     sibling: n                another tube's end prunes the parents
+  #     spurious: n               watch events without a change
+  #     intruder: n               domain 9 changes any node, if the store lets it
+  #     sibling: n                the end of another tube prunes the parents
   #     fault: n                  a transaction fails for good
-  #     garbage: n                the peer's half shows another value when it is read
+  #     garbage: n                a read of the peer's half returns another value
   #     native: n                 allocating or mapping fails
   #     store: :alive | :restarted   the store's connection is lost and comes back
-  #     again: true               after a crash of its VM, a party starts anew with the same tube number
+  #     again: true               after a crash of its VM, an endpoint starts again
 
   alias Tube.Handshake
-  alias Tube.Handshake.{Chances, Knock, Party, TestStore}
-  import Party, only: [changed: 3, event: 3, start: 4, update: 3]
+  alias Tube.Handshake.{Choices, Directory, Endpoint, OpenRequest, TestStore}
+  import Endpoint, only: [changed: 3, event: 3, start: 4, update: 3]
 
   @nock 7
   @tip 5
-  @stranger 9
+  @intruder 9
   @tid 0
   @service "default"
   @nonces ~w(00000000000000a0 00000000000000b0 00000000000000c0)
@@ -35,22 +34,22 @@ defmodule Tube.Handshake.Model do
     :flavour,
     :machines,
     :budget,
-    # Parties by name: :nock, and one tip for each knock that was let in: {:tip, 1}, {:tip, 2}.
-    parties: %{},
-    # :closed, the instance that stands there, or {:stale, instance}
-    door: :closed,
-    # The door's watch has fired; nonces that it has let in.
-    rung: false,
-    let_in: [],
+    # Endpoints by name: :nock, and one tip for each open request: {:tip, 1}, {:tip, 2}.
+    endpoints: %{},
+    # The service in the store: :absent, its instance, or {:stale | :lost, instance}.
+    service: :absent,
+    # The dispatcher's watch has fired; nonces for which it has started tips.
+    woken: false,
+    started: [],
     crashed: [],
     store_lost: false,
     late: false,
     verdict: :accept,
-    # Owners never take what is left in a ring.
+    # Owners never drain a ring.
     lazy: false,
-    # Nothing here hinders the two: they must be connected in the end.
+    # Nothing can prevent a connection: both must be connected in the end.
     connects: false,
-    # Timers that may fire before their time; the others fire when nothing else is under way.
+    # Timers that may fire at any moment; the others fire when nothing else is under way.
     early: [:limit, :close, :drain, :grace, :vanished]
   ]
 
@@ -70,7 +69,7 @@ defmodule Tube.Handshake.Model do
             close: [],
             crash: [],
             spurious: 0,
-            stranger: 0,
+            intruder: 0,
             sibling: 0,
             fault: 0,
             garbage: 0,
@@ -83,7 +82,7 @@ defmodule Tube.Handshake.Model do
       store:
         Enum.reduce(
           Keyword.get(options, :left, []),
-          TestStore.new([@nock, @tip, @stranger]),
+          TestStore.new([@nock, @tip, @intruder]),
           &left/2
         )
     }
@@ -94,11 +93,16 @@ defmodule Tube.Handshake.Model do
       nonce: hd(@nonces),
       service: @service
     })
-    |> then(&if(Keyword.get(options, :door, :open) == :open, do: open_door(&1, "one"), else: &1))
+    |> then(
+      &if(Keyword.get(options, :service, :published) == :published,
+        do: publish(&1, "one"),
+        else: &1
+      )
+    )
     |> then(&if(Keyword.get(options, :from) == :open, do: run(&1), else: &1))
   end
 
-  # Until nothing is under way, without any time-out.
+  # Runs until nothing is under way, without any time-out.
   defp run(w) do
     case %{w | early: []} |> steps() |> elem(0) do
       [{_label, next} | _] -> run(%{next | early: w.early})
@@ -106,7 +110,7 @@ defmodule Tube.Handshake.Model do
     end
   end
 
-  # What a dead predecessor of the nock, or of both, has left behind.
+  # What dead predecessors of the nock, or of both, have left.
   defp left({domid, request}, store) do
     {result, store, _fired} = TestStore.request(store, :c, domid, request)
     true = result == :ok or match?({:ok, _}, result)
@@ -114,60 +118,65 @@ defmodule Tube.Handshake.Model do
   end
 
   @doc """
-  All steps from here: `{progress, chances}`, each a list of `{label, state}`. Chances may happen, and
-  may as well not.
+  All steps from here: `{progress, choices}`, each a list of `{label, state}`. A run may end without
+  taking any of the choices.
   """
   def steps(w) do
     progress =
-      Enum.flat_map(w.parties, fn {name, party} -> Party.steps(w, name, party) end) ++
-        door_steps(w) ++ back_steps(w)
+      Enum.flat_map(w.endpoints, fn {name, endpoint} -> Endpoint.steps(w, name, endpoint) end) ++
+        dispatcher_steps(w) ++ back_steps(w)
 
-    progress = if progress == [], do: Party.timers(w, &(&1 != :clean)), else: progress
-    progress = if progress == [], do: Party.timers(w, &(&1 == :clean)), else: progress
-    {progress, Chances.all(w)}
+    progress = if progress == [], do: Endpoint.timers(w, &(&1 != :clean)), else: progress
+    progress = if progress == [], do: Endpoint.timers(w, &(&1 == :clean)), else: progress
+    {progress, Choices.all(w)}
   end
 
-  ## The tip's door
+  ## The tip's dispatcher
 
-  @doc "The tip's VM says that it takes tubes."
-  def open_door(w, instance) do
-    dead = for {:stale, dead} <- [w.door], do: dead
+  @doc "The tip's VM publishes its service."
+  def publish(w, instance) do
+    dead = for {:stale, dead} <- [w.service], do: dead
 
     {{:ok, _}, store, fired} =
       TestStore.request(
         w.store,
         w.flavour,
         @tip,
-        Handshake.open_door(@tip, @service, instance, dead)
+        Directory.publish_service(@tip, @service, instance, dead)
       )
 
-    changed(%{w | door: instance, rung: true}, store, fired)
+    changed(%{w | service: instance, woken: true}, store, fired)
   end
 
-  defp door_steps(%{door: door, rung: true} = w) when is_binary(door) do
-    w = %{w | rung: false}
-    requests = Knock.requests(@nock, @tip, @tid)
+  defp dispatcher_steps(%{service: service, woken: true} = w) when is_binary(service) do
+    w = %{w | woken: false}
+    reads = OpenRequest.reads(@nock, @tip, @tid)
 
     results =
-      for request <- requests,
+      for request <- reads,
           do: w.store |> TestStore.request(w.flavour, @tip, request) |> elem(0)
 
-    case Knock.judge(results, @nock, @tip, @tid) do
-      {:knock, %{nonce: nonce, service: @service}} -> [{:knock, let_in(w, nonce, w.verdict)}]
-      {:refuse, %{nonce: nonce}, word} -> [{:knock, let_in(w, nonce, {:refuse, word})}]
-      :ignore -> [{:no_knock, w}]
+    case OpenRequest.parse(results, @nock, @tip, @tid) do
+      {:request, %{nonce: nonce, service: @service}} ->
+        [{:start_tip, start_tip(w, nonce, w.verdict)}]
+
+      {:refuse, %{nonce: nonce}, word} ->
+        [{:start_tip, start_tip(w, nonce, {:refuse, word})}]
+
+      :ignore ->
+        [{:no_request, w}]
     end
   end
 
-  defp door_steps(_w), do: []
+  defp dispatcher_steps(_w), do: []
 
-  defp let_in(w, nonce, verdict) do
-    if nonce in w.let_in do
+  defp start_tip(w, nonce, verdict) do
+    if nonce in w.started do
       w
     else
-      n = length(w.let_in) + 1
+      n = length(w.started) + 1
 
-      start(%{w | let_in: [nonce | w.let_in]}, {:tip, n}, :tip, %{
+      start(%{w | started: [nonce | w.started]}, {:tip, n}, :tip, %{
         me: @tip,
         peer: @nock,
         tid: @tid,
@@ -181,7 +190,7 @@ defmodule Tube.Handshake.Model do
 
   defp back_steps(w) do
     for(
-      {name, %{down: true}} <- w.parties,
+      {name, %{down: true}} <- w.endpoints,
       do:
         {{name, :store_back},
          w
@@ -189,8 +198,8 @@ defmodule Tube.Handshake.Model do
          |> event(name, {:store_back, Enum.at(@nonces, 1)})}
     ) ++
       for(
-        {:lost, instance} <- [w.door],
-        do: {:door_back, open_door(%{w | door: :closed}, instance)}
+        {:lost, instance} <- [w.service],
+        do: {:publish_again, publish(%{w | service: :absent}, instance)}
       )
   end
 end

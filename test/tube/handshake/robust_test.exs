@@ -1,6 +1,6 @@
 defmodule Tube.Handshake.RobustTest do
-  # A machine is told anything at any time: it never raises, it keeps the promises of
-  # `Tube.Handshake`, and time ends it whatever else happens.
+  # A machine gets any event at any time: it never raises, it keeps to the contract of
+  # `Tube.Handshake`, and its timers end it whatever else happens.
   use ExUnit.Case, async: true
 
   alias Tube.Handshake.{Nock, Tip}
@@ -35,7 +35,7 @@ defmodule Tube.Handshake.RobustTest do
   }
   @events [:close, :owner_down, :fin, :drained, :gone, :domain_gone, :protocol, :store_lost] ++
             [{:store_back, "00000000000000b0"}, {:refuse, :busy}, {:watch_failed, :peer, :enospc}] ++
-            for(token <- [:door, :entry, :peer], do: {:watch, token}) ++
+            for(token <- [:services, :tip_node, :peer], do: {:watch, token}) ++
             for(
               timer <- [:limit, :close, :drain, :grace, :vanished, :clean],
               do: {:timeout, timer}
@@ -53,7 +53,7 @@ defmodule Tube.Handshake.RobustTest do
         {Nock, %{me: 7, peer: 5, tid: 0, nonce: @nonce, service: "default"}},
         {Tip, %{me: 5, peer: 7, tid: 0, nonce: @nonce}}
       ] do
-    test "#{inspect(role)} ends, whatever it is told" do
+    test "#{inspect(role)} ends, whatever events it gets" do
       seed = ExUnit.configuration()[:seed]
 
       runs =
@@ -61,14 +61,14 @@ defmodule Tube.Handshake.RobustTest do
           :rand.seed(:exsss, {seed, n, 0})
           {m, ops} = unquote(role).new(unquote(Macro.escape(params)))
           {m, world} = babble(unquote(role), m, perform(@world, ops), :rand.uniform(60))
-          # An open tube may stay so for ever, until somebody wants it no more.
-          {m, world} = tell(unquote(role), m, world, :close)
+          # An open tube may stay open for ever, until its owner closes it.
+          {m, world} = feed(unquote(role), m, world, :close)
           world = let_time_pass(unquote(role), m, world, 40)
           assert %{timers: [], rings: false} = world
           world.open
         end
 
-      # Else little of it would have been about open tubes.
+      # Otherwise few of the runs would have had an open tube.
       assert Enum.count(runs, & &1) > div(@runs, 20)
     end
   end
@@ -76,11 +76,11 @@ defmodule Tube.Handshake.RobustTest do
   defp babble(_role, m, world, 0), do: {m, world}
 
   defp babble(role, m, world, n) do
-    {m, world} = tell(role, m, world, event(world))
+    {m, world} = feed(role, m, world, event(world))
     babble(role, m, world, n - 1)
   end
 
-  # Most of what a machine hears are answers, and many of them are good.
+  # Most events are replies, and many of them good ones.
   defp event(%{refs: [{ref, request} | _]} = world) do
     if :rand.uniform(30) == 1,
       do: Enum.random(@events),
@@ -89,12 +89,12 @@ defmodule Tube.Handshake.RobustTest do
          if(:rand.uniform(30) == 1, do: failure(request), else: success(request, world.rings))}
   end
 
-  # Rather than to end it, let it go on.
+  # Rather let it go on than end it.
   defp event(%{native: nil}),
     do:
       if(:rand.uniform(10) == 1,
         do: Enum.random(@events),
-        else: {:watch, Enum.random([:door, :entry, :peer])}
+        else: {:watch, Enum.random([:services, :tip_node, :peer])}
       )
 
   defp event(%{native: :map}), do: {:mapped, Enum.random([:ok, :ok, :ok, {:error, :enoent}])}
@@ -121,7 +121,7 @@ defmodule Tube.Handshake.RobustTest do
   defp failure({:transaction, _list}), do: {:error, Enum.random([:guard | @errors])}
   defp failure(_other), do: {:error, Enum.random(@errors)}
 
-  # Every question is answered in the end, and every timer fires.
+  # Every request gets a reply in the end, and every timer fires.
   defp let_time_pass(_role, _m, %{over: reason} = world, _n) when reason != nil, do: world
   defp let_time_pass(_role, _m, world, 0), do: flunk("does not end: #{inspect(world)}")
 
@@ -134,11 +134,11 @@ defmodule Tube.Handshake.RobustTest do
         %{timers: [timer | _]} -> {:timeout, timer}
       end
 
-    {m, world} = tell(role, m, world, event)
+    {m, world} = feed(role, m, world, event)
     let_time_pass(role, m, world, n - 1)
   end
 
-  defp tell(role, m, world, event) do
+  defp feed(role, m, world, event) do
     world =
       case event do
         {:store, ref, _result} ->
@@ -198,6 +198,6 @@ defmodule Tube.Handshake.RobustTest do
     end
   end
 
-  # Nothing follows the last word.
+  # Nothing follows the last operation.
   defp perform_one(op, world), do: flunk("#{inspect(op)} after #{inspect(world.over)}")
 end

@@ -1,14 +1,13 @@
 Code.require_file("store.ex", __DIR__)
 
 defmodule Tube.Handshake.StepsTest do
-  # The founding document's steps in its order, and what each of them looks like in the store.
+  # The founding document's steps, in its order, and their requests to the store.
   use ExUnit.Case, async: true
 
-  alias Tube.Handshake
-  alias Tube.Handshake.{Nock, TestStore, Tip}
+  alias Tube.Handshake.{Directory, Nock, TestStore, Tip}
 
-  @knock "/local/domain/7/data/nock/5/0"
-  @entry "/local/domain/5/data/tip/7/0"
+  @nock_node "/local/domain/7/data/nock/5/0"
+  @tip_node "/local/domain/5/data/tip/7/0"
   @nonce "00000000000000a0"
   @params %{me: 7, peer: 5, tid: 0, nonce: @nonce, service: "default"}
   @refs %{tx_ring_ref: 8, rx_ring_ref: 9, event_channel: 10}
@@ -16,64 +15,64 @@ defmodule Tube.Handshake.StepsTest do
 
   test "steps of both sides, in the order of the document" do
     {nock, ops} = Nock.new(@params)
-    assert [{:timer, :limit, 5000}, {:watch, :door, door, door}, {:watch, :peer, _, _}] = ops
+    assert [{:timer, :limit, 5000}, {:watch, :services, path, path}, {:watch, :peer, _, _}] = ops
 
     # On domain 7, steps 1 to 3, as one: create, tip, state = 2.
-    {nock, ops} = Nock.handle(nock, {:watch, :door})
-    {nock, ops} = answer(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
-    assert [{:store, _, {:transaction, knock}}] = ops
-    assert {:ensure, @knock, n: 7, r: 5} in knock
+    {nock, ops} = Nock.handle(nock, {:watch, :services})
+    {nock, ops} = reply(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
+    assert [{:store, _, {:transaction, request}}] = ops
+    assert {:ensure, @nock_node, n: 7, r: 5} in request
 
-    assert writes(knock, @knock) == [
-             tip: @entry,
+    assert writes(request, @nock_node) == [
+             tip: @tip_node,
              service: "default",
              version: "1",
              nonce: @nonce,
              state: "2"
            ]
 
-    # Steps 4 and 5, as soon as the inbox is there; the watch of step 6 is set already.
-    {nock, ops} = answer(nock, Nock, ops, [{:ok, []}])
+    # Steps 4 and 5, as soon as the inbox exists; the watch of step 6 is already set.
+    {nock, ops} = reply(nock, Nock, ops, [{:ok, []}])
 
     assert [
              {:state, 2},
-             {:store, _, {:mkdir, @entry}},
-             {:store, _, {:write, @entry <> "/nock", @knock}}
+             {:store, _, {:mkdir, @tip_node}},
+             {:store, _, {:write, @tip_node <> "/nock", @nock_node}}
            ] = ops
 
-    {nock, []} = answer(nock, Nock, ops, [{:error, :eacces}, {:error, :eacces}])
+    {nock, []} = reply(nock, Nock, ops, [{:error, :eacces}, {:error, :eacces}])
     {nock, ops} = Nock.handle(nock, {:watch, :peer})
-    {nock, []} = answer(nock, Nock, ops, [:ok, :ok])
+    {nock, []} = reply(nock, Nock, ops, [:ok, :ok])
 
     # On domain 5, steps 1 and 2: the watch on `nock`, and reading it.
     {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
 
     assert [
              _limit,
-             {:watch, :entry, "/local/domain/5/data/tip", @entry <> "/nock"},
+             {:watch, :tip_node, "/local/domain/5/data/tip", @tip_node <> "/nock"},
              {:store, _, _inbox}
            ] = ops
 
-    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
-    {tip, ops} = Tip.handle(tip, {:watch, :entry})
-    {tip, ops} = answer(tip, Tip, ops, [{:ok, @knock}, {:ok, ""}])
+    {tip, []} = reply(tip, Tip, ops, [{:ok, []}])
+    {tip, ops} = Tip.handle(tip, {:watch, :tip_node})
+    {tip, ops} = reply(tip, Tip, ops, [{:ok, @nock_node}, {:ok, ""}])
 
     # Steps 3 and 4: the watch on the nock's directory, state = 1.
     assert [
-             {:watch, :peer, "/local/domain/7/data/nock/5", @knock <> "/state"},
+             {:watch, :peer, "/local/domain/7/data/nock/5", @nock_node <> "/state"},
              {:store, _, {:transaction, one}}
            ] = ops
 
-    assert [{:guard, @knock <> "/nonce", [@nonce]} | _] = one
-    assert writes(one, @entry) == [nonce: @nonce, version: "1", state: "1"]
+    assert [{:guard, @nock_node <> "/nonce", [@nonce]} | _] = one
+    assert writes(one, @tip_node) == [nonce: @nonce, version: "1", state: "1"]
 
     # "Open tube port, retrieve refs and event channel", then all of it in one transaction.
-    {tip, ops} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, ops} = reply(tip, Tip, ops, [{:ok, []}])
     assert [{:state, 1}, {:allocate, %{peer: 7, nonce: @nonce}}] = ops
     {tip, ops} = Tip.handle(tip, {:allocated, {:ok, Map.merge(@refs, @shown)}})
     assert [{:store, _, {:transaction, three}}] = ops
 
-    assert writes(three, @entry) == [
+    assert writes(three, @tip_node) == [
              "tx-ring-ref": "8",
              "rx-ring-ref": "9",
              "event-channel": "10",
@@ -83,112 +82,114 @@ defmodule Tube.Handshake.StepsTest do
              state: "3"
            ]
 
-    {tip, [{:state, 3}]} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, [{:state, 3}]} = reply(tip, Tip, ops, [{:ok, []}])
 
     # On domain 7: state is 3, read the three, open the port, state = 4.
     {nock, ops} = Nock.handle(nock, {:watch, :peer})
-    {nock, ops} = answer(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
+    {nock, ops} = reply(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
     assert [{:peer_state, 3} | reads] = ops
 
     assert for({:store, _, {:read, path}} <- reads, do: Path.basename(path)) ==
              ~w(version tx-ring-ref rx-ring-ref event-channel)
 
-    {nock, ops} = answer(nock, Nock, reads, [{:ok, "1"}, {:ok, "8"}, {:ok, "9"}, {:ok, "10"}])
+    {nock, ops} = reply(nock, Nock, reads, [{:ok, "1"}, {:ok, "8"}, {:ok, "9"}, {:ok, "10"}])
     assert [{:map, spec}] = ops
     assert spec == Map.merge(@refs, %{peer: 5, nonce: @nonce})
     {nock, ops} = Nock.handle(nock, {:mapped, :ok})
-    assert [{:store, _, {:write, @knock <> "/state", "4"}}] = ops
-    {nock, [{:state, 4}]} = answer(nock, Nock, ops, [:ok])
+    assert [{:store, _, {:write, @nock_node <> "/state", "4"}}] = ops
+    {nock, [{:state, 4}]} = reply(nock, Nock, ops, [:ok])
 
     # On domain 5: state = 4, then start listening.
     {tip, ops} = Tip.handle(tip, {:watch, :peer})
-    {tip, ops} = answer(tip, Tip, ops, [{:ok, "4"}, {:ok, @nonce}])
+    {tip, ops} = reply(tip, Tip, ops, [{:ok, "4"}, {:ok, @nonce}])
     assert [{:peer_state, 4}, {:store, _, {:transaction, four}}] = ops
-    assert writes(four, @entry) == [state: "4"]
-    {_tip, ops} = answer(tip, Tip, tl(ops), [{:ok, []}])
-    assert [{:state, 4}, {:cancel, :limit}, {:unwatch, :entry}, :listen, :connected] = ops
+    assert writes(four, @tip_node) == [state: "4"]
+    {_tip, ops} = reply(tip, Tip, tl(ops), [{:ok, []}])
+    assert [{:state, 4}, {:cancel, :limit}, {:unwatch, :tip_node}, :start, :connected] = ops
 
     {nock, ops} = Nock.handle(nock, {:watch, :peer})
-    {_nock, ops} = answer(nock, Nock, ops, [{:ok, "4"}, {:ok, @nonce}])
-    assert [{:cancel, :limit}, {:unwatch, :door}, :listen, :connected, {:peer_state, 4}] = ops
+    {_nock, ops} = reply(nock, Nock, ops, [{:ok, "4"}, {:ok, @nonce}])
+    assert [{:cancel, :limit}, {:unwatch, :services}, :start, :connected, {:peer_state, 4}] = ops
   end
 
-  test "the asker learns why" do
-    for {told, heard} <- [
+  test "the opener learns why" do
+    for {word, reason} <- [
           {"refused", :refused},
           {"version", :version},
           {"busy", :busy},
           {"?", :refused}
         ] do
-      {nock, ops} = entered()
-      {nock, ops} = answer(nock, Nock, ops, [{:ok, "6"}, {:ok, @nonce}])
-      {_nock, ops} = answer(nock, Nock, tl(ops), [{:ok, told}])
-      assert {:failed, ^heard} = hd(ops)
+      {nock, ops} = created()
+      {nock, ops} = reply(nock, Nock, ops, [{:ok, "6"}, {:ok, @nonce}])
+      {_nock, ops} = reply(nock, Nock, tl(ops), [{:ok, word}])
+      assert {:failed, ^reason} = hd(ops)
     end
   end
 
-  test "a door of another version, and values that cannot be" do
+  test "a service directory of another version, and impossible values" do
     {nock, _ops} = Nock.new(@params)
-    {nock, ops} = Nock.handle(nock, {:watch, :door})
-    {_nock, ops} = answer(nock, Nock, ops, [{:ok, "2"}, {:ok, "one"}])
+    {nock, ops} = Nock.handle(nock, {:watch, :services})
+    {_nock, ops} = reply(nock, Nock, ops, [{:ok, "2"}, {:ok, "one"}])
     assert {:failed, :version} = hd(ops)
 
     for state <- ["", "0", "2", "4", "5", "7", "9", "x"] do
-      {nock, ops} = entered()
-      {_nock, ops} = answer(nock, Nock, ops, [{:ok, state}, {:ok, @nonce}])
+      {nock, ops} = created()
+      {_nock, ops} = reply(nock, Nock, ops, [{:ok, state}, {:ok, @nonce}])
       assert {:failed, :protocol} = hd(ops)
     end
 
     for bad <- ["", "-1", "4294967296", "x"] do
-      {nock, ops} = entered()
-      {nock, ops} = answer(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
+      {nock, ops} = created()
+      {nock, ops} = reply(nock, Nock, ops, [{:ok, "3"}, {:ok, @nonce}])
 
-      {_nock, ops} =
-        answer(nock, Nock, tl(ops), [{:ok, "1"}, {:ok, "8"}, {:ok, bad}, {:ok, "10"}])
+      {_nock, ops} = reply(nock, Nock, tl(ops), [{:ok, "1"}, {:ok, "8"}, {:ok, bad}, {:ok, "10"}])
 
       assert {:failed, :protocol} = hd(ops)
     end
   end
 
-  test "a tip never follows a path that is not the nock's" do
+  test "a tip never follows a path other than its nock's" do
     {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
-    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, []} = reply(tip, Tip, ops, [{:ok, []}])
 
     for path <- [
           "/local/domain/8/data/nock/5/0",
           "/local/domain/7/data/nock/5/1",
           "",
-          @knock <> "/"
+          @nock_node <> "/"
         ] do
-      {tip, ops} = Tip.handle(tip, {:watch, :entry})
-      {_tip, ops} = answer(tip, Tip, ops, [{:ok, path}, {:ok, ""}])
+      {tip, ops} = Tip.handle(tip, {:watch, :tip_node})
+      {_tip, ops} = reply(tip, Tip, ops, [{:ok, path}, {:ok, ""}])
       assert {:failed, :protocol} in ops
 
       for {:store, _, {:transaction, list}} <- ops,
-          do: assert(writes(list, @entry)[:error] == "protocol")
+          do: assert(writes(list, @tip_node)[:error] == "protocol")
     end
   end
 
-  test "a tip that waits for its peer to enter looks at the knock when some domain has ended" do
+  test "a waiting tip reads its peer's node when any domain has ended" do
     {tip, ops} = Tip.new(%{me: 5, peer: 7, tid: 0, nonce: @nonce})
-    {tip, []} = answer(tip, Tip, ops, [{:ok, []}])
+    {tip, []} = reply(tip, Tip, ops, [{:ok, []}])
     {tip, ops} = Tip.handle(tip, {:watch, :peer})
-    assert [@knock <> "/state", @knock <> "/nonce"] == for({:store, _, {:read, p}} <- ops, do: p)
+
+    assert [@nock_node <> "/state", @nock_node <> "/nonce"] ==
+             for({:store, _, {:read, p}} <- ops, do: p)
+
     # Another domain's end.
-    {tip, ops} = answer(tip, Tip, ops, [{:ok, "2"}, {:ok, @nonce}])
+    {tip, ops} = reply(tip, Tip, ops, [{:ok, "2"}, {:ok, @nonce}])
     refute List.keymember?(ops, :failed, 0)
     # The peer's.
     {tip, ops} = Tip.handle(tip, {:watch, :peer})
-    {_tip, ops} = answer(tip, Tip, ops, [{:error, :eacces}, {:error, :eacces}])
+    {_tip, ops} = reply(tip, Tip, ops, [{:error, :eacces}, {:error, :eacces}])
     assert {:failed, :peer_down} in ops
   end
 
-  describe "the door" do
+  describe "the service directory" do
     setup do: {:ok, store: TestStore.new([5, 7, 9])}
 
-    test "is open to all readers and to no writer", %{store: store} do
+    test "is readable by every domain and writable by none", %{store: store} do
       {{:ok, _}, store, _} =
-        TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "one"))
+        TestStore.request(store, :c, 5, Directory.publish_service(5, "chat", "one"))
 
       assert {{:ok, "one"}, _, _} =
                TestStore.request(store, :c, 9, {:read, "/local/domain/5/data/tube/chat"})
@@ -205,55 +206,64 @@ defmodule Tube.Handshake.StepsTest do
             )
     end
 
-    test "has one instance for a service, which a living one cannot take from another", %{
+    test "has one instance for a service, which a live one keeps", %{
       store: store
     } do
       {{:ok, _}, store, _} =
-        TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "one"))
+        TestStore.request(store, :c, 5, Directory.publish_service(5, "chat", "one"))
 
       assert {{:error, :guard}, _, _} =
-               TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "two"))
+               TestStore.request(store, :c, 5, Directory.publish_service(5, "chat", "two"))
 
       assert {{:ok, _}, _, _} =
-               TestStore.request(store, :c, 5, Handshake.open_door(5, "chat", "two", ["one"]))
+               TestStore.request(
+                 store,
+                 :c,
+                 5,
+                 Directory.publish_service(5, "chat", "two", ["one"])
+               )
 
       assert {{:error, :guard}, _, _} =
-               TestStore.request(store, :c, 5, Handshake.close_door(5, "chat", "two"))
+               TestStore.request(store, :c, 5, Directory.withdraw_service(5, "chat", "two"))
     end
 
     test "goes with its last service", %{store: empty} do
-      {_, store, _} = TestStore.request(empty, :c, 5, Handshake.open_door(5, "chat", "one"))
-      {_, store, _} = TestStore.request(store, :c, 5, Handshake.open_door(5, "dist", "one"))
-      {_, store, _} = TestStore.request(store, :c, 5, Handshake.close_door(5, "chat", "one"))
+      {_, store, _} = TestStore.request(empty, :c, 5, Directory.publish_service(5, "chat", "one"))
+      {_, store, _} = TestStore.request(store, :c, 5, Directory.publish_service(5, "dist", "one"))
+
+      {_, store, _} =
+        TestStore.request(store, :c, 5, Directory.withdraw_service(5, "chat", "one"))
 
       assert {{:error, _}, _, _} =
                TestStore.request(store, :c, 7, {:read, "/local/domain/5/data/tube/chat"})
 
-      {_, store, _} = TestStore.request(store, :c, 5, Handshake.close_door(5, "dist", "one"))
+      {_, store, _} =
+        TestStore.request(store, :c, 5, Directory.withdraw_service(5, "dist", "one"))
+
       assert store == empty
     end
   end
 
-  test "parents are written only when they are not as they must be, so that nobody is woken" do
+  test "parents that are right already are not written, so that no watch fires" do
     store = TestStore.new([5, 7])
-    request = {:transaction, Handshake.inbox(5, 7)}
+    request = {:transaction, Directory.ensure_inbox(5, 7)}
     {{:ok, _}, store, [_ | _]} = TestStore.request(store, :c, 5, request)
     assert store["/local/domain/5/data/tip/7"] == {"", [n: 5, b: 5, b: 7]}
     assert {{:ok, _}, ^store, []} = TestStore.request(store, :c, 5, request)
   end
 
-  # A nock in its entry, with the question for the tip's state open.
-  defp entered do
+  # A nock that has created the tip's node and is reading the tip's state.
+  defp created do
     {nock, _ops} = Nock.new(@params)
-    {nock, ops} = Nock.handle(nock, {:watch, :door})
-    {nock, ops} = answer(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
-    {nock, ops} = answer(nock, Nock, ops, [{:ok, []}])
-    {nock, []} = answer(nock, Nock, ops, [:ok, :ok])
+    {nock, ops} = Nock.handle(nock, {:watch, :services})
+    {nock, ops} = reply(nock, Nock, ops, [{:ok, "1"}, {:ok, "one"}])
+    {nock, ops} = reply(nock, Nock, ops, [{:ok, []}])
+    {nock, []} = reply(nock, Nock, ops, [:ok, :ok])
     Nock.handle(nock, {:watch, :peer})
   end
 
-  # Answers the requests among `ops`, in their order; gives what the last answer leads to.
-  defp answer(m, role, ops, results) do
+  # Replies to the requests among `ops`, in order; returns the result of the last reply.
+  defp reply(m, role, ops, results) do
     refs = for {:store, ref, _request} <- ops, do: ref
     assert length(refs) == length(results)
 

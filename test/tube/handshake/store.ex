@@ -1,20 +1,20 @@
 defmodule Tube.Handshake.TestStore do
   @moduledoc false
-  # A xenstore in a map: path => {value, perms}. Permissions and new nodes as C xenstored
-  # (`:c`) or oxenstored (`:o`) have them. Each change gives the list of paths that fire watches.
+  # A xenstore in a map: path => {value, perms}. Permissions and new nodes are those of C xenstored
+  # (`:c`) or oxenstored (`:o`). Each change returns the list of paths that fire watches.
 
   @type t :: %{String.t() => {binary, list}}
 
-  @doc "What the toolstack makes for these domains."
+  @doc "The nodes that the toolstack creates for these domains."
   def new(domids) do
     for domid <- domids, into: %{"/" => {"", [n: 0]}} do
       {"/local/domain/#{domid}/data", {"", [n: domid]}}
     end
   end
 
-  @doc "One request of `domid`. Gives the result, the store after it, and the fired paths."
+  @doc "One request of `domid`. Returns the result, the store after it, and the fired paths."
   def request(store, flavour, domid, {:transaction, requests}) do
-    # Kept in the process dictionary because the body of a transaction is the library's own.
+    # In the process dictionary, because the body of a transaction is the library's own.
     Process.put(:transaction, {store, []})
 
     call = fn request ->
@@ -24,7 +24,7 @@ defmodule Tube.Handshake.TestStore do
       result
     end
 
-    case Tube.Handshake.run(requests, &Enum.map(&1, call)) do
+    case Tube.Xenstore.Batch.run(requests, &Enum.map(&1, call)) do
       {:ok, results} ->
         {changed, fired} = Process.get(:transaction)
         {{:ok, results}, changed, fired}
@@ -93,7 +93,7 @@ defmodule Tube.Handshake.TestStore do
     end
   end
 
-  @doc "The end of a domain: its nodes anywhere, its place in other lists, its own tree."
+  @doc "Ends a domain: removes its nodes, its permissions in other lists, and its own tree."
   def destroy(store, domid) do
     gone =
       for {path, {_value, [{_, owner} | _] = perms}} <- store,
@@ -110,7 +110,7 @@ defmodule Tube.Handshake.TestStore do
     {store, gone}
   end
 
-  @doc "May a domain do that to a node (`:r` or `:w`)?"
+  @doc "May a domain read (`:r`) or write (`:w`) a node?"
   def may?(_perms, 0, _want), do: true
   def may?([{_, domid} | _], domid, _want), do: true
 
@@ -121,10 +121,10 @@ defmodule Tube.Handshake.TestStore do
 
   @doc "Does a change of `path` reach a watch of `domid` on `watched` with this interest?"
   def fires?(store, domid, {path, perms}, watched, interest) do
-    told = if above?(path, watched), do: watched, else: path
+    reported = if above?(path, watched), do: watched, else: path
 
-    (told == watched or above?(watched, told)) and
-      (told == interest or above?(told, interest) or above?(interest, told)) and
+    (reported == watched or above?(watched, reported)) and
+      (reported == interest or above?(reported, interest) or above?(interest, reported)) and
       (may?(perms, domid, :r) or may?(nearest(store, up(path)), domid, :r))
   end
 
@@ -182,7 +182,7 @@ defmodule Tube.Handshake.TestStore do
 
   defp up(path) do
     case path |> :binary.matches("/") |> List.last() do
-      # Nothing above a domain's `data` is there but the root.
+      # Above a domain's `data` only the root exists.
       {at, 1} when at > 15 -> binary_part(path, 0, at)
       _ -> "/"
     end

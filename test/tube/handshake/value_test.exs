@@ -27,7 +27,7 @@ defmodule Tube.Handshake.ValueTest do
         do: assert(Value.u32(text) == :error)
   end
 
-  test "a nonce is 64 bits in lower-case hex, and the next one is another" do
+  test "a nonce is 64 bits in lower-case hex, and the next one differs" do
     assert Value.nonce?("0123456789abcdef")
 
     for text <- ["", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef\n", nil],

@@ -1,8 +1,8 @@
 defmodule Tube.Native.EndTest do
   use Tube.Test.NativeCase, async: false
 
-  describe "the end" do
-    test "by shutdown: the rest of the data, then the end, and events in their order", context do
+  describe "a link ends" do
+    test "by shutdown: remaining data comes first, and events come in order", context do
       {tip, nock} = tube(context)
       {id, tube} = {nock.id, handle(nock)}
       :ok = Native.send(tip.id, "last")
@@ -13,21 +13,21 @@ defmodule Tube.Native.EndTest do
       refute_receive {:"$tube", ^id, :drained}, 20
       assert Native.recv(id) == {:ok, "last"}
       assert_receive {:"$tube", ^id, :drained}, 5_000
-      refute_receive {:"$tube", ^id, :told}, 20
+      refute_receive {:"$tube", ^id, :owner_told}, 20
       assert Native.recv(id) == {:error, :closed}
-      assert_receive {:"$tube", ^id, :told}, 5_000
-      # An owner that is active later is told, too.
-      :ok = Native.active(nock.port, -1)
+      assert_receive {:"$tube", ^id, :owner_told}, 5_000
+      # An owner that becomes active later gets the message, too.
+      :ok = Native.Driver.active(nock.port, -1)
       assert_receive {:tube_closed, ^tube}, 5_000
       # The other direction is still open.
       :ok = Native.send(id, "reply")
       assert recv_all(tip.id) == {:ok, "reply"}
     end
 
-    test "by the peer's close", context do
+    test "when the peer closes it", context do
       {tip, nock} = tube(context)
       {id, tube} = {nock.id, handle(nock)}
-      :ok = Native.active(nock.port, -1)
+      :ok = Native.Driver.active(nock.port, -1)
       :ok = Native.send(tip.id, "last")
       Port.close(tip.port)
       assert_receive {:tube, ^tube, "last"}, 5_000
@@ -35,13 +35,13 @@ defmodule Tube.Native.EndTest do
       assert_receive {:"$tube", ^id, :fin}, 5_000
       assert_receive {:"$tube", ^id, :gone}, 5_000
       assert_receive {:"$tube", ^id, :drained}, 5_000
-      assert_receive {:"$tube", ^id, :told}, 5_000
+      assert_receive {:"$tube", ^id, :owner_told}, 5_000
       refute_received {:tube_error, _, _}
       assert Native.send(id, "hello?") == {:error, :closed}
       refute_receive {:"$tube", ^id, _}, 20
     end
 
-    test "by our own close: those who wait are told, and ids mean nothing any more", context do
+    test "when we close it: waiting processes are notified, and its id is invalid", context do
       {tip, nock} = tube(context, order: 0)
       id = tip.id
       :ok = fill(id)
@@ -55,16 +55,16 @@ defmodule Tube.Native.EndTest do
       assert Native.shutdown(id) == {:error, :closed}
       assert Native.info(id) == {:error, :closed}
       assert Native.link_owner(id, self()) == {:error, :closed}
-      assert Native.send_cancel(id, 3) == :ok
+      assert Native.send_cancel(id) == :ok
       assert Native.recv_cancel(id) == :ok
       assert Native.link_free(id) == :ok
-      assert Native.active(tip.port, -1) == {:error, :closed}
-      assert Native.active(nock.port, -1) == :ok
+      assert Native.Driver.active(tip.port, -1) == {:error, :closed}
+      assert Native.Driver.active(nock.port, -1) == :ok
       assert Native.send(0, "x") == {:error, :closed}
       assert Native.send(0xFFFF_FFFF_FFFF, "x") == {:error, :closed}
     end
 
-    test "by the death of the connection", context do
+    test "when the connection process dies", context do
       parent = self()
 
       connection =
@@ -83,7 +83,7 @@ defmodule Tube.Native.EndTest do
       assert Native.recv(nock) == {:error, :closed}
     end
 
-    test "leaves nothing, many times over", context do
+    test "and leaves nothing behind, a hundred times", context do
       for _ <- 1..100 do
         {tip, nock} = tube(context)
         :ok = Native.send(tip.id, "x")

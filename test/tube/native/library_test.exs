@@ -2,9 +2,9 @@ defmodule Tube.Native.LibraryTest do
   use Tube.Test.NativeCase, async: false
 
   describe "making a link" do
-    test "says what it has, and counts it", context do
+    test "reports its counters, and is counted", context do
       {tip, _nock} = tube(context, order: 2)
-      stats = Native.stats()
+      stats = Native.live_counts()
       assert stats.links - context.before.links == 2
       assert stats.fds - context.before.fds == 2
       assert stats.pages - context.before.pages == 2 * (2 + 4 + 4)
@@ -27,42 +27,42 @@ defmodule Tube.Native.LibraryTest do
       all_gone!(context.before)
     end
 
-    test "is not for a port of another image, nor for a second one", context do
+    test "does not work for a port with another build id, nor for a second port", context do
       {:ok, id, _refs} = Native.link_share(context.one, 2, 0, 0, 1, 1000)
       open = &Port.open({:spawn_driver, String.to_charlist(&1)}, [:binary])
 
       for wrong <- [
             "tube link #{id} 0.0.0-0",
             "tube link #{id}",
-            "tube link #{id + 1} #{Native.build()}",
-            "tube stream #{id} #{Native.build()}",
-            "tube wire #{id} #{Native.build()}",
-            "tube link x #{Native.build()}",
+            "tube link #{id + 1} #{Native.build_id()}",
+            "tube stream #{id} #{Native.build_id()}",
+            "tube wire #{id} #{Native.build_id()}",
+            "tube link x #{Native.build_id()}",
             "tube"
           ] do
         assert_raise ArgumentError, fn -> open.(wrong) end
       end
 
-      port = Native.link_port(id)
-      assert_raise ArgumentError, fn -> Native.link_port(id) end
-      # It has a port now: whoever has that frees it.
+      port = Native.Driver.open_link(id)
+      assert_raise ArgumentError, fn -> Native.Driver.open_link(id) end
+      # It has a port now, and only closing that frees it.
       assert Native.link_free(id) == :ok
       assert {:ok, _} = Native.info(id)
       Port.close(port)
       assert Native.info(id) == {:error, :closed}
     end
 
-    test "starts once, for the process that owns the port", context do
+    test "starts only for the process that owns the port", context do
       {:ok, id, _refs} = Native.link_share(context.one, 2, 0, 0, 1, 1000)
       other = helper()
-      port = Native.link_port(id)
-      assert ask(other, fn -> Native.active(port, -1) end) == {:error, :not_owner}
-      assert Native.link_start(id, port, other, self(), :tube) == {:error, :einval}
-      assert_raise ArgumentError, fn -> Native.link_start(id, port, self(), self(), :other) end
+      port = Native.Driver.open_link(id)
+      assert ask(other, fn -> Native.Driver.active(port, -1) end) == {:error, :not_owner}
+      assert Native.Driver.start(id, port, other, self(), :tube) == {:error, :einval}
+      assert_raise ArgumentError, fn -> Native.Driver.start(id, port, self(), self(), :other) end
       Port.close(port)
     end
 
-    test "takes no commands, which are for the process of the tube", context do
+    test "takes no port commands", context do
       Process.flag(:trap_exit, true)
       {tip, _nock} = tube(context)
       port = tip.port
@@ -72,17 +72,17 @@ defmodule Tube.Native.LibraryTest do
   end
 
   describe "a stream" do
-    test "talks to the store and ends by closing", context do
+    test "connects to the store until its port is closed", context do
       {:ok, id} = Native.xenbus(context.one)
-      assert Native.stats().streams == context.before.streams + 1
-      port = Native.stream_port(id)
+      assert Native.live_counts().streams == context.before.streams + 1
+      port = Native.Driver.open_stream(id)
       Port.command(port, domain_path(7))
-      assert_receive {^port, {:data, answer}}, 5_000
-      assert <<10::little-32, 7::little-32, 0::32, n::little-32, path::binary-size(n)>> = answer
+      assert_receive {^port, {:data, reply}}, 5_000
+      assert <<10::little-32, 7::little-32, 0::32, n::little-32, path::binary-size(n)>> = reply
       assert String.trim_trailing(path, "\0") == "/local/domain/1"
       Port.command(port, for(n <- 1..100, do: domain_path(n)))
-      assert answers(port, 100) == Enum.to_list(1..100)
-      assert_raise ArgumentError, fn -> Native.stream_port(id) end
+      assert req_ids(port, 100) == Enum.to_list(1..100)
+      assert_raise ArgumentError, fn -> Native.Driver.open_stream(id) end
       Port.close(port)
       all_gone!(context.before)
     end
@@ -92,14 +92,16 @@ defmodule Tube.Native.LibraryTest do
       {:ok, platform, _domid} = Native.attach(:local, context.run_dir, -1)
       {:ok, life} = Native.life(platform)
       {:ok, store} = Native.xenbus(platform)
-      port = Native.stream_port(store)
-      # Answered, so accepted: a connection that still waits for that ends by a reset.
+      port = Native.Driver.open_stream(store)
+
+      # The reply shows that the hub has accepted the connection. One that it has not accepted would end
+      # with a reset.
       Port.command(port, domain_path(1))
-      assert answers(port, 1) == [1]
+      assert req_ids(port, 1) == [1]
       assert Native.stream_free(life) == :ok
       assert Native.stream_free(life) == :ok
       assert Native.detach(platform) == :ok
-      # The domain is gone, and with it its connections to the store.
+      # The hub closes the store connections of a domain that is gone.
       assert_receive {:EXIT, ^port, :normal}, 5_000
       assert Native.xenbus(platform) == {:error, :enotconn}
       assert Native.link_share(platform, 1, 0, 0, 1, 1000) == {:error, :enotconn}
@@ -110,23 +112,23 @@ defmodule Tube.Native.LibraryTest do
   # GET_DOMAIN_PATH of domain 1, in no transaction.
   defp domain_path(req_id), do: <<10::little-32, req_id::little-32, 0::32, 2::little-32, "1", 0>>
 
-  # The req_ids of so many answers.
-  defp answers(port, count, bytes \\ "", seen \\ [])
-  defp answers(_port, 0, "", seen), do: Enum.reverse(seen)
+  # The req_ids of `count` replies.
+  defp req_ids(port, count, bytes \\ "", seen \\ [])
+  defp req_ids(_port, 0, "", seen), do: Enum.reverse(seen)
 
-  defp answers(port, count, bytes, seen) do
+  defp req_ids(port, count, bytes, seen) do
     case bytes do
       <<_::32, id::little-32, _::32, n::little-32, _::binary-size(n), rest::binary>> ->
-        answers(port, count - 1, rest, [id | seen])
+        req_ids(port, count - 1, rest, [id | seen])
 
       _part ->
         assert_receive {^port, {:data, more}}, 5_000
-        answers(port, count, bytes <> more, seen)
+        req_ids(port, count, bytes <> more, seen)
     end
   end
 
   describe "the library" do
-    test "attaches with a reason why not", context do
+    test "returns a reason if it cannot attach", context do
       assert {:error, {:domid_taken, text}} = Native.attach(:local, context.run_dir, 1)
       assert is_binary(text) and text != ""
       assert {:error, {reason, _text}} = Native.attach(:local, context.run_dir <> "/none", -1)
@@ -136,22 +138,22 @@ defmodule Tube.Native.LibraryTest do
       assert_raise ArgumentError, fn -> Native.attach(:moon, context.run_dir, -1) end
     end
 
-    test "stays when the process that loaded the driver is gone", context do
+    test "stays loaded after the process that loaded the driver has died", context do
       {tip, nock} = tube(context)
       loader = helper()
-      assert ask(loader, fn -> Native.driver() end) == :ok
+      assert ask(loader, fn -> Native.Driver.load() end) == :ok
       kill(loader)
       :ok = Native.send(tip.id, "still here")
       assert recv_all(nock.id) == {:ok, "still here"}
-      assert Native.driver() == :ok
+      assert Native.Driver.load() == :ok
     end
 
-    test "names its image" do
-      assert Native.build() =~ ~r/^\d+\.\d+\.\d+-[0-9a-f]{16}$/
-      assert Native.build() == Native.build()
+    test "has a build id" do
+      assert Native.build_id() =~ ~r/^\d+\.\d+\.\d+-[0-9a-f]{16}$/
+      assert Native.build_id() == Native.build_id()
     end
 
-    test "refuses to be loaded over itself" do
+    test "cannot be loaded a second time" do
       assert {:error, {reason, _text}} = Native.load()
       assert reason in [:reload, :upgrade, :bad_lib]
     end

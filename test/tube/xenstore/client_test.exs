@@ -2,11 +2,12 @@ defmodule Tube.Xenstore.ClientTest do
   use ExUnit.Case, async: true
 
   import Tube.Test.FakeStore
+  import Tube.Test.StoreCounts
 
   alias Tube.Xenstore
   alias Tube.Xenstore.Client
 
-  # Takes nothing at first, as a port with a long queue.
+  # Takes nothing at first, like a port with a long queue.
   defmodule Busy do
     @behaviour Tube.Xenstore.Transport
     alias Tube.Test.FakeStore.Socket
@@ -31,7 +32,7 @@ defmodule Tube.Xenstore.ClientTest do
   setup :connected
 
   describe "requests" do
-    test "are answered out of order and in pieces", %{client: client, store: store} do
+    test "get replies out of order and in pieces", %{client: client, store: store} do
       tasks = for n <- 1..5, do: Task.async(fn -> {n, Xenstore.read(client, "/#{n}")} end)
 
       requests = for _ <- 1..5, do: request(store, :read, 5_000)
@@ -46,18 +47,19 @@ defmodule Tube.Xenstore.ClientTest do
       for {n, result} <- Task.await_many(tasks), do: assert(result == {:ok, "value of /#{n}\0"})
     end
 
-    test "of every kind say what they should", %{client: client, store: store} do
-      for {ask, type, payload, reply, result} <- [
+    test "of every kind are encoded and decoded", %{client: client, store: store} do
+      for {call, type, payload, reply, result} <- [
             {&Xenstore.write(&1, "/a", ["v", ?1]), :write, "/a\0v1", "OK\0", :ok},
-            {&Xenstore.mkdir(&1, "/a"), :mkdir, "/a\0", "OK\0", :ok},
+            {&Xenstore.perform(&1, {:mkdir, "/a"}), :mkdir, "/a\0", "OK\0", :ok},
             {&Xenstore.rm(&1, "/a"), :rm, "/a\0", "OK\0", :ok},
             {&Xenstore.directory(&1, "/a"), :directory, "/a\0", "x\0y\0", {:ok, ["x", "y"]}},
-            {&Xenstore.get_perms(&1, "/a"), :get_perms, "/a\0", "n5\0r7\0", {:ok, [n: 5, r: 7]}},
-            {&Xenstore.set_perms(&1, "/a", n: 5), :set_perms, "/a\0n5\0", "OK\0", :ok},
-            {&Xenstore.domain_path(&1, 5), :get_domain_path, "5\0", "/d/5\0", {:ok, "/d/5"}}
+            {&Xenstore.perform(&1, {:get_perms, "/a"}), :get_perms, "/a\0", "n5\0r7\0",
+             {:ok, [n: 5, r: 7]}},
+            {&Xenstore.perform(&1, {:set_perms, "/a", [n: 5]}), :set_perms, "/a\0n5\0", "OK\0",
+             :ok}
           ] do
-        task = Task.async(fn -> ask.(client) end)
-        assert answer(store, type, reply) == {0, payload}
+        task = Task.async(fn -> call.(client) end)
+        assert reply(store, type, reply) == {0, payload}
         assert Task.await(task) == result
       end
     end
@@ -74,21 +76,21 @@ defmodule Tube.Xenstore.ClientTest do
       end
     end
 
-    test "that make no sense or are too long are not sent", %{client: client, store: store} do
+    test "that are malformed or too long are not sent", %{client: client, store: store} do
       assert Xenstore.read(client, "/a//b") == {:error, :einval}
       assert Xenstore.read(client, "/a\0b") == {:error, :einval}
-      assert Xenstore.set_perms(client, "/a", []) == {:error, :einval}
+      assert Xenstore.perform(client, {:set_perms, "/a", []}) == {:error, :einval}
       assert Xenstore.write(client, "/a", String.duplicate("x", 4094)) == {:error, :e2big}
       assert silent?(store)
 
-      # Exactly as long as may be.
+      # The maximum length.
       task = Task.async(fn -> Xenstore.write(client, "/a", String.duplicate("x", 4093)) end)
-      assert {0, payload} = answer(store, :write)
+      assert {0, payload} = reply(store, :write)
       assert byte_size(payload) == 4096
       assert Task.await(task) == :ok
     end
 
-    test "that are not answered end in time, and late replies are nobody's", %{
+    test "without a reply end in time, and late replies are dropped", %{
       client: client,
       store: store
     } do
@@ -96,32 +98,32 @@ defmodule Tube.Xenstore.ClientTest do
       {late, 0, "/a\0"} = request(store, :read, 1_000)
 
       task = Task.async(fn -> Xenstore.read(client, "/b") end)
-      say(store, :read, late, "too late")
-      answer(store, :read, "b")
+      send_packet(store, :read, late, "too late")
+      reply(store, :read, "b")
       assert Task.await(task) == {:ok, "b"}
       refute_received _anything
-      assert %{in_flight: 0, jobs: 0, queued: 0} = Client.info(client)
+      assert %{in_flight: 0, jobs: 0, queued: 0} = counts(client)
     end
 
-    test "that the store does not get to are given up in the queue", %{
+    test "that time out in the queue are not sent", %{
       client: client,
       store: store
     } do
-      {window, _transactions} = Xenstore.Pipeline.limits()
+      window = 16
       hanging = for n <- 1..window, do: Task.async(fn -> Xenstore.read(client, "/#{n}") end)
       ids = for _ <- 1..window, do: elem(request(store, :read, 1_000), 0)
 
       assert Xenstore.write(client, "/late", "v", timeout: 20) == {:error, :timeout}
       assert silent?(store)
       task = Task.async(fn -> Xenstore.read(client, "/next") end)
-      for id <- ids, do: say(store, :read, id, "v")
+      for id <- ids, do: send_packet(store, :read, id, "v")
       # The write was never sent.
-      assert answer(store, :read, "v") == {0, "/next\0"}
+      assert reply(store, :read, "v") == {0, "/next\0"}
       assert Task.await(task) == {:ok, "v"}
       for {:ok, "v"} <- Task.await_many(hanging), do: :ok
     end
 
-    test "need a limit and options that exist", %{client: client} do
+    test "need a time limit and known options", %{client: client} do
       for opts <- [[timeout: -1], [timeout: :infinity], [timeout: 1.5], [limit: 1]] do
         assert_raise ArgumentError, ~r/timeout: milliseconds/, fn ->
           Xenstore.read(client, "/a", opts)
@@ -133,31 +135,35 @@ defmodule Tube.Xenstore.ClientTest do
       end
     end
 
-    test "without waiting come back as messages", %{client: client, store: store} do
+    test "without waiting return messages", %{client: client, store: store} do
       assert Xenstore.request(client, :one, {:read, "/a"}) == :ok
       assert Xenstore.request(client, :two, {:read, "no//path"}) == :ok
       assert_receive {:xenstore, :two, {:error, :einval}}, 5_000
-      answer(store, :read, "v")
+      reply(store, :read, "v")
       assert_receive {:xenstore, :one, {:ok, "v"}}, 5_000
 
       assert Xenstore.request(client, :three, {:write, "/a", "v"}, timeout: 10) == :ok
       assert_receive {:xenstore, :three, {:error, :timeout}}, 5_000
     end
 
-    test "reach the store in the order in which they were made", %{client: client, store: store} do
+    test "reach the store in order", %{client: client, store: store} do
       for n <- 1..40, do: Xenstore.request(client, n, {:write, "/#{n}", ""})
 
       for n <- 1..40 do
         path = "/#{n}\0"
-        assert {0, ^path} = answer(store, :write)
+        assert {0, ^path} = reply(store, :write)
       end
     end
   end
 
   describe "the connection" do
-    test "that ends tells everybody", %{client: client, store: store, monitor: monitor} do
+    test "that ends informs all callers and subscribers", %{
+      client: client,
+      store: store,
+      monitor: monitor
+    } do
       Xenstore.request(client, :w, {:watch, "/a", "/a", :t})
-      answer(store, :watch)
+      reply(store, :watch)
       assert_receive {:xenstore, :w, :ok}, 5_000
       waiting = Task.async(fn -> Xenstore.read(client, "/a") end)
       Xenstore.request(client, :async, {:read, "/b"})
@@ -180,7 +186,7 @@ defmodule Tube.Xenstore.ClientTest do
       assert_receive {:xenstore, :late, {:error, :store_lost}}, 5_000
     end
 
-    test "that ends in the middle of a reply loses it", %{client: client, store: store} do
+    test "that ends in the middle of a reply loses the reply", %{client: client, store: store} do
       task = Task.async(fn -> Xenstore.read(client, "/a") end)
       {id, 0, _} = request(store, :read, 1_000)
       :gen_tcp.send(store, binary_part(packet(:read, id, "value"), 0, 18))
@@ -188,7 +194,7 @@ defmodule Tube.Xenstore.ClientTest do
       assert Task.await(task) == {:error, :store_lost}
     end
 
-    test "is closed at the first thing that makes no sense", %{
+    test "is closed at the first malformed packet", %{
       client: client,
       store: store,
       monitor: monitor
@@ -202,17 +208,17 @@ defmodule Tube.Xenstore.ClientTest do
       assert :gen_tcp.recv(store, 1, 1_000) == {:error, :closed}
     end
 
-    test "is closed by a reply to nothing", %{store: store, monitor: monitor} do
-      say(store, :read, 99, "v")
+    test "is closed by a reply without a request", %{store: store, monitor: monitor} do
+      send_packet(store, :read, 99, "v")
       assert_receive {:DOWN, ^monitor, _, _, {:shutdown, {:protocol, _}}}, 5_000
     end
 
-    test "survives any garbage without a crash", %{} do
+    test "closes on any garbage without a crash", %{} do
       for seed <- 1..30 do
         {client, store} = start()
         monitor = Process.monitor(client)
-        # It has the monitor for certain once it has answered.
-        %{} = Client.info(client)
+        # Once it has replied, it has the monitor for certain.
+        %{} = counts(client)
         :rand.seed(:exsss, seed)
         :gen_tcp.send(store, :rand.bytes(200))
         :gen_tcp.close(store)
@@ -220,13 +226,13 @@ defmodule Tube.Xenstore.ClientTest do
       end
     end
 
-    test "is told to nobody who has no subscription left", %{
+    test "is not reported to a process without a subscription", %{
       client: client,
       store: store,
       monitor: monitor
     } do
       Xenstore.request(client, :w, {:watch, "/a", "/a", :t})
-      answer(store, :watch)
+      reply(store, :watch)
       assert_receive {:xenstore, :w, :ok}, 5_000
       Xenstore.unwatch(client, :t)
       :gen_tcp.close(store)
@@ -234,13 +240,13 @@ defmodule Tube.Xenstore.ClientTest do
       refute_received {:xenstore_lost, _}
     end
 
-    test "that takes nothing for a while is tried again, and nothing is sent twice" do
+    test "that takes nothing for a while is retried, and nothing is sent twice" do
       {client, store} = start(Busy)
       for n <- 1..5, do: Xenstore.request(client, n, {:write, "/#{n}", ""})
 
       for n <- 1..5 do
         path = "/#{n}\0"
-        assert {0, ^path} = answer(store, :write)
+        assert {0, ^path} = reply(store, :write)
         assert_receive {:xenstore, ^n, :ok}, 5_000
       end
 
@@ -248,12 +254,12 @@ defmodule Tube.Xenstore.ClientTest do
       Process.exit(client, :kill)
     end
 
-    test "to the device has room for the header in its 4096 bytes" do
+    test "to the device leaves room for the header in 4096 bytes" do
       assert Tube.Xenstore.Stream.max_payload({:port, :socket}) == 4096
       assert Tube.Xenstore.Stream.max_payload({:port, :device}) == 4080
     end
 
-    test "cannot be made to nothing" do
+    test "needs something to connect to" do
       Process.flag(:trap_exit, true)
 
       assert {:error, {:shutdown, :enoent}} =

@@ -3,7 +3,7 @@ defmodule Tube.Xenstore.HubTest do
   # Not async: it counts the streams of this VM.
   use ExUnit.Case
 
-  import Tube.Test.{Eventually, RunDir}
+  import Tube.Test.{Eventually, RunDir, StoreCounts}
 
   alias Tube.{Domain, Xenstore}
   alias Tube.Xenstore.Client
@@ -13,7 +13,7 @@ defmodule Tube.Xenstore.HubTest do
   setup %{run_dir: run_dir} do
     for domid <- [0, 1, 2], into: %{} do
       name = :"#{__MODULE__}.#{domid}.#{System.unique_integer([:positive])}"
-      start_supervised!({Domain, name: name}, id: domid)
+      start_supervised!({Domain.Server, name: name}, id: domid)
       {:ok, domain} = Domain.attach(name, run_dir: run_dir, domid: domid)
       {[:dom0, :one, :two] |> Enum.at(domid), domain.store}
     end
@@ -22,7 +22,7 @@ defmodule Tube.Xenstore.HubTest do
   @data "/local/domain/1/data"
 
   test "values of every byte and length", %{one: one} do
-    # A guest's node may have 2048 bytes, its name and permissions included.
+    # A guest's node may have 2048 bytes, with its name and permissions.
     for value <- ["", "v", <<0, 255, 0>>, String.duplicate("x", 1900)] do
       assert Xenstore.write(one, @data <> "/v", value) == :ok
       assert Xenstore.read(one, @data <> "/v") == {:ok, value}
@@ -34,45 +34,44 @@ defmodule Tube.Xenstore.HubTest do
 
   test "nodes come and go", %{one: one} do
     assert Xenstore.read(one, @data <> "/a") == {:error, :enoent}
-    assert Xenstore.mkdir(one, @data <> "/a/b/c") == :ok
+    assert Xenstore.perform(one, {:mkdir, @data <> "/a/b/c"}) == :ok
     assert Xenstore.read(one, @data <> "/a/b") == {:ok, ""}
     assert Xenstore.directory(one, @data <> "/a") == {:ok, ["b"]}
     assert Xenstore.rm(one, @data <> "/a") == :ok
     assert Xenstore.directory(one, @data <> "/a/b") == {:error, :enoent}
-    assert Xenstore.domain_path(one, 2) == {:ok, "/local/domain/2"}
   end
 
   test "a directory of more than one reply", %{dom0: dom0} do
     names = for n <- 1..300, do: "a-name-long-enough-#{n}"
-    for name <- names, do: :ok = Xenstore.mkdir(dom0, "/test/#{name}")
+    for name <- names, do: :ok = Xenstore.perform(dom0, {:mkdir, "/test/#{name}"})
     assert {:ok, found} = Xenstore.directory(dom0, "/test")
     assert Enum.sort(found) == Enum.sort(names)
   end
 
-  test "permissions of one domain hold another one off", %{one: one, two: two} do
+  test "permissions of one domain keep another one out", %{one: one, two: two} do
     :ok = Xenstore.write(one, @data <> "/v", "1")
-    assert Xenstore.get_perms(one, @data <> "/v") == {:ok, [n: 1]}
+    assert Xenstore.perform(one, {:get_perms, @data <> "/v"}) == {:ok, [n: 1]}
     assert Xenstore.read(two, @data <> "/v") == {:error, :eacces}
-    assert Xenstore.set_perms(one, @data <> "/v", n: 1, r: 2) == :ok
+    assert Xenstore.perform(one, {:set_perms, @data <> "/v", [n: 1, r: 2]}) == :ok
     assert Xenstore.read(two, @data <> "/v") == {:ok, "1"}
     assert Xenstore.write(two, @data <> "/v", "2") == {:error, :eacces}
-    assert {:error, reason} = Xenstore.set_perms(two, @data <> "/v", n: 2)
+    assert {:error, reason} = Xenstore.perform(two, {:set_perms, @data <> "/v", [n: 2]})
     assert reason in [:eacces, :eperm]
   end
 
-  test "watches tell of another domain's changes, once at the start, merged until looked at", %{
+  test "watches report another domain's changes, once at the start, merged until acknowledged", %{
     one: one,
     two: two
   } do
-    :ok = Xenstore.set_perms(one, @data, n: 1, b: 2)
+    :ok = Xenstore.perform(one, {:set_perms, @data, [n: 1, b: 2]})
     :ok = Xenstore.watch(two, @data, @data, :all)
     assert_receive {:xenstore_watch, :all, @data}, 5_000
     :ok = Xenstore.watch(two, @data, @data <> "/x", :x)
     assert_receive {:xenstore_watch, :x, @data}, 5_000
     Xenstore.ack(two, :all)
     Xenstore.ack(two, :x)
-    # One for both, beside that of the domain itself.
-    assert %{watches: 2} = Client.info(two)
+    # One for both, besides that of the domain itself.
+    assert %{watches: 2} = counts(two)
 
     for n <- 1..50, do: :ok = Xenstore.write(one, @data <> "/y", "#{n}")
     :ok = Xenstore.write(one, @data <> "/x/1", "")
@@ -92,10 +91,10 @@ defmodule Tube.Xenstore.HubTest do
     refute_received {:xenstore_watch, _, _}
   end
 
-  test "transactions that touch the same node are done one after the other", %{one: one, two: two} do
+  test "transactions on the same node are done one after another", %{one: one, two: two} do
     counter = @data <> "/counter"
     :ok = Xenstore.write(one, counter, "0")
-    :ok = Xenstore.set_perms(one, counter, n: 1, b: 2)
+    :ok = Xenstore.perform(one, {:set_perms, counter, [n: 1, b: 2]})
 
     tasks =
       for store <- [one, two, one, two] do
@@ -119,8 +118,8 @@ defmodule Tube.Xenstore.HubTest do
     assert Xenstore.read(one, counter) == {:ok, "100"}
   end
 
-  test "a transaction is seen whole or not at all", %{one: one, two: two} do
-    :ok = Xenstore.set_perms(one, @data, n: 1, r: 2)
+  test "a transaction is visible as a whole or not at all", %{one: one, two: two} do
+    :ok = Xenstore.perform(one, {:set_perms, @data, [n: 1, r: 2]})
 
     ops = [
       {:write, @data <> "/a", "1"},
@@ -137,7 +136,7 @@ defmodule Tube.Xenstore.HubTest do
     assert Xenstore.read(two, @data <> "/a") == {:ok, "1"}
   end
 
-  test "none stays open: as many as one likes can fail one after the other", %{one: one} do
+  test "failed transactions do not stay open", %{one: one} do
     for n <- 1..30 do
       {pid, monitor} =
         spawn_monitor(fn ->
@@ -150,7 +149,7 @@ defmodule Tube.Xenstore.HubTest do
       assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 5_000
     end
 
-    true!(fn -> match?(%{open: 0, transactions: 0}, Client.info(one)) end)
+    true!(fn -> match?(%{open: 0, transactions: 0}, counts(one)) end)
     assert Xenstore.transaction(one, [{:write, @data <> "/t", "last"}]) == {:ok, [:ok]}
     assert Xenstore.read(one, @data <> "/t") == {:ok, "last"}
   end
@@ -168,22 +167,22 @@ defmodule Tube.Xenstore.HubTest do
     assert tasks |> Task.await_many(20_000) |> Enum.sum() == 5050
   end
 
-  test "a stream that is not there cannot be opened" do
+  test "a stream that does not exist cannot be opened" do
     Process.flag(:trap_exit, true)
 
     assert {:error, {:shutdown, _}} =
              Client.start_link({Tube.Xenstore.Stream, {0xFFFFFF, :socket}})
   end
 
-  test "a client that is stopped gives its descriptor back, and its watches", %{
+  test "a stopped client releases its descriptor and its watches", %{
     one: one,
     two: two
   } do
     :ok = Xenstore.watch(one, @data, @data, :mine)
-    streams = Tube.Native.stats().streams
+    streams = Tube.Native.live_counts().streams
     GenServer.stop(one, :shutdown)
     assert_receive {:xenstore_lost, ^one}, 5_000
-    true!(fn -> Tube.Native.stats().streams <= streams - 1 end)
-    assert {:ok, _} = Xenstore.domain_path(two, 1)
+    true!(fn -> Tube.Native.live_counts().streams <= streams - 1 end)
+    assert {:ok, _} = Xenstore.read(two, "domid")
   end
 end

@@ -12,7 +12,7 @@ defmodule Tube.Xenstore.OperationTest do
     assert Operation.reply(operation, {:error, :enoent}) == {:done, {:error, :enoent}}
   end
 
-  test "nonsense is refused before anything is sent" do
+  test "malformed operations are refused before anything is sent" do
     for op <- [
           nil,
           :transaction_start,
@@ -48,7 +48,7 @@ defmodule Tube.Xenstore.OperationTest do
       end)
     end
 
-    test "that changes meanwhile is begun again, not for ever" do
+    test "that changes meanwhile is read again, but not for ever" do
       {:send, _, 0, operation} = Operation.start({:directory, "/a"}, 0)
 
       {:send, {:directory_part, "/a", 0}, 0, operation} =
@@ -78,7 +78,7 @@ defmodule Tube.Xenstore.OperationTest do
       assert Operation.reply(operation, {:ok, "1\0"}) == {:done, {:error, :protocol}}
     end
 
-    test "cannot be had in parts from every store" do
+    test "cannot be read in parts from every store" do
       {:send, _, 0, operation} = Operation.start({:directory, "/a"}, 0)
       {:send, _, 0, operation} = Operation.reply(operation, {:error, :e2big})
       assert Operation.reply(operation, {:error, :enosys}) == {:done, {:error, :enosys}}
@@ -102,7 +102,7 @@ defmodule Tube.Xenstore.OperationTest do
       assert Operation.reply(operation, {:ok, "OK\0"}) == {:done, {:ok, [:ok, {:ok, "v"}]}}
     end
 
-    test "of nothing is a transaction still" do
+    test "of no operations is still a transaction" do
       {:send, :transaction_start, 0, operation} = Operation.start({:transaction, []}, 0)
       {:send, {:transaction_end, true}, 1, operation} = Operation.reply(operation, {:ok, "1\0"})
       assert Operation.reply(operation, {:ok, "OK\0"}) == {:done, {:ok, []}}
@@ -115,21 +115,21 @@ defmodule Tube.Xenstore.OperationTest do
                Operation.reply(operation, {:error, :eacces})
 
       assert Operation.reply(operation, {:ok, "OK\0"}) == {:done, {:error, :eacces}}
-      # Whatever the store says to the END: it was to be aborted.
+      # Whatever the reply to the END: it was an abort.
       assert Operation.reply(operation, {:error, :enoent}) == {:done, {:error, :eacces}}
     end
 
-    test "that cannot be started has the store's reason" do
+    test "that cannot be started returns the store's reason" do
       {:send, _, 0, operation} = Operation.start({:transaction, @ops}, 0)
       assert Operation.reply(operation, {:error, :enospc}) == {:done, {:error, :enospc}}
     end
 
-    test "is begun again after EAGAIN, as often as it may" do
+    test "is retried after EAGAIN, a limited number of times" do
       for tries <- 1..4,
           do: assert(tries_until_eagain(running({:transaction, []}, tries)) == tries)
     end
 
-    test "is begun again when an operation in it says EAGAIN" do
+    test "is retried when one of its operations fails with EAGAIN" do
       operation = running({:transaction, @ops}, 2)
 
       {:send, {:transaction_end, false}, 9, operation} =
@@ -161,7 +161,7 @@ defmodule Tube.Xenstore.OperationTest do
   end
 
   defp serve_parts({:send, {:directory_part, "/a", offset}, 0, operation}, whole, size) do
-    # Whole names only, as many as fit, but one at least; the closing NUL goes with the last one.
+    # Whole names only, as many as fit, but at least one; the closing NUL goes with the last one.
     rest = binary_part(whole, offset, byte_size(whole) - offset)
 
     ends = for {at, 1} <- :binary.matches(rest, "\0"), do: at + 1

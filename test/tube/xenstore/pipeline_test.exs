@@ -3,13 +3,16 @@ defmodule Tube.Xenstore.PipelineTest do
 
   import Tube.Test.FakeStore, only: [packet: 3, watch_event: 2]
   import Tube.Test.Properties
+  import Tube.Test.StoreCounts, only: [pipeline_counts: 1]
   import :proper_types, only: [integer: 2, list: 1]
 
-  alias Tube.Xenstore.{Codec, Pipeline}
+  alias Tube.Xenstore.Pipeline
+  alias Tube.Xenstore.Wire.Codec
 
-  @limits Pipeline.limits()
+  # The number of outstanding requests, and of open transactions.
+  @limits {16, 1}
 
-  test "no more requests are unanswered than a guest may have" do
+  test "a guest's limit of outstanding requests is kept" do
     {window, _transactions} = @limits
     assert window < 20
     pipeline = Enum.reduce(1..50, Pipeline.new(4096), &push(&2, &1, {:read, "/a"}))
@@ -21,10 +24,10 @@ defmodule Tube.Xenstore.PipelineTest do
       Pipeline.feed(pipeline, packet(:read, id, "v"))
 
     assert {[_one], pipeline} = send_all(pipeline)
-    assert %{in_flight: ^window} = Pipeline.info(pipeline)
+    assert %{in_flight: ^window} = pipeline_counts(pipeline)
   end
 
-  test "replies find who asked, in whatever order and pieces they come" do
+  test "replies find their requests, in any order and in any pieces" do
     check({integer(1, 14), list(integer(1, 1000)), cuts()}, fn {count, shuffle, cuts} ->
       {sent, pipeline} =
         1..count
@@ -33,7 +36,7 @@ defmodule Tube.Xenstore.PipelineTest do
 
       assert sent |> Enum.map(&elem(&1, 1)) |> Enum.uniq() |> length() == count
 
-      # Each is answered with its own path, in an order that PropEr chose.
+      # Each reply holds its own path, in an order that PropEr chose.
       order = sent |> Enum.zip(shuffle ++ List.duplicate(0, count)) |> Enum.sort_by(&elem(&1, 1))
       bytes = for {{:read, id, 0, payload}, _} <- order, into: "", do: packet(:read, id, payload)
 
@@ -48,7 +51,7 @@ defmodule Tube.Xenstore.PipelineTest do
     end)
   end
 
-  test "only so many transactions are open at a time; the others come as these end" do
+  test "open transactions are limited; others start as these end" do
     {_window, limit} = @limits
     assert limit < 10
     pipeline = Enum.reduce(1..8, Pipeline.new(4096), &push(&2, &1, :transaction_start))
@@ -56,7 +59,7 @@ defmodule Tube.Xenstore.PipelineTest do
     {sent, pipeline} = send_all(pipeline)
     starts = for {:transaction_start, id, 0, _} <- sent, do: id
     assert length(starts) == limit
-    # What is no transaction does not wait for them.
+    # Plain requests do not wait for them.
     assert Enum.any?(sent, &match?({:read, _, 0, _}, &1))
 
     pipeline =
@@ -72,22 +75,22 @@ defmodule Tube.Xenstore.PipelineTest do
 
     {:ok, [_], pipeline} = Pipeline.feed(pipeline, packet(:error, id, "EAGAIN\0"))
     assert {[{:transaction_start, id, 0, _}], pipeline} = send_all(pipeline)
-    # One that could not be opened leaves its place to the next.
+    # One that could not be opened makes room for the next.
     {:ok, [_], pipeline} = Pipeline.feed(pipeline, packet(:error, id, "ENOSPC\0"))
     assert {[{:transaction_start, _, 0, _}], _pipeline} = send_all(pipeline)
   end
 
-  test "waiting transactions that nobody wants any more do not hold up the others" do
+  test "waiting transactions that are not wanted any more do not block the others" do
     {_window, limit} = @limits
     pipeline = Enum.reduce(1..(limit + 3), Pipeline.new(4096), &push(&2, &1, :transaction_start))
     {sent, pipeline} = send_all(pipeline)
     {_, id, _, _} = hd(sent)
     {:ok, [_], pipeline} = Pipeline.feed(pipeline, packet(:error, id, "ENOSPC\0"))
     {[_only], pipeline} = send_all(pipeline, &(&1 == limit + 3))
-    assert %{queued: 0} = Pipeline.info(pipeline)
+    assert %{queued: 0} = pipeline_counts(pipeline)
   end
 
-  test "what nobody wants any more is not sent, but for the end of a transaction" do
+  test "requests that are not wanted any more are not sent, except the end of a transaction" do
     pipeline =
       Pipeline.new(4096)
       |> push(:gone, {:write, "/a", "v"})
@@ -105,18 +108,18 @@ defmodule Tube.Xenstore.PipelineTest do
     assert {:error, :einval} = Pipeline.push(Pipeline.new(102), :me, {:read, "a//"}, 0)
   end
 
-  test "a watch event is known by its type, whatever its ids are" do
+  test "a watch event is recognized by its type, whatever its ids are" do
     assert {:ok, [{:watch, "/a", "t"}], _} =
              Pipeline.feed(Pipeline.new(4096), watch_event("/a", "t"))
 
     {:ok, odd} = Codec.encode(:watch_event, 0xDEAD, 0xBEEF, "/a\0t\0")
     assert {:ok, [{:watch, "/a", "t"}], _} = Pipeline.feed(Pipeline.new(4096), odd)
-    # A later Xen may say more.
+    # A later Xen may add more.
     assert {:ok, [{:watch, "/a", "t"}], _} =
              Pipeline.feed(Pipeline.new(4096), packet(:watch_event, 0, "/a\0t\0more\0"))
   end
 
-  test "what makes no sense is an error" do
+  test "malformed input is an error" do
     {[{:read, id, 0, _}], pipeline} = Pipeline.new(4096) |> push(:me, {:read, "/a"}) |> send_all()
 
     for bytes <- [
@@ -136,7 +139,7 @@ defmodule Tube.Xenstore.PipelineTest do
     assert {:error, _twice} = Pipeline.feed(pipeline, packet(:read, id, "v"))
   end
 
-  test "a transaction that is opened without a number is an error" do
+  test "a transaction without a number is an error" do
     {[{_, id, 0, _}], pipeline} =
       Pipeline.new(4096) |> push(:me, :transaction_start) |> send_all()
 
@@ -146,7 +149,7 @@ defmodule Tube.Xenstore.PipelineTest do
     end
   end
 
-  test "numbers come round and pass by those that are still unanswered" do
+  test "request ids wrap around and skip those still outstanding" do
     pipeline = %{Pipeline.new(4096) | next_id: 1}
     {[{:read, 1, 0, _}], pipeline} = pipeline |> push(:old, {:read, "/a"}) |> send_all()
 

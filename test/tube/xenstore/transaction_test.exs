@@ -3,31 +3,31 @@ defmodule Tube.Xenstore.TransactionTest do
 
   import Tube.Test.FakeStore
   import Tube.Test.Eventually
+  import Tube.Test.StoreCounts
 
   alias Tube.Xenstore
-  alias Tube.Xenstore.Client
 
   setup :connected
 
   describe "a list transaction" do
     test "is started, done and committed", %{client: client, store: store} do
       Xenstore.request(client, :ref, {:transaction, [{:write, "/a", "1"}, {:read, "/b"}]})
-      assert answer(store, :transaction_start, "77\0") == {0, "\0"}
-      assert answer(store, :write) == {77, "/a\0" <> "1"}
-      assert answer(store, :read, "b") == {77, "/b\0"}
-      assert answer(store, :transaction_end) == {77, "T\0"}
+      assert reply(store, :transaction_start, "77\0") == {0, "\0"}
+      assert reply(store, :write) == {77, "/a\0" <> "1"}
+      assert reply(store, :read, "b") == {77, "/b\0"}
+      assert reply(store, :transaction_end) == {77, "T\0"}
       assert_receive {:xenstore, :ref, {:ok, [:ok, {:ok, "b"}]}}, 5_000
     end
 
-    test "is tried again after EAGAIN, with its own limit of tries", %{
+    test "is retried after EAGAIN, with its own limit of tries", %{
       client: client,
       store: store
     } do
       task = Task.async(fn -> Xenstore.transaction(client, [{:write, "/a", "1"}], tries: 3) end)
 
       for id <- 1..3 do
-        answer(store, :transaction_start, "#{id}\0")
-        assert {^id, _} = answer(store, :write)
+        reply(store, :transaction_start, "#{id}\0")
+        assert {^id, _} = reply(store, :write)
         assert {^id, "T\0"} = refuse(store, :transaction_end, "EAGAIN")
       end
 
@@ -35,24 +35,24 @@ defmodule Tube.Xenstore.TransactionTest do
       assert silent?(store)
     end
 
-    test "of twenty tries by default survives a storm", %{client: client, store: store} do
+    test "with the default of twenty tries survives a storm", %{client: client, store: store} do
       task = Task.async(fn -> Xenstore.transaction(client, [], timeout: 10_000) end)
 
       for id <- 1..19 do
-        answer(store, :transaction_start, "#{id}\0")
+        reply(store, :transaction_start, "#{id}\0")
         refuse(store, :transaction_end, "EAGAIN")
       end
 
-      answer(store, :transaction_start, "20\0")
-      answer(store, :transaction_end)
+      reply(store, :transaction_start, "20\0")
+      reply(store, :transaction_end)
       assert Task.await(task) == {:ok, []}
     end
 
     test "is aborted by an error, also by one of our own", %{client: client, store: store} do
       task = Task.async(fn -> Xenstore.transaction(client, [{:rm, "/a"}, {:read, "/b"}]) end)
-      answer(store, :transaction_start, "5\0")
+      reply(store, :transaction_start, "5\0")
       refuse(store, :rm, "EACCES")
-      assert answer(store, :transaction_end) == {5, "F\0"}
+      assert reply(store, :transaction_end) == {5, "F\0"}
       assert Task.await(task) == {:error, :eacces}
 
       task =
@@ -60,30 +60,30 @@ defmodule Tube.Xenstore.TransactionTest do
           Xenstore.transaction(client, [{:write, "/a", String.duplicate("x", 5000)}])
         end)
 
-      answer(store, :transaction_start, "6\0")
-      assert answer(store, :transaction_end) == {6, "F\0"}
+      reply(store, :transaction_start, "6\0")
+      assert reply(store, :transaction_end) == {6, "F\0"}
       assert Task.await(task) == {:error, :e2big}
     end
 
     test "that runs out of time is aborted", %{client: client, store: store} do
       Xenstore.request(client, :ref, {:transaction, [{:read, "/a"}]}, timeout: 50)
-      answer(store, :transaction_start, "5\0")
+      reply(store, :transaction_start, "5\0")
       request(store, :read, 1_000)
       assert_receive {:xenstore, :ref, {:error, :timeout}}, 5_000
-      assert answer(store, :transaction_end) == {5, "F\0"}
+      assert reply(store, :transaction_end) == {5, "F\0"}
     end
 
-    test "whose start is answered too late is aborted", %{client: client, store: store} do
+    test "whose start gets a late reply is aborted", %{client: client, store: store} do
       Xenstore.request(client, :ref, {:transaction, [{:read, "/a"}]}, timeout: 10)
       {id, 0, _} = request(store, :transaction_start, 1_000)
       assert_receive {:xenstore, :ref, {:error, :timeout}}, 5_000
-      say(store, :transaction_start, id, "5\0")
-      assert answer(store, :transaction_end) == {5, "F\0"}
+      send_packet(store, :transaction_start, id, "5\0")
+      assert reply(store, :transaction_end) == {5, "F\0"}
     end
   end
 
   describe "a function's transaction" do
-    test "commits what it returns", %{client: client, store: store} do
+    test "commits and returns its result", %{client: client, store: store} do
       task =
         Task.async(fn ->
           Xenstore.transaction(client, fn tx ->
@@ -93,14 +93,14 @@ defmodule Tube.Xenstore.TransactionTest do
           end)
         end)
 
-      answer(store, :transaction_start, "9\0")
-      assert answer(store, :read, "v") == {9, "/a\0"}
-      assert answer(store, :write) == {9, "/b\0v"}
-      assert answer(store, :transaction_end) == {9, "T\0"}
+      reply(store, :transaction_start, "9\0")
+      assert reply(store, :read, "v") == {9, "/a\0"}
+      assert reply(store, :write) == {9, "/b\0v"}
+      assert reply(store, :transaction_end) == {9, "T\0"}
       assert Task.await(task) == {:ok, "v"}
     end
 
-    test "may do several operations without waiting for each, and gets all results in order", %{
+    test "may do several operations at once, and gets all results in order", %{
       client: client,
       store: store
     } do
@@ -111,23 +111,23 @@ defmodule Tube.Xenstore.TransactionTest do
           Xenstore.transaction(client, &{:ok, Xenstore.perform_all(&1, ops)})
         end)
 
-      answer(store, :transaction_start, "9\0")
-      # All are there before one is answered.
+      reply(store, :transaction_start, "9\0")
+      # All arrive before any has its reply.
       {read, 9, "/a\0"} = request(store, :read, 5_000)
       {write, 9, "/b\0" <> "1"} = request(store, :write, 5_000)
       {other, 9, "/c\0"} = request(store, :read, 5_000)
-      say(store, :read, other, "c", 9)
-      say(store, :error, write, "EACCES\0", 9)
-      say(store, :read, read, "a", 9)
-      answer(store, :transaction_end)
+      send_packet(store, :read, other, "c", 9)
+      send_packet(store, :error, write, "EACCES\0", 9)
+      send_packet(store, :read, read, "a", 9)
+      reply(store, :transaction_end)
       assert Task.await(task) == {:ok, [{:ok, "a"}, {:error, :eacces}, {:ok, "c"}]}
-      assert %{groups: 0, jobs: 0} = Client.info(client)
+      assert %{groups: 0, jobs: 0} = counts(client)
     end
 
     test "that has ended does none of several operations", %{client: client, store: store} do
       task = Task.async(fn -> Xenstore.transaction(client, &{:ok, &1}) end)
-      answer(store, :transaction_start, "9\0")
-      answer(store, :transaction_end)
+      reply(store, :transaction_start, "9\0")
+      reply(store, :transaction_end)
       {:ok, tx} = Task.await(task)
       ops = [{:read, "/a"}, {:read, "/b"}]
       assert Xenstore.perform_all(tx, ops) == [{:error, :closed}, {:error, :closed}]
@@ -142,9 +142,9 @@ defmodule Tube.Xenstore.TransactionTest do
       ops = [{:read, "/a"}, {:read, "/b"}]
       task = Task.async(fn -> Xenstore.perform_all(client, ops, timeout: 100) end)
       {first, 0, "/a\0"} = request(store, :read, 5_000)
-      say(store, :read, first, "a")
+      send_packet(store, :read, first, "a")
       assert Task.await(task) == [{:ok, "a"}, {:error, :timeout}]
-      assert %{groups: 0, jobs: 0} = Client.info(client)
+      assert %{groups: 0, jobs: 0} = counts(client)
 
       task = Task.async(fn -> Xenstore.perform_all(client, ops) end)
       request(store, :read, 5_000)
@@ -168,7 +168,7 @@ defmodule Tube.Xenstore.TransactionTest do
         end)
 
       for id <- 1..2 do
-        answer(store, :transaction_start, "#{id}\0")
+        reply(store, :transaction_start, "#{id}\0")
         assert_receive :ran, 5_000
         refuse(store, :transaction_end, "EAGAIN")
       end
@@ -200,8 +200,8 @@ defmodule Tube.Xenstore.TransactionTest do
             end
           end)
 
-        answer(store, :transaction_start, "3\0")
-        assert answer(store, :transaction_end) == {3, "F\0"}
+        reply(store, :transaction_start, "3\0")
+        assert reply(store, :transaction_end) == {3, "F\0"}
         assert Task.await(task) == outcome
       end
     end
@@ -217,24 +217,24 @@ defmodule Tube.Xenstore.TransactionTest do
           end)
         end)
 
-      answer(store, :transaction_start, "4\0")
+      reply(store, :transaction_start, "4\0")
       assert_receive :inside, 5_000
       Process.exit(pid, :kill)
-      assert answer(store, :transaction_end) == {4, "F\0"}
-      true!(fn -> match?(%{transactions: 0, open: 0, in_flight: 0}, Client.info(client)) end)
+      assert reply(store, :transaction_end) == {4, "F\0"}
+      true!(fn -> match?(%{transactions: 0, open: 0, in_flight: 0}, counts(client)) end)
     end
 
-    test "whose process is killed before it has begun is aborted", %{client: client, store: store} do
+    test "whose process is killed before it starts is aborted", %{client: client, store: store} do
       pid = spawn(fn -> Xenstore.transaction(client, fn _tx -> :ok end) end)
       {id, 0, _} = request(store, :transaction_start, 1_000)
       monitor = Process.monitor(pid)
       Process.exit(pid, :kill)
       assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
-      say(store, :transaction_start, id, "4\0")
-      assert answer(store, :transaction_end) == {4, "F\0"}
+      send_packet(store, :transaction_start, id, "4\0")
+      assert reply(store, :transaction_end) == {4, "F\0"}
     end
 
-    test "that takes too long is aborted, and its handle is of no more use", %{
+    test "that takes too long is aborted, and its handle is useless afterwards", %{
       client: client,
       store: store
     } do
@@ -249,8 +249,8 @@ defmodule Tube.Xenstore.TransactionTest do
           )
         end)
 
-      answer(store, :transaction_start, "4\0")
-      assert answer(store, :transaction_end) == {4, "F\0"}
+      reply(store, :transaction_start, "4\0")
+      assert reply(store, :transaction_end) == {4, "F\0"}
       send(task.pid, :go)
       assert Task.await(task) == {:error, :timeout}
       assert silent?(store)

@@ -3,26 +3,26 @@ defmodule Tube.Xenstore.WatchTest do
 
   import Tube.Test.FakeStore
   import Tube.Test.Eventually
+  import Tube.Test.StoreCounts
 
   alias Tube.Xenstore
-  alias Tube.Xenstore.Client
 
   setup :connected
 
   describe "a watch" do
-    test "is shared, filtered by interest, and taken back with its last subscriber", %{
+    test "is shared, filtered by interest, and removed with its last subscriber", %{
       client: client,
       store: store
     } do
       Xenstore.request(client, :w1, {:watch, "/d", "/d/5", :five})
-      {0, registration} = answer(store, :watch)
+      {0, registration} = reply(store, :watch)
       ["/d", wire, ""] = String.split(registration, "\0")
       assert_receive {:xenstore, :w1, :ok}, 5_000
       refute_received {:xenstore_watch, _, _}
       :gen_tcp.send(store, watch_event("/d", wire))
       assert_receive {:xenstore_watch, :five, "/d"}, 5_000
 
-      # The second one costs the store nothing, and has a first event too.
+      # The second one needs no watch of the store, and gets a first event too.
       assert Xenstore.watch(client, "/d", "/d/7", {:any, "term"}) == :ok
       assert_receive {:xenstore_watch, {:any, "term"}, "/d"}, 5_000
       Xenstore.ack(client, :five)
@@ -35,9 +35,9 @@ defmodule Tube.Xenstore.WatchTest do
       assert Xenstore.unwatch(client, :five) == :ok
       assert silent?(store)
       assert Xenstore.unwatch(client, {:any, "term"}) == :ok
-      assert {0, ^registration} = answer(store, :unwatch)
+      assert {0, ^registration} = reply(store, :unwatch)
       assert Xenstore.unwatch(client, :five) == {:error, :enoent}
-      assert %{watches: 0, monitors: 0} = Client.info(client)
+      assert %{watches: 0, monitors: 0} = counts(client)
     end
 
     test "ends with its subscriber", %{client: client, store: store} do
@@ -48,20 +48,20 @@ defmodule Tube.Xenstore.WatchTest do
           Process.sleep(:infinity)
         end)
 
-      answer(store, :watch)
-      true!(fn -> Client.info(client).jobs == 0 end)
+      reply(store, :watch)
+      true!(fn -> counts(client).jobs == 0 end)
       Process.exit(pid, :kill)
-      assert {0, "/d\0" <> _} = answer(store, :unwatch)
-      assert %{watches: 0, monitors: 0, jobs: 0} = Client.info(client)
+      assert {0, "/d\0" <> _} = reply(store, :unwatch)
+      assert %{watches: 0, monitors: 0, jobs: 0} = counts(client)
     end
 
-    test "that the store has already is as good", %{client: client, store: store} do
+    test "that the store has already counts as set", %{client: client, store: store} do
       task = Task.async(fn -> {Xenstore.watch(client, "/d", "/d", :a), next_message()} end)
       refuse(store, :watch, "EEXIST")
       assert Task.await(task) == {:ok, {:xenstore_watch, :a, "/d"}}
     end
 
-    test "that the store refuses is refused to all who wait for it", %{
+    test "that the store refuses fails for all waiting subscribers", %{
       client: client,
       store: store
     } do
@@ -70,42 +70,42 @@ defmodule Tube.Xenstore.WatchTest do
       refuse(store, :watch, "ENOSPC")
       assert_receive {:xenstore, :w1, {:error, :enospc}}, 5_000
       assert_receive {:xenstore, :w2, {:error, :enospc}}, 5_000
-      assert %{watches: 0, monitors: 0, jobs: 0} = Client.info(client)
+      assert %{watches: 0, monitors: 0, jobs: 0} = counts(client)
       assert silent?(store)
     end
 
-    test "that is not confirmed in time is taken back", %{client: client, store: store} do
+    test "that is not confirmed in time is removed", %{client: client, store: store} do
       assert Xenstore.watch(client, "/d", "/d", :a, timeout: 10) == {:error, :timeout}
       {id, 0, registration} = request(store, :watch, 1_000)
       {_, 0, ^registration} = request(store, :unwatch, 1_000)
-      say(store, :watch, id, "OK\0")
-      assert %{watches: 0, monitors: 0} = Client.info(client)
+      send_packet(store, :watch, id, "OK\0")
+      assert %{watches: 0, monitors: 0} = counts(client)
     end
 
-    test "needs a path and an interest that go together", %{client: client, store: store} do
+    test "needs a related path and interest", %{client: client, store: store} do
       for {path, interest} <- [{"/a", "/b"}, {"a", "a"}, {"/a/", "/a/"}, {"/a", nil}, {:a, "/a"}] do
         assert Xenstore.watch(client, path, interest, :t) == {:error, :einval}
       end
 
       Xenstore.request(client, :w, {:watch, "/a", "/a", :t})
-      answer(store, :watch)
+      reply(store, :watch)
       assert_receive {:xenstore, :w, :ok}, 5_000
       assert Xenstore.watch(client, "/a", "/a", :t) == {:error, :eexist}
     end
 
-    test "in a storm costs its subscriber one message, and the client no more than it may", %{
+    test "in a storm costs its subscriber one message, and the client bounded memory", %{
       client: client,
       store: store
     } do
       Xenstore.request(client, :w, {:watch, "/local/domain", "/local/domain", :t})
-      {0, registration} = answer(store, :watch)
+      {0, registration} = reply(store, :watch)
       ["/local/domain", wire, ""] = String.split(registration, "\0")
       assert_receive {:xenstore, :w, :ok}, 5_000
       :gen_tcp.send(store, watch_event("/local/domain", wire))
       assert_receive {:xenstore_watch, :t, "/local/domain"}, 5_000
       {:memory, before} = Process.info(client, :memory)
 
-      # A hostile domain 7, and one honest knock of domain 5 in the middle of it.
+      # A hostile domain 7, and one open request of domain 5 in the middle of its storm.
       storm = fn n ->
         for i <- 1..50_000, into: "", do: watch_event("/local/domain/7/data/#{n}x#{i}", wire)
       end
@@ -114,9 +114,9 @@ defmodule Tube.Xenstore.WatchTest do
       :ok = :gen_tcp.send(store, watch_event("/local/domain/5/data/nock/1/0", wire))
       :ok = :gen_tcp.send(store, storm.(2))
 
-      # All of it has been read once a later request is answered.
+      # Once a later request has its reply, the client has read all of it.
       task = Task.async(fn -> Xenstore.read(client, "/a", timeout: 30_000) end)
-      answer(store, :read, "v")
+      reply(store, :read, "v")
       assert {:ok, "v"} = Task.await(task, 30_000)
 
       assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
@@ -124,8 +124,8 @@ defmodule Tube.Xenstore.WatchTest do
       {:memory, later} = Process.info(client, :memory)
       assert later - before < 200_000
 
-      told = drain(client, :t)
-      assert Enum.sort(told) == ["/local/domain/5/data/nock/1/0", "/local/domain/7"]
+      delivered = drain(client, :t)
+      assert Enum.sort(delivered) == ["/local/domain/5/data/nock/1/0", "/local/domain/7"]
     end
   end
 
@@ -137,11 +137,11 @@ defmodule Tube.Xenstore.WatchTest do
     end
   end
 
-  # All that a subscriber is told when it acknowledges each event.
+  # All events of a subscriber that acknowledges each.
   defp drain(client, token) do
     Xenstore.ack(client, token)
-    # The call comes after the acknowledgement, so its answer comes after an event.
-    Client.info(client)
+    # The call comes after the acknowledgement, so its reply comes after an event.
+    counts(client)
 
     receive do
       {:xenstore_watch, ^token, path} -> [path | drain(client, token)]

@@ -2,9 +2,11 @@ defmodule Tube.Xenstore.WatchesTest do
   use ExUnit.Case, async: true
 
   import Tube.Test.Properties
+  import Tube.Test.StoreCounts, only: [watch_count: 1]
   import :proper_types, only: [integer: 2, list: 1, non_empty: 1]
 
-  alias Tube.Xenstore.{Path, Watches}
+  alias Tube.Xenstore.Watches
+  alias Tube.Xenstore.Wire.Path
 
   test "subscriptions to one path share one watch" do
     {:register, wire, watches} = Watches.add(Watches.new(), key(1), "/a", "/a/b")
@@ -12,7 +14,7 @@ defmodule Tube.Xenstore.WatchesTest do
     assert {keys, watches} = Watches.confirm(watches, wire)
     assert Enum.sort(keys) == [key(1), key(2)]
     assert {:watched, watches} = Watches.add(watches, key(3), "/a", "/a")
-    assert Watches.count(watches) == 1
+    assert watch_count(watches) == 1
     assert {:register, other, watches} = Watches.add(watches, key(4), "/b", "/b")
     assert other != wire
     assert {:more, watches} = Watches.remove(watches, key(1))
@@ -22,14 +24,14 @@ defmodule Tube.Xenstore.WatchesTest do
     assert %{watches | next: 1} == Watches.new()
   end
 
-  test "a token of a process is used once at a time" do
+  test "a process can use a token only once at a time" do
     {:register, _wire, watches} = Watches.add(Watches.new(), key(:token), "/a", "/a")
     assert Watches.add(watches, key(:token), "/b", "/b") == {:error, :eexist}
     {_unwatch, watches} = Watches.remove(watches, key(:token))
     assert {:register, _wire, _watches} = Watches.add(watches, key(:token), "/b", "/b")
   end
 
-  test "a watch that is set again has another token: an event of the old one is nobody's" do
+  test "a watch that is set again has a new token, and events of the old one are dropped" do
     {:register, old, watches} = Watches.add(Watches.new(), key(:token), "/a", "/a")
     {_unwatch, watches} = Watches.remove(watches, key(:token))
     {:register, new, watches} = Watches.add(watches, key(:token), "/a", "/a")
@@ -40,7 +42,7 @@ defmodule Tube.Xenstore.WatchesTest do
     assert {[_message], _watches} = Watches.event(watches, new, "/a")
   end
 
-  test "who is told of what is decided by interest alone" do
+  test "the interest alone decides who gets an event" do
     segment = map(integer(0, 2), &Enum.at(~w(a ab b), &1))
     path = map(non_empty(list(segment)), &("/" <> Enum.join(&1, "/")))
 
@@ -54,7 +56,7 @@ defmodule Tube.Xenstore.WatchesTest do
 
       {all, watches} = Watches.confirm(watches, "tube-1")
       assert length(all) == length(keys)
-      # Their first events, taken.
+      # Take their first events.
       watches =
         Enum.reduce(
           all,
@@ -63,17 +65,17 @@ defmodule Tube.Xenstore.WatchesTest do
         )
 
       {messages, _watches} = Watches.event(watches, "tube-1", changed)
-      told = for {_pid, {:xenstore_watch, token, ^changed}} <- messages, do: token
+      receivers = for {_pid, {:xenstore_watch, token, ^changed}} <- messages, do: token
 
       expected =
         for {{_pid, token}, interest} <- keys, Path.related?(interest, changed), do: token
 
-      assert Enum.sort(told) == Enum.sort(expected)
+      assert Enum.sort(receivers) == Enum.sort(expected)
     end)
   end
 
   describe "a first event" do
-    test "is the store's own for who set the watch" do
+    test "is the store's own for the first subscription" do
       {:register, wire, watches} = Watches.add(Watches.new(), key(:token), "/a", "/a")
       {[_key], watches} = Watches.confirm(watches, wire)
       assert {[], watches} = Watches.open(watches, key(:token), true)
@@ -82,7 +84,7 @@ defmodule Tube.Xenstore.WatchesTest do
                Watches.event(watches, wire, "/a")
     end
 
-    test "that comes before the store confirms is kept until then" do
+    test "that precedes the store's confirmation is kept until then" do
       {:register, wire, watches} = Watches.add(Watches.new(), key(:token), "/a", "/a")
       {[], watches} = Watches.event(watches, wire, "/a")
       {[_key], watches} = Watches.confirm(watches, wire)
@@ -91,7 +93,7 @@ defmodule Tube.Xenstore.WatchesTest do
                Watches.open(watches, key(:token), true)
     end
 
-    test "is ours for who joins, and when the store had the watch already" do
+    test "is ours for later subscriptions, and when the store had the watch already" do
       {:register, wire, watches} = Watches.add(Watches.new(), key(1), "/a", "/a")
       {:wait, watches} = Watches.add(watches, key(2), "/a", "/a/b")
       {[_, _], watches} = Watches.confirm(watches, wire)
@@ -107,7 +109,7 @@ defmodule Tube.Xenstore.WatchesTest do
     end
   end
 
-  test "one event at a time, the others merged until it is acknowledged" do
+  test "one event at a time, others are merged until it is acknowledged" do
     {watches, wire} = watching()
     {[_told], watches} = Watches.event(watches, wire, "/a/1")
 
@@ -125,7 +127,7 @@ defmodule Tube.Xenstore.WatchesTest do
     assert {[_again], _watches} = Watches.event(watches, wire, "/a/1")
   end
 
-  test "a watch that the store refuses is forgotten" do
+  test "a watch that the store refuses is dropped" do
     {:register, wire, watches} = Watches.add(Watches.new(), key(:token), "/a", "/a")
     assert {[_key], watches} = Watches.refuse(watches, wire)
     assert %{watches | next: 1} == Watches.new()

@@ -193,7 +193,10 @@ defmodule Tube.Xen.DeathTest do
     VM.run(
       vm,
       fn ->
-        Eventually.true!(fn -> match?(%{links: 0, pages: 0}, Tube.Native.stats()) end, 10_000)
+        Eventually.true!(
+          fn -> match?(%{links: 0, pages: 0}, Tube.Native.live_counts()) end,
+          10_000
+        )
 
         Eventually.true!(
           fn -> DynamicSupervisor.count_children(Tube.Connections).active == 0 end,

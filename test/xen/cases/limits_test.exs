@@ -63,7 +63,7 @@ defmodule Tube.Xen.LimitsTest do
         |> Task.await_many(:infinity)
 
         # The tip frees its pages a moment after it has confirmed the end.
-        Eventually.true!(fn -> match?(%{links: 1}, Tube.Native.stats()) end)
+        Eventually.true!(fn -> match?(%{links: 1}, Tube.Native.live_counts()) end)
         {:ok, tube} = Tube.open(5, active: false, service: "full", timeout: 60_000)
         assert {:ok, %{tx: %{ring: @mib}, rx: %{ring: @mib}}} = Tube.info(tube)
       end,

@@ -1,7 +1,7 @@
-//! Reading and writing nodes on behalf of somebody, inside a transaction or outside.
+//! Access to nodes on behalf of a domain, inside or outside a transaction.
 //!
-//! Outside, every operation checks all that can fail before it changes anything. Inside, one that
-//! fails half-way spoils the transaction, as in C xenstored.
+//! Outside a transaction, every operation checks everything that can fail before it changes
+//! anything. Inside one, an operation that fails half-way fails the transaction, as in C xenstored.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use super::perms::{Domid, Perms, Rights, Subject};
 use super::transaction::Transaction;
 use super::watch::Reach;
 
-/// Who works on the store, and in which transaction.
+/// The store as one subject sees it, perhaps in a transaction.
 pub struct Access<'a> {
     /// The store.
     pub store: &'a mut Xenstored,
-    /// Who asks.
+    /// On whose behalf.
     pub subject: Subject,
-    /// The transaction, taken out of its connection for as long as a request in it is served.
+    /// The transaction, taken out of its connection while a request in it is served.
     pub tx: Option<Transaction>,
 }
 
 impl<'a> Access<'a> {
-    /// For the store itself, which may do everything.
+    /// Access for the store itself, with all rights.
     pub fn privileged(store: &'a mut Xenstored) -> Access<'a> {
         Access {
             store,
@@ -33,9 +33,8 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// The node, whatever its permissions. A transaction remembers having looked, also for a node
-    /// that is not there. ENOSPC or ENOMEM, which spoil the transaction, if it has looked at too
-    /// much.
+    /// The node, whatever its permissions. A transaction records the access, also to a node that
+    /// does not exist. ENOSPC or ENOMEM, which fail the transaction, if it has accessed too much.
     pub fn read(&mut self, path: &Path) -> Result<Option<Arc<Node>>, Error> {
         let committed = self.store.tree.get(path.bytes());
         let Some(tx) = &mut self.tx else {
@@ -54,7 +53,7 @@ impl<'a> Access<'a> {
                 return Err(if full { Error::NoSpace } else { Error::Memory });
             }
         }
-        tx.enter(path.clone(), found.clone());
+        tx.record(path.clone(), found.clone());
         tx.charged += size;
         self.store
             .domains
@@ -62,7 +61,7 @@ impl<'a> Access<'a> {
         Ok(found)
     }
 
-    /// What the subject may do with a node.
+    /// The subject's rights on a node.
     pub fn rights(&self, node: &Node) -> Rights {
         let domains = &self.store.domains;
         node.perms
@@ -71,23 +70,24 @@ impl<'a> Access<'a> {
 
     /// The node, if the subject has the rights `needed`.
     ///
-    /// Who has none of them for the nearest node above that exists is told EACCES in any case, so
-    /// that nobody learns by probing which nodes exist.
+    /// EACCES in any case if the subject has none of them on the nearest existing ancestor, so that
+    /// probing does not reveal which nodes exist.
     pub fn node(&mut self, path: &Path, needed: Rights) -> Result<Arc<Node>, Error> {
         let error = match self.read(path)? {
-            Some(node) if self.rights(&node).include(needed) => return Ok(node),
+            Some(node) if self.rights(&node).contains(needed) => return Ok(node),
             Some(_) => Error::Access,
             None => Error::NotFound,
         };
         let (_, above) = self.nearest_above(path)?;
-        Err(if self.rights(&above).touch(needed) {
+        Err(if self.rights(&above).intersects(needed) {
             error
         } else {
             Error::Access
         })
     }
 
-    /// The nearest node above `path` that exists. A transaction has looked at every name between.
+    /// The nearest existing ancestor of `path`. A transaction records an access to every name
+    /// between.
     fn nearest_above(&mut self, path: &Path) -> Result<(Path, Arc<Node>), Error> {
         if self.tx.is_none() {
             let found = self.store.tree.nearest_above(path).ok_or(Error::Io)?;
@@ -97,25 +97,25 @@ impl<'a> Access<'a> {
         loop {
             match self.read(&path)? {
                 Some(node) => return Ok((path, node)),
-                // Nobody can remove the root.
+                // The root cannot be removed.
                 None if path.is_root() => return Err(Error::Io),
                 None => path = path.parent(),
             }
         }
     }
 
-    /// A copy of a node to be changed. Entries that grant nothing by now must not come to life
-    /// through the new generation.
+    /// A copy of a node, to be changed. Marks permissions of domains that have ended as ignored:
+    /// the copy's new generation would revive them.
     pub fn edit(&self, node: &Node) -> Node {
         let mut copy = node.clone();
         let domains = &self.store.domains;
         copy.perms
-            .settle(false, |domid| domains.valid(domid, node.generation));
+            .ignore_invalid(false, |domid| domains.valid(domid, node.generation));
         copy
     }
 
-    /// Creates a node, and those missing above it. Each has the permissions of the one above; an
-    /// unprivileged creator becomes the owner. `path` must not exist.
+    /// Creates a node and its missing ancestors, with the permissions of the nearest existing one.
+    /// An unprivileged creator becomes the owner. `path` must not exist.
     pub fn create(&mut self, path: &Path, data: &[u8]) -> Result<(), Error> {
         let (ancestor, found) = self.nearest_above(path)?;
         let mut missing = vec![path.clone()];
@@ -131,7 +131,7 @@ impl<'a> Access<'a> {
         }
         let quota = self.store.quota;
         if !self.subject.is_privileged() {
-            // Nodes of a transaction count when it commits.
+            // A commit checks the nodes of its transaction.
             let owned = self.store.domains.usage(self.subject.domid).nodes;
             let new = if self.tx.is_some() { 1 } else { missing.len() };
             if owned + new > quota.nodes {
@@ -158,10 +158,10 @@ impl<'a> Access<'a> {
         self.write(nodes, true)
     }
 
-    /// Puts new versions of nodes in place, all or (outside a transaction) none. `sized`: they must
-    /// keep to the size quota.
+    /// Writes new versions of nodes: all or, outside a transaction, none. `sized` applies the quota
+    /// on node size.
     pub fn write(&mut self, nodes: Vec<(Path, Node)>, sized: bool) -> Result<(), Error> {
-        if let Err(error) = self.room_for(&nodes, sized) {
+        if let Err(error) = self.check_quota(&nodes, sized) {
             if let Some(tx) = &mut self.tx {
                 tx.failed = true;
             }
@@ -174,7 +174,7 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
-    fn room_for(&mut self, nodes: &[(Path, Node)], sized: bool) -> Result<(), Error> {
+    fn check_quota(&mut self, nodes: &[(Path, Node)], sized: bool) -> Result<(), Error> {
         let quota = self.store.quota;
         if sized
             && !self.subject.is_privileged()
@@ -182,8 +182,8 @@ impl<'a> Access<'a> {
         {
             return Err(Error::NoSpace);
         }
-        // By how much each domain's memory grows: a transaction's nodes are charged to who opened
-        // it.
+        // How much the memory charged to each domain grows. The nodes of a transaction are charged
+        // to the domain that opened it.
         let mut growth: Vec<(Domid, isize)> = Vec::new();
         for (path, node) in nodes {
             let before = match &mut self.tx {
@@ -216,14 +216,14 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
-    /// Puts a version of a node in place, or takes the node away.
+    /// Writes a version of a node, or removes the node.
     fn put(&mut self, path: &Path, node: Option<Node>) {
         let node = node.map(Arc::new);
         let Some(tx) = &mut self.tx else {
             return self.store.commit_node(path, node);
         };
         let Some(accessed) = tx.get(path) else {
-            // Whatever is written has been looked at before.
+            // Cannot happen: a node is read before it is written.
             tx.failed = true;
             return;
         };
@@ -236,12 +236,12 @@ impl<'a> Access<'a> {
         });
     }
 
-    /// Removes a node and all below it. Watches on it and above it get one event; those below, one
-    /// for each node that they are on, children first.
+    /// Removes a node and its descendants, children first. Watches on the node or an ancestor get
+    /// one event; watches on a descendant get one for it.
     ///
-    /// EIO only happens in a transaction, which cannot commit then: a quota ended it half-way, or a
-    /// parent and a child have been looked at before and after somebody else created or removed the
-    /// child.
+    /// EIO happens only in a transaction, which then cannot commit: it reached a quota half-way, or
+    /// another client created or removed a child between the transaction's accesses to the parent
+    /// and to the child.
     pub fn remove(&mut self, path: &Path) -> Result<(), Error> {
         self.read(&path.parent())?.ok_or(Error::Invalid)?;
         self.remove_below(path).map_err(|_| Error::Io)?;
@@ -273,10 +273,10 @@ impl<'a> Access<'a> {
             let is_root = path == *root;
             let reach = if is_root { Reach::Above } else { Reach::Exact };
             self.fire(&path, Some(&node), reach, None);
-            // Its parent follows at once, unless the walk fails; then a transaction goes on with
-            // what is left.
+            // The parent is removed next, unless the walk fails: then the transaction continues
+            // with what is left.
             if let (Some(tx), false) = (&mut self.tx, is_root) {
-                tx.unlist(&path);
+                tx.remove_from_parent(&path);
             }
         }
         Ok(())
@@ -290,10 +290,10 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Writes a node with given permissions, for the store itself.
-    pub fn establish(&mut self, path: &Path, data: &[u8], perms: &Perms) {
+    /// Sets value and permissions of a node, for the store itself.
+    pub fn set_node(&mut self, path: &Path, data: &[u8], perms: &Perms) {
         if self.store.tree.get(path.bytes()).is_none() {
-            // Nothing limits the store itself, so this cannot fail.
+            // Cannot fail: no quota applies to the store itself.
             let _ = self.create(path, data);
         }
         if let Some(node) = self.store.tree.get(path.bytes()).cloned() {
@@ -305,14 +305,15 @@ impl<'a> Access<'a> {
         }
     }
 
-    /// Removes a node, for the store itself.
-    pub fn discard(&mut self, path: &Path) {
-        // It is there and is not the root, and outside a transaction nothing else can be wrong.
+    /// Removes an existing node other than the root, for the store itself.
+    pub fn remove_node(&mut self, path: &Path) {
+        // Cannot fail outside a transaction.
         let _ = self.remove(path);
     }
 
-    /// Gives the root to domain 0 if it belongs to `domid`: it cannot be removed with its owner.
-    pub fn inherit_root(&mut self, domid: Domid) {
+    /// Makes domain 0 the owner of the root if `domid` is: the root cannot be removed with its
+    /// owner.
+    pub fn reassign_root(&mut self, domid: Domid) {
         let path = Path::root();
         if let Some(root) = self.store.tree.get(path.bytes()).cloned()
             && root.perms.owner() == domid
@@ -324,7 +325,7 @@ impl<'a> Access<'a> {
     }
 }
 
-/// What a node costs its owner in memory, in bytes.
+/// The memory charged for a node, in bytes.
 pub fn cost(path: &Path, node: &Node) -> usize {
     path.bytes().len() + node.size()
 }

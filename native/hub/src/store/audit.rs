@@ -1,4 +1,4 @@
-//! The books against the goods: what is counted as things change must be what is there.
+//! Consistency checks for tests: recomputes what the store counts incrementally.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,16 @@ use super::path::Path;
 use super::perms::Domid;
 
 impl Xenstored {
-    /// Recomputes everything that is kept twice and says what does not agree. For tests; it looks
-    /// at every node.
+    /// Checks the tree and the usage of every domain. Visits every node.
+    ///
+    /// # Errors
+    /// The first inconsistency found.
     pub fn audit(&self) -> Result<(), String> {
         self.audit_tree()?;
         self.audit_usage()
     }
 
-    /// Every node is listed by its parent, exactly once, and every listed child is there.
+    /// Every node is listed by its parent exactly once, and every listed child exists.
     fn audit_tree(&self) -> Result<(), String> {
         let mut listed = 1; // the root
         for (path, node) in self.tree.iter() {
@@ -25,25 +27,25 @@ impl Xenstored {
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
                 return Err(format!("{}: a child is listed twice", show(path)));
             }
-            if let Some(lost) = names
+            if let Some(missing) = names
                 .into_iter()
                 .map(|name| path.child(name))
                 .find(|path| self.tree.get(path.bytes()).is_none())
             {
-                return Err(format!("{} is listed but not there", show(&lost)));
+                return Err(format!("{} is listed but does not exist", show(&missing)));
             }
             if !self.domains.contains(node.perms.owner()) {
-                return Err(format!("{} belongs to no domain", show(path)));
+                return Err(format!("{}: its owner does not exist", show(path)));
             }
             if node.generation > self.tree.generation() {
-                return Err(format!("{} is from the future", show(path)));
+                return Err(format!("{}: generation beyond the tree's", show(path)));
             }
         }
-        let there = self.tree.iter().count();
-        if listed == there {
+        let existing = self.tree.iter().count();
+        if listed == existing {
             Ok(())
         } else {
-            Err(format!("{there} nodes are there, {listed} are listed"))
+            Err(format!("{existing} nodes exist, {listed} are listed"))
         }
     }
 
@@ -65,18 +67,18 @@ impl Xenstored {
                 of_domain.memory += path.bytes().len() + token.len();
             }
         }
-        for (domid, kept) in self.domains.usages() {
+        for (domid, charged) in self.domains.usages() {
             let counted = usage.remove(&domid).unwrap_or_default();
-            if kept != counted {
+            if charged != counted {
                 return Err(format!(
-                    "domain {domid}: kept {kept:?}, counted {counted:?}"
+                    "domain {domid}: charged {charged:?}, counted {counted:?}"
                 ));
             }
         }
         match usage.into_iter().next() {
             None => Ok(()),
             Some((domid, counted)) => {
-                Err(format!("domain {domid} is not known, counted {counted:?}"))
+                Err(format!("domain {domid} is unknown, counted {counted:?}"))
             }
         }
     }

@@ -1,5 +1,4 @@
-//! The wire format: a 16-byte header in the machine's byte order, then at most 4096 bytes of
-//! payload.
+//! The wire format: a 16-byte header in native byte order, then at most 4096 bytes of payload.
 //!
 //! Payloads are NUL-terminated strings, except that the value of a WRITE runs to the end of the
 //! payload.
@@ -7,10 +6,10 @@
 /// Bytes of a header.
 pub const HEADER: usize = 16;
 
-/// The longest payload, either way (`XENSTORE_PAYLOAD_MAX`).
+/// The longest payload in either direction (`XENSTORE_PAYLOAD_MAX`).
 pub const PAYLOAD_MAX: usize = 4096;
 
-/// Operations, numbered as `xs_wire.h` does. 20 was removed from the protocol and stays unused.
+/// Operations, numbered as in `xs_wire.h`. 20 was removed from the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs)] // the names are the protocol's
@@ -40,11 +39,11 @@ pub enum Op {
 /// Message type of a watch event; never a request.
 pub const WATCH_EVENT: u32 = 15;
 
-/// Message type of an error answer; never a request.
+/// Message type of an error reply; never a request.
 pub const ERROR: u32 = 16;
 
 impl Op {
-    /// The operation with this number; None for those that C xenstored answers with ENOSYS.
+    /// The operation with this number; None for those to which C xenstored replies ENOSYS.
     pub fn from_wire(kind: u32) -> Option<Op> {
         use Op::*;
         Some(match kind {
@@ -72,7 +71,7 @@ impl Op {
         })
     }
 
-    /// Operations that only domain 0 may use; others get EACCES before anything else is looked at.
+    /// Operations that only domain 0 may use. Others get EACCES before any other check.
     pub fn is_privileged(self) -> bool {
         use Op::*;
         matches!(
@@ -81,7 +80,7 @@ impl Op {
         )
     }
 
-    /// Operations whose transaction id is not even looked up.
+    /// Operations whose transaction id is ignored.
     pub fn ignores_transaction(self) -> bool {
         matches!(self, Op::Watch | Op::Unwatch)
     }
@@ -92,7 +91,7 @@ impl Op {
 pub struct Header {
     /// Operation, [`WATCH_EVENT`] or [`ERROR`].
     pub kind: u32,
-    /// Chosen by the client and echoed.
+    /// Request id, chosen by the client and echoed.
     pub req_id: u32,
     /// Transaction, 0 for none; echoed.
     pub tx_id: u32,
@@ -101,7 +100,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header.
+    /// Decodes a header.
     pub fn decode(bytes: &[u8; HEADER]) -> Header {
         let word = |at: usize| {
             u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -115,7 +114,7 @@ impl Header {
     }
 }
 
-/// A whole message. The caller keeps payloads to at most [`PAYLOAD_MAX`].
+/// Encodes a message. The caller limits the payload to [`PAYLOAD_MAX`].
 pub fn encode(kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).expect("payloads are bounded by PAYLOAD_MAX");
     let mut message = Vec::with_capacity(HEADER + payload.len());
@@ -126,18 +125,17 @@ pub fn encode(kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Puts requests together again from bytes that arrive cut anywhere.
+/// Reassembles requests from a byte stream.
 #[derive(Default)]
 pub struct Assembler {
-    /// The beginning of a message whose end has not come yet: less than `HEADER + PAYLOAD_MAX`
-    /// bytes.
+    /// The beginning of an incomplete message: less than `HEADER + PAYLOAD_MAX` bytes.
     partial: Vec<u8>,
 }
 
 impl Assembler {
-    /// Takes bytes from the front of `input`; a message if one is complete, None if all was taken
-    /// and more is needed. `Err(len)` for a header that announces too much: nothing after it can be
-    /// understood.
+    /// Takes bytes from the front of `input`. Returns a message if one is complete, None if it took
+    /// all input and needs more. `Err(len)` if the header gives too large a length: nothing after
+    /// it can be decoded.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<(Header, Vec<u8>)>, u32> {
         self.fill(input, HEADER);
         let Some(head) = self.partial.first_chunk::<HEADER>() else {
@@ -157,7 +155,7 @@ impl Assembler {
         Ok(Some((header, payload)))
     }
 
-    /// Moves bytes from the input until `wanted` are held, or the input is used up.
+    /// Moves bytes from the input until there are `wanted`, or the input is empty.
     fn fill(&mut self, input: &mut &[u8], wanted: usize) {
         let missing = wanted.saturating_sub(self.partial.len()).min(input.len());
         let (taken, rest) = input.split_at(missing);
@@ -166,13 +164,13 @@ impl Assembler {
     }
 }
 
-/// A payload that is exactly one string: ends in its only NUL.
+/// A payload that is exactly one string: its only NUL is its last byte.
 pub fn one_string(payload: &[u8]) -> Option<&[u8]> {
     let (last, string) = payload.split_last()?;
     (*last == 0 && !string.contains(&0)).then_some(string)
 }
 
-/// The strings of a payload, in order, without their NULs. Bytes after the last NUL are ignored, as
+/// The strings of a payload, in order, without their NULs. Ignores bytes after the last NUL, as
 /// C xenstored does.
 pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     let end = payload.iter().rposition(|&byte| byte == 0);
@@ -188,8 +186,8 @@ pub fn split_string(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&payload[..nul], &payload[nul + 1..]))
 }
 
-/// A number read as C's `atoi` reads it into an `unsigned int`: leading blanks, a sign, digits up
-/// to the first other byte, 0 if there are none. Sloppy, but it decides which requests are refused.
+/// Parses a number as C's `atoi` does into an `unsigned int`: leading blanks, a sign, digits up to
+/// the first other byte, 0 without digits. C xenstored accepts requests by this rule.
 pub fn atoi(text: &[u8]) -> u32 {
     let text = skip_blanks(text);
     let (negative, digits) = split_sign(text);
@@ -197,8 +195,8 @@ pub fn atoi(text: &[u8]) -> u32 {
     signed(negative, value) as u32
 }
 
-/// A number read as C's `strtol` with base 0 (decimal, `0x` or `0` for octal) that must fill the
-/// whole text.
+/// Parses a number as C's `strtol` with base 0 does (decimal, `0x` for hexadecimal or `0` for
+/// octal). The number must fill the whole text.
 pub fn strtol(text: &[u8]) -> Option<u32> {
     let (negative, digits) = split_sign(skip_blanks(text));
     let (digits, base) = match digits {
@@ -226,7 +224,7 @@ fn split_sign(text: &[u8]) -> (bool, &[u8]) {
     }
 }
 
-/// Value of the leading digits, saturating above the range of `long`, and how many there were.
+/// The value of the leading digits, saturating above the range of `long`, and their number.
 fn parse(digits: &[u8], base: u32) -> (i128, usize) {
     let mut value: i128 = 0;
     let mut used = 0;
@@ -240,7 +238,7 @@ fn parse(digits: &[u8], base: u32) -> (i128, usize) {
     (value, used)
 }
 
-/// The C library clamps to `long`; what is stored keeps the low 32 bits.
+/// Clamps to `long` as the C library does. Callers keep the low 32 bits.
 fn signed(negative: bool, value: i128) -> i64 {
     let value = if negative { -value } else { value };
     value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_survive_any_cut() {
+    fn messages_reassemble_from_pieces_of_any_size() {
         let mut bytes = encode(2, 7, 9, b"name\0");
         bytes.extend(encode(11, 8, 0, b""));
         bytes.extend(encode(1, 9, 1, &[b'x'; PAYLOAD_MAX]));
@@ -283,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_payload_is_seen_from_the_header_alone() {
+    fn the_header_alone_shows_that_a_payload_is_too_long() {
         let mut header = encode(2, 0, 0, b"");
         header[12..16].copy_from_slice(&4097u32.to_ne_bytes());
         assert_eq!(Assembler::default().next(&mut header.as_slice()), Err(4097));
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_as_in_c() {
+    fn numbers_parse_as_in_c() {
         assert_eq!(
             [atoi(b"12x"), atoi(b""), atoi(b" -1"), atoi(b"+7")],
             [12, 0, u32::MAX, 7]

@@ -1,4 +1,4 @@
-//! How changes reach the tree: one by one, or all those of a transaction at once.
+//! Commits changes to the tree: single nodes, or a whole transaction.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::path::Path;
 use super::transaction::Transaction;
 
 impl Access<'_> {
-    /// Commits a transaction, or says why it cannot be: ENOMEM if it had failed before, ENOSPC for
-    /// too many nodes, EAGAIN if anything it looked at has changed since.
+    /// Commits a transaction. ENOMEM if it had failed before, ENOSPC for too many nodes, EAGAIN if
+    /// a node that it accessed has changed since.
     pub fn commit(&mut self, tx: &Transaction) -> Result<(), Error> {
         if tx.failed {
             return Err(Error::Memory);
@@ -59,7 +59,8 @@ impl Access<'_> {
 }
 
 impl Xenstored {
-    /// Puts a version of a node into the tree, or takes the node out, and keeps the books.
+    /// Writes a version of a node to the tree, or removes the node, and updates what its owner is
+    /// charged.
     pub(super) fn commit_node(&mut self, path: &Path, node: Option<Arc<Node>>) {
         let new = node
             .as_ref()

@@ -1,4 +1,4 @@
-//! One client's connection: bytes in, messages out, open transactions.
+//! One client's connection: input, queued output, open transactions.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,27 +7,23 @@ use super::codec::{Assembler, WATCH_EVENT, encode};
 use super::perms::Domid;
 use super::transaction::Transaction;
 
-/// Names one connection to the store for as long as the process runs (never reused).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub(super) u64);
-
-/// Why a connection must be closed. Nothing is sent to the client about it.
+/// Closes a connection to the store. The client gets no message about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kill {
-    /// A request announced a payload of more than 4096 bytes: the stream cannot be followed any
-    /// further.
+pub enum ConnectionError {
+    /// A request header gave a length of more than 4096 bytes, so the rest of the stream cannot be
+    /// decoded.
     Oversized {
-        /// The length in bytes that the header gave.
+        /// The length in the header, in bytes.
         len: u32,
     },
-    /// The client does not read what is sent to it, and more waits for it than the quota allows. C
-    /// xenstored drops events instead; a client that is cut off knows that it has to look again.
+    /// The client does not read its output, and more is queued than the quota allows. C xenstored
+    /// drops events instead; a disconnected client knows that it must read the store again.
     Unread,
-    /// The connection is not, or no longer, known: its domain was released.
+    /// The connection does not exist, or its domain was released.
     Unknown,
 }
 
-/// A message that waits to be sent.
+/// A queued message.
 struct Outgoing {
     bytes: Arc<[u8]>,
     event: bool,
@@ -35,27 +31,27 @@ struct Outgoing {
 
 /// A connection.
 pub struct Connection {
-    /// The domain at the other end.
+    /// The client's domain.
     pub domid: Domid,
-    /// What has come of the next request.
+    /// The beginning of the next request.
     pub input: Assembler,
     /// Open transactions by id.
     pub transactions: HashMap<u32, Transaction>,
     /// The transaction id to try next.
     next_transaction: u32,
     queue: VecDeque<Outgoing>,
-    /// Bytes of the first message that have been sent.
+    /// Bytes of the first message that are sent already.
     sent: usize,
     /// Bytes in the queue.
     queued: usize,
     /// Replies in the queue.
     replies: usize,
-    /// The events in the queue: one that is still unread need not be told again.
+    /// The events in the queue. An event that is still queued is not queued again.
     events: HashSet<Arc<[u8]>>,
-    /// The caller has been told of the output that is there.
+    /// The caller has been notified of the queued output.
     pub announced: bool,
-    /// It is to be closed; takes and gives nothing any more.
-    pub doomed: bool,
+    /// The connection is to be closed: it ignores input and queues no output.
+    pub closed: bool,
 }
 
 impl Connection {
@@ -72,12 +68,12 @@ impl Connection {
             replies: 0,
             events: HashSet::new(),
             announced: false,
-            doomed: false,
+            closed: false,
         }
     }
 
-    /// Keeps a new transaction; returns its id, which is not 0 and not in use.
-    pub fn open(&mut self, transaction: Transaction) -> u32 {
+    /// Adds a transaction. Returns its id, which is not 0 and not in use.
+    pub fn add_transaction(&mut self, transaction: Transaction) -> u32 {
         while self.next_transaction == 0 || self.transactions.contains_key(&self.next_transaction) {
             self.next_transaction = self.next_transaction.wrapping_add(1);
         }
@@ -87,8 +83,8 @@ impl Connection {
         id
     }
 
-    /// Queues an answer.
-    pub fn reply(&mut self, kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) {
+    /// Queues a reply.
+    pub fn queue_reply(&mut self, kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) {
         self.replies += 1;
         self.push(Outgoing {
             bytes: encode(kind, req_id, tx_id, payload).into(),
@@ -96,9 +92,9 @@ impl Connection {
         });
     }
 
-    /// Queues a watch event, unless the same one still waits there. Special events always count:
-    /// each may be about another domain.
-    pub fn event(&mut self, payload: &[u8]) {
+    /// Queues a watch event, unless the same one is still queued. Special events are always queued:
+    /// each may concern another domain.
+    pub fn queue_event(&mut self, payload: &[u8]) {
         let bytes: Arc<[u8]> = encode(WATCH_EVENT, 0, 0, payload).into();
         let special = payload.first() == Some(&b'@');
         if special || self.events.insert(bytes.clone()) {
@@ -107,30 +103,30 @@ impl Connection {
     }
 
     fn push(&mut self, message: Outgoing) {
-        if !self.doomed {
+        if !self.closed {
             self.queued += message.bytes.len();
             self.queue.push_back(message);
         }
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes queued.
     pub fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Answers that wait to be sent.
+    /// Replies queued.
     pub fn replies(&self) -> usize {
         self.replies
     }
 
-    /// The next bytes to be sent.
+    /// The next bytes to send.
     pub fn output(&self) -> &[u8] {
         self.queue
             .front()
             .map_or(&[], |message| &message.bytes[self.sent..])
     }
 
-    /// So many bytes have been sent.
+    /// Removes bytes that have been sent from the queue.
     pub fn sent(&mut self, bytes: usize) {
         self.sent += bytes;
         while let Some(message) = self.queue.front() {
@@ -151,9 +147,9 @@ impl Connection {
         self.announced = false;
     }
 
-    /// Gives up: frees what is queued, and queues nothing any more.
-    pub fn doom(&mut self) {
-        self.doomed = true;
+    /// Closes the connection: drops the queue, and queues nothing from then on.
+    pub fn close(&mut self) {
+        self.closed = true;
         self.queue.clear();
         self.events.clear();
         (self.sent, self.queued, self.replies) = (0, 0, 0);
@@ -176,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_leave_in_order_in_any_pieces() {
+    fn messages_are_sent_in_order_in_pieces_of_any_size() {
         let expected = [
             encode(2, 1, 0, b"value"),
             encode(WATCH_EVENT, 0, 0, b"/a\0t\0"),
@@ -185,9 +181,9 @@ mod tests {
         .concat();
         for step in 1..expected.len() {
             let mut conn = Connection::new(1);
-            conn.reply(2, 1, 0, b"value");
-            conn.event(b"/a\0t\0");
-            conn.reply(16, 2, 3, b"ENOENT\0");
+            conn.queue_reply(2, 1, 0, b"value");
+            conn.queue_event(b"/a\0t\0");
+            conn.queue_reply(16, 2, 3, b"ENOENT\0");
             assert_eq!((conn.queued(), conn.replies()), (expected.len(), 2));
             assert_eq!(drain(&mut conn, step), expected);
             assert_eq!((conn.queued(), conn.replies()), (0, 0));
@@ -195,26 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_still_waits_is_not_told_again() {
+    fn an_event_still_queued_is_not_queued_again() {
         let mut conn = Connection::new(1);
-        conn.event(b"/a\0t\0");
+        conn.queue_event(b"/a\0t\0");
         conn.sent(3);
-        conn.event(b"/a\0t\0");
-        conn.event(b"/a\0u\0");
+        conn.queue_event(b"/a\0t\0");
+        conn.queue_event(b"/a\0u\0");
         assert_eq!(drain(&mut conn, 100).len(), 2 * 21 - 3);
-        conn.event(b"/a\0t\0");
+        conn.queue_event(b"/a\0t\0");
         assert_eq!(drain(&mut conn, 100).len(), 21);
-        conn.event(b"@releaseDomain\0t\0");
-        conn.event(b"@releaseDomain\0t\0");
+        conn.queue_event(b"@releaseDomain\0t\0");
+        conn.queue_event(b"@releaseDomain\0t\0");
         assert_eq!(drain(&mut conn, 100).len(), 2 * 33);
     }
 
     #[test]
     fn transaction_ids_in_use_and_zero_are_skipped() {
         let mut conn = Connection::new(1);
-        assert_eq!(conn.open(Transaction::default()), 1);
+        assert_eq!(conn.add_transaction(Transaction::default()), 1);
         conn.next_transaction = u32::MAX;
-        assert_eq!(conn.open(Transaction::default()), u32::MAX);
-        assert_eq!(conn.open(Transaction::default()), 2);
+        assert_eq!(conn.add_transaction(Transaction::default()), u32::MAX);
+        assert_eq!(conn.add_transaction(Transaction::default()), 2);
     }
 }

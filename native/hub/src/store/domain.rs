@@ -1,24 +1,24 @@
-//! The domains that the store knows, what each uses, and how one comes and goes.
+//! The domains that the store knows, their usage, and how they are added and removed.
 
 use std::collections::BTreeMap;
 
 use super::access::Access;
-use super::connection::{ConnId, Kill};
+use super::connection::ConnectionError;
 use super::path::Path;
-use super::perms::{Domid, Entry, Perms, Rights, Subject};
-use super::watch::Reach;
+use super::perms::{Domid, Permission, Perms, Rights, Subject};
+use super::watch::{ConnId, Reach};
 use super::{Notice, Xenstored};
 
 /// The first number that is not a domain (`DOMID_FIRST_RESERVED`).
 pub const FIRST_RESERVED: Domid = 0x7FF0;
 
-/// Fires when a domain comes.
+/// The special node that fires when a domain is introduced.
 pub const INTRODUCE_DOMAIN: &[u8] = b"@introduceDomain";
 
-/// Fires when a domain goes.
+/// The special node that fires when a domain is released.
 pub const RELEASE_DOMAIN: &[u8] = b"@releaseDomain";
 
-/// What a domain has of each thing that a quota limits.
+/// What a domain uses of each resource that has a quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Nodes owned in the tree.
@@ -31,13 +31,13 @@ pub struct Usage {
     pub transactions: usize,
 }
 
-/// A domain that has been introduced and not released.
+/// An introduced domain.
 pub struct Domain {
-    /// Generation of the tree when it came: entries in older permission lists are not about this
-    /// domain.
+    /// Generation of the tree when the domain was introduced. Permissions in older lists are not
+    /// for this domain.
     generation: u64,
-    /// It lives and dies with the process that calls [`Xenstored::introduce`], not by INTRODUCE and
-    /// RELEASE requests.
+    /// Introduced and released by [`Xenstored::introduce`] and [`Xenstored::release`], not by
+    /// INTRODUCE and RELEASE requests.
     hosted: bool,
     /// The domain whose rights it shares.
     pub target: Option<Domid>,
@@ -45,7 +45,7 @@ pub struct Domain {
     pub usage: Usage,
 }
 
-/// All domains, and who may learn of their coming and going.
+/// All domains, and the permissions of the special nodes.
 pub struct Domains {
     known: BTreeMap<Domid, Domain>,
     introduce: Perms,
@@ -53,9 +53,9 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// Domain 0 alone, and only it is told of others.
+    /// Domain 0 alone. Only domain 0 may read the special nodes.
     pub fn new() -> Domains {
-        let own = || Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let own = || Perms::new(Permission::new(Rights::NONE, 0), &[]);
         let mut domains = Domains {
             known: BTreeMap::new(),
             introduce: own(),
@@ -82,25 +82,24 @@ impl Domains {
         self.known.contains_key(&domid)
     }
 
-    /// Whether the domain ends only when the process that hosts it says so.
+    /// Whether INTRODUCE and RELEASE requests are refused for the domain.
     pub fn is_hosted(&self, domid: Domid) -> bool {
         self.known.get(&domid).is_some_and(|domain| domain.hosted)
     }
 
-    /// Whether a permission entry written at `generation` is about the domain that has this number
-    /// now.
+    /// Whether a permission written at `generation` is for the domain that has this number now.
     pub fn valid(&self, domid: Domid, generation: u64) -> bool {
         self.known
             .get(&domid)
             .is_some_and(|domain| domain.generation <= generation)
     }
 
-    /// The domain, to change it.
+    /// Mutable access to a domain.
     pub fn get_mut(&mut self, domid: Domid) -> Option<&mut Domain> {
         self.known.get_mut(&domid)
     }
 
-    /// What the domain uses; nothing if it is not known.
+    /// What the domain uses; nothing if it is unknown.
     pub fn usage(&self, domid: Domid) -> Usage {
         self.known
             .get(&domid)
@@ -108,6 +107,7 @@ impl Domains {
     }
 
     /// What every domain uses.
+    #[cfg(feature = "audit")]
     pub fn usages(&self) -> impl Iterator<Item = (Domid, Usage)> {
         self.known
             .iter()
@@ -121,7 +121,7 @@ impl Domains {
         }
     }
 
-    /// What permission lists are asked about for a connection of this domain.
+    /// The subject of requests from this domain's connections.
     pub fn subject(&self, domid: Domid) -> Subject {
         Subject {
             domid,
@@ -137,7 +137,7 @@ impl Domains {
         }
     }
 
-    /// Gives a special node other permissions.
+    /// Sets the permissions of a special node.
     pub fn set_special(&mut self, name: &[u8], perms: Perms) {
         match name {
             INTRODUCE_DOMAIN => self.introduce = perms,
@@ -146,22 +146,22 @@ impl Domains {
         }
     }
 
-    /// What a special node allows, None if there is no such node. Its entries are settled when they
-    /// are written, and removed with their domain.
+    /// The rights of `subject` on a special node; None if there is no such node. All permissions
+    /// are for the present domains: a domain's permissions are removed with it.
     pub fn special_rights(&self, name: &[u8], subject: Subject) -> Option<Rights> {
         let perms = self.special(name)?;
         Some(perms.rights(subject, |_| true))
     }
 }
 
-/// Where the nodes of a domain are.
+/// The home of a domain: the node above all its nodes.
 pub fn home(domid: Domid) -> String {
     format!("/local/domain/{domid}")
 }
 
 impl Xenstored {
-    /// Puts a domain on record; false if it is known already.
-    pub(super) fn enrol(&mut self, domid: Domid, hosted: bool) -> bool {
+    /// Adds a domain; false if it is known already.
+    pub(super) fn add_domain(&mut self, domid: Domid, hosted: bool) -> bool {
         if self.domains.contains(domid) {
             return false;
         }
@@ -169,8 +169,8 @@ impl Xenstored {
         true
     }
 
-    /// What libxl writes for a new domain, as far as anybody could miss it here.
-    pub(super) fn furnish(&mut self, domid: Domid) {
+    /// Creates the nodes that libxl creates for a new domain, as far as they matter without Xen.
+    pub(super) fn create_nodes(&mut self, domid: Domid) {
         let number = domid.to_string();
         let name = if domid == 0 {
             "Domain-0".to_owned()
@@ -178,10 +178,10 @@ impl Xenstored {
             format!("dom{domid}")
         };
         let readable = Perms::new(
-            Entry::new(Rights::NONE, 0),
-            &[Entry::new(Rights::READ, domid)],
+            Permission::new(Rights::NONE, 0),
+            &[Permission::new(Rights::READ, domid)],
         );
-        let private = Perms::new(Entry::new(Rights::NONE, domid), &[]);
+        let private = Perms::new(Permission::new(Rights::NONE, domid), &[]);
         let own = [
             ("", "", &readable),
             ("/name", name.as_str(), &readable),
@@ -191,7 +191,7 @@ impl Xenstored {
             ("/control/shutdown", "", &private),
             ("/data", "", &private),
         ];
-        // xen-init-dom0 writes no more than these for domain 0, and leaves them private.
+        // xen-init-dom0 writes only these for domain 0, and leaves them private.
         let dom0 = [
             ("/name", name.as_str(), &private),
             ("/domid", number.as_str(), &private),
@@ -199,14 +199,14 @@ impl Xenstored {
         let nodes = if domid == 0 { dom0.as_slice() } else { &own };
         let mut access = Access::privileged(self);
         for (below, value, perms) in nodes {
-            access.establish(&Path::own(&(home(domid) + below)), value.as_bytes(), perms);
+            access.set_node(&Path::own(&(home(domid) + below)), value.as_bytes(), perms);
         }
     }
 
-    /// Takes a domain off the record. C xenstored's order: its connections; every node that it
-    /// owns, wherever it is, with all that is below, watches firing while the permissions still
-    /// tell who may know; then `@releaseDomain`.
-    pub(super) fn expel(&mut self, domid: Domid) {
+    /// Removes a domain, in the order of C xenstored: its connections; every node that it owns,
+    /// anywhere, with all descendants, whose watches fire while the permissions still exist; then
+    /// fires `@releaseDomain`.
+    pub(super) fn remove_domain(&mut self, domid: Domid) {
         let conns: Vec<ConnId> = self
             .connections
             .iter()
@@ -215,21 +215,22 @@ impl Xenstored {
             .collect();
         for conn in conns {
             self.disconnect(conn);
-            self.notices.push(Notice::Kill(conn, Kill::Unknown));
+            self.notices
+                .push(Notice::Close(conn, ConnectionError::Unknown));
         }
-        Access::privileged(self).inherit_root(domid);
+        Access::privileged(self).reassign_root(domid);
         let owned = self
             .tree
             .select(&Path::root(), |node| node.perms.owner() == domid);
         let mut access = Access::privileged(self);
         for path in owned {
-            access.discard(&path);
+            access.remove_node(&path);
         }
         self.domains.introduce.remove(domid);
         self.domains.release.remove(domid);
         self.domains.known.remove(&domid);
-        // So that a later domain of this number is younger than every entry about this one. C
-        // xenstored takes both for the same if nothing has been written in between.
+        // A later domain of this number is then younger than every permission for this one. C
+        // xenstored confuses the two if nothing was written in between.
         self.tree.next_generation();
         for domain in self.domains.known.values_mut() {
             domain.target = domain.target.filter(|target| *target != domid);

@@ -1,32 +1,37 @@
-//! The errors that a client can be told, by the names that the protocol uses for them.
+//! What an operation replies: a payload, or one of the protocol's errors.
 
-/// An error answer. The wire carries its name, not a number.
+/// The reply of an operation that returns no data.
+pub const OK: &[u8] = b"OK\0";
+
+/// The payload of a reply, or an error.
+pub type Reply = Result<Vec<u8>, Error>;
+
+/// The error in a reply to a client. The wire carries its name, not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// `EINVAL`: a malformed request, path or permission list.
     Invalid,
-    /// `EACCES`: not permitted, or not permitted to know that the node does not exist.
+    /// `EACCES`: not permitted, or not permitted to know whether the node exists.
     Access,
     /// `EEXIST`: this connection already has this watch.
     Exists,
     /// `ENOENT`: no such node, watch, transaction or domain.
     NotFound,
-    /// `ENOMEM`: the memory of the domain is used up, or a transaction had failed before it was to
-    /// be committed.
+    /// `ENOMEM`: the domain's memory is exhausted, or the transaction had failed before its commit.
     Memory,
-    /// `ENOSPC`: a quota other than watches or memory.
+    /// `ENOSPC`: any other quota than those of watches and memory.
     NoSpace,
-    /// `EIO`: a subtree could not be removed as a whole.
+    /// `EIO`: a subtree could not be removed completely.
     Io,
     /// `ENOSYS`: no such operation.
     NoSuchOperation,
-    /// `EBUSY`: a transaction inside a transaction; a domain that does not end by request.
+    /// `EBUSY`: a transaction inside a transaction, or RELEASE of a hosted domain.
     Busy,
-    /// `EAGAIN`: a transaction lost against another change.
+    /// `EAGAIN`: a transaction conflicts with another change.
     Again,
-    /// `EISCONN`: the domain is connected already.
+    /// `EISCONN`: the domain is introduced already.
     Connected,
-    /// `E2BIG`: the answer exceeds 4096 bytes, or too many watches.
+    /// `E2BIG`: the reply exceeds 4096 bytes, or too many watches.
     TooBig,
     /// `EPERM`: only a privileged domain may change an owner.
     Owner,

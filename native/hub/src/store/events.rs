@@ -1,19 +1,19 @@
-//! Who is told of a change.
+//! Sends watch events.
 
 use std::sync::Arc;
 
 use super::Xenstored;
 use super::codec::PAYLOAD_MAX;
-use super::connection::{ConnId, Connection};
+use super::connection::Connection;
 use super::node::Node;
 use super::path;
 use super::perms::Rights;
-use super::watch::Reach;
+use super::watch::{ConnId, Reach};
 
 impl Xenstored {
-    /// Sends events for a change of `path` to the watches that it reaches, of those connections
-    /// that may read the node as it was (`old`, if its permissions changed) or is (`node`, else
-    /// looked up), or its parent.
+    /// Sends events for a change of `path` to the watches that it reaches. A connection gets an
+    /// event only if it may read the node as it was (`old`, if its permissions changed) or as it is
+    /// (`node`, else the one in the tree), or its parent.
     pub(super) fn fire(
         &mut self,
         path: &[u8],
@@ -32,11 +32,11 @@ impl Xenstored {
             let subject = self.domains.subject(*domid);
             if special {
                 let rights = self.domains.special_rights(path, subject);
-                return rights.is_some_and(|rights| rights.include(Rights::READ));
+                return rights.is_some_and(|rights| rights.contains(Rights::READ));
             }
             versions.into_iter().flatten().any(|node| {
                 let valid = |domid| self.domains.valid(domid, node.generation);
-                node.perms.rights(subject, valid).include(Rights::READ)
+                node.perms.rights(subject, valid).contains(Rights::READ)
             })
         };
         for hit in self.watches.hits(path, reach, may_know) {
@@ -44,14 +44,14 @@ impl Xenstored {
         }
     }
 
-    /// Queues an event; one that would be too long for the protocol is not sent.
+    /// Queues an event, unless it is too long for the protocol.
     pub(super) fn send_event(&mut self, conn: ConnId, payload: &[u8]) {
         if payload.len() > PAYLOAD_MAX {
             return;
         }
         if let Some(known) = self.connections.get_mut(&conn) {
-            known.event(payload);
-            self.announce(conn);
+            known.queue_event(payload);
+            self.announce_output(conn);
         }
     }
 }

@@ -1,22 +1,24 @@
-//! The store of the virtual domains: a xenstored without input or output.
+//! The store of the virtual domains: a xenstored without input and output.
 //!
-//! Bytes from clients go in, bytes for clients come out; the process around it owns the sockets.
-//! The model is C xenstored 4.17, rule for rule: what a program sees here it sees on a Xen host.
-//! Known differences:
+//! It takes bytes from clients and returns bytes for clients; the caller owns the sockets. It
+//! follows C xenstored 4.17 rule for rule, so a program sees the same here as on a Xen host,
+//! except:
 //!
-//! * No limit on the rate of writes while transactions are open (it needs a clock).
-//! * A client that does not read is cut off ([`Kill::Unread`]) where C xenstored drops its events.
+//! * There is no limit on the rate of writes while transactions are open, which needs a clock.
+//! * A client that does not read is cut off ([`ConnectionError::Unread`]) where C xenstored drops
+//!   its events.
 //! * A domain may have several connections. Quotas are per domain; watches and transactions belong
 //!   to a connection.
-//! * Control commands are refused; a hosted domain cannot be introduced or released by request.
-//! * Permissions never pass to a later domain of the same number, however soon it comes.
-//! * The memory quota does not count queued output, which has a limit of its own.
+//! * Control commands are refused. Requests cannot introduce or release a hosted domain.
+//! * Permissions never pass to a later domain with the same number.
+//! * The memory quota excludes queued output, which has a limit of its own.
 //!
-//! A request comes in through `connection` and `codec`. `requests` (and `toolstack`) perform it
+//! A request arrives through `connection` and `codec`. `requests` and `toolstack` perform it
 //! through an `access`, on behalf of a domain and perhaps in a `transaction`, on the `tree` of
-//! nodes. `commit` puts changes into the tree, `events` tells those whose watches they reach.
+//! nodes. `commit` writes changes to the tree, and `events` notifies the watches that they reach.
 
 mod access;
+#[cfg(feature = "audit")]
 mod audit;
 mod codec;
 mod commit;
@@ -38,28 +40,28 @@ use std::collections::BTreeMap;
 
 use codec::Header;
 use connection::Connection;
-pub use connection::{ConnId, Kill};
+pub use connection::ConnectionError;
 use domain::{Domains, FIRST_RESERVED, INTRODUCE_DOMAIN, home};
 use node::Node;
 use path::Path;
-use perms::{Domid, Entry, Perms, Rights};
+use perms::{Domid, Permission, Perms, Rights};
 pub use quota::Quota;
 use tree::Tree;
+pub use watch::ConnId;
 use watch::{Reach, Watches};
 
-/// Something that the caller has to do for a connection, maybe not the one that it is serving.
+/// What the caller must do for a connection, which may be another than the one that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// There is output for this connection.
+    /// Send the output of this connection.
     Output(ConnId),
     /// Close this connection, and call [`Xenstored::disconnect`].
-    Kill(ConnId, Kill),
+    Close(ConnId, ConnectionError),
 }
 
 /// The store: tree, domains, connections, watches and transactions.
 ///
-/// After each call that may have changed something, act on every notice from
-/// [`Xenstored::notices`].
+/// After each call that may change something, act on every notice from [`Xenstored::notices`].
 pub struct Xenstored {
     quota: Quota,
     tree: Tree,
@@ -71,10 +73,10 @@ pub struct Xenstored {
 }
 
 impl Xenstored {
-    /// A store with what C xenstored starts with (`/tool/xenstored`) and domain 0 with its name and
-    /// domid.
+    /// A store with the initial nodes of C xenstored (`/tool/xenstored`) and the name and domid of
+    /// domain 0.
     pub fn new(quota: Quota) -> Self {
-        let private = Perms::new(Entry::new(Rights::NONE, 0), &[]);
+        let private = Perms::new(Permission::new(Rights::NONE, 0), &[]);
         let mut store = Self {
             quota,
             tree: Tree::new(Node::new(private.clone())),
@@ -89,50 +91,50 @@ impl Xenstored {
             usage.nodes = 1;
             usage.memory = root.bytes().len() + Node::new(private.clone()).size();
         });
-        access::Access::privileged(&mut store).establish(
+        access::Access::privileged(&mut store).set_node(
             &Path::own("/tool/xenstored"),
             b"",
             &private,
         );
-        store.furnish(0);
+        store.create_nodes(0);
         store
     }
 
-    /// A new domain: writes what libxl writes for it (`/local/domain/<domid>` with `name`, `domid`,
-    /// `device`, `control` readable to the domain, `control/shutdown` and `data` its own), then
-    /// fires `@introduceDomain`.
+    /// Introduces a domain: creates the nodes that libxl creates (`/local/domain/<domid>` with
+    /// `name`, `domid`, `device`, `control` readable for the domain, `control/shutdown` and `data`
+    /// owned by it), then fires `@introduceDomain`.
     ///
-    /// False, and nothing done, if it is there already or no domain can have that number.
+    /// False, and no change, if the domain exists already or no domain can have that number.
     pub fn introduce(&mut self, domid: u16) -> bool {
         let domid = Domid::from(domid);
-        if domid >= FIRST_RESERVED || !self.enrol(domid, true) {
+        if domid >= FIRST_RESERVED || !self.add_domain(domid, true) {
             return false;
         }
-        self.furnish(domid);
+        self.create_nodes(domid);
         self.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
         true
     }
 
-    /// The end of a domain. Its connections with their watches and transactions go, every node that
-    /// it owns with all that is below (watches fire while the permissions can still be seen), its
-    /// entries in permission lists grant nothing any more, `@releaseDomain` fires, and at last
-    /// `/local/domain/<domid>` is removed as a toolstack does it.
+    /// Releases a domain. Removes its connections with their watches and transactions, then every
+    /// node that it owns with all descendants (watches fire while the permissions still exist).
+    /// From then on its permissions grant nothing. Fires `@releaseDomain`, and finally removes
+    /// `/local/domain/<domid>` as a toolstack does.
     ///
-    /// Unknown domids, and 0, are ignored.
+    /// Does nothing for unknown domids and 0.
     pub fn release(&mut self, domid: u16) {
         let domid = Domid::from(domid);
         if domid == 0 || !self.domains.contains(domid) {
             return;
         }
-        self.expel(domid);
+        self.remove_domain(domid);
         let path = Path::own(&home(domid));
         if self.tree.get(path.bytes()).is_some() {
-            access::Access::privileged(self).discard(&path);
+            access::Access::privileged(self).remove_node(&path);
         }
     }
 
-    /// A new connection of `domid`; None if that domain has not been introduced. Domain 0 always
-    /// has, and is privileged.
+    /// Adds a connection of `domid`; None if that domain has not been introduced. Domain 0 always
+    /// exists, and is privileged.
     pub fn connect(&mut self, domid: u16) -> Option<ConnId> {
         let domid = Domid::from(domid);
         if !self.domains.contains(domid) {
@@ -144,39 +146,43 @@ impl Xenstored {
         Some(id)
     }
 
-    /// Forgets a connection with its watches, open transactions and unsent output. Unknown ids are
-    /// ignored.
+    /// Removes a connection with its watches, open transactions and unsent output. Does nothing for
+    /// unknown ids.
     pub fn disconnect(&mut self, conn: ConnId) {
-        self.strip(conn);
+        self.reset(conn);
         self.connections.remove(&conn);
     }
 
-    /// Takes bytes that a client sent, cut anywhere, and serves every request that is complete by
-    /// now.
+    /// Takes bytes from a client's stream, split anywhere, and serves every complete request.
     ///
-    /// On an error the connection is of no more use: close it and call [`Xenstored::disconnect`].
-    /// Pass no more than a few KiB at a time and ask [`Xenstored::wants_input`] in between, or a
-    /// client can fill its output at once.
-    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), Kill> {
+    /// Pass at most a few KiB at a time and check [`Xenstored::wants_input`] in between, or a
+    /// client can fill its output in one call.
+    ///
+    /// # Errors
+    /// Why the connection must be closed. Then call [`Xenstored::disconnect`].
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8]) -> Result<(), ConnectionError> {
         let mut rest = bytes;
         loop {
-            let known = self.connections.get_mut(&conn).ok_or(Kill::Unknown)?;
-            if known.doomed {
-                return Err(Kill::Unread);
+            let known = self
+                .connections
+                .get_mut(&conn)
+                .ok_or(ConnectionError::Unknown)?;
+            if known.closed {
+                return Err(ConnectionError::Unread);
             }
             match known.input.next(&mut rest) {
                 Ok(Some((header, payload))) => self.serve(conn, header, &payload),
                 Ok(None) => return Ok(()),
                 Err(len) => {
-                    known.doom();
-                    return Err(Kill::Oversized { len });
+                    known.close();
+                    return Err(ConnectionError::Oversized { len });
                 }
             }
         }
     }
 
-    /// False while the client has so many unread answers, or so much unread output, that nothing
-    /// more should be read from it. Only [`Xenstored::sent`] makes it true again.
+    /// Whether to read from the client: false while it has too many unread replies or too much
+    /// unread output. Only [`Xenstored::sent`] makes it true again.
     pub fn wants_input(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_some_and(|known| {
             let replies = if known.domid == 0 {
@@ -184,24 +190,24 @@ impl Xenstored {
             } else {
                 self.quota.outstanding
             };
-            !known.doomed && known.replies() < replies && known.queued() < self.quota.output / 2
+            !known.closed && known.replies() < replies && known.queued() < self.quota.output / 2
         })
     }
 
-    /// The next bytes to send on a connection, at most one message; empty if there are none. They
-    /// stay until [`Xenstored::sent`].
+    /// The next bytes to send on a connection, at most one message; empty if there are none.
+    /// [`Xenstored::sent`] removes them.
     pub fn output(&self, conn: ConnId) -> &[u8] {
         self.connections.get(&conn).map_or(&[], Connection::output)
     }
 
-    /// `bytes` of what [`Xenstored::output`] showed have been sent.
+    /// Removes `bytes` of [`Xenstored::output`] that have been sent.
     pub fn sent(&mut self, conn: ConnId, bytes: usize) {
         if let Some(known) = self.connections.get_mut(&conn) {
             known.sent(bytes);
         }
     }
 
-    /// What has come up since the last call. Output is announced once; again only after all of it
+    /// The notices since the last call. Output is announced once, and again only after all of it
     /// has been sent.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
@@ -209,22 +215,23 @@ impl Xenstored {
 
     fn reply(&mut self, conn: ConnId, request: Header, kind: u32, payload: &[u8]) {
         if let Some(known) = self.connections.get_mut(&conn) {
-            known.reply(kind, request.req_id, request.tx_id, payload);
-            self.announce(conn);
+            known.queue_reply(kind, request.req_id, request.tx_id, payload);
+            self.announce_output(conn);
         }
     }
 
-    fn announce(&mut self, conn: ConnId) {
+    fn announce_output(&mut self, conn: ConnId) {
         let Some(known) = self
             .connections
             .get_mut(&conn)
-            .filter(|known| !known.doomed)
+            .filter(|known| !known.closed)
         else {
             return;
         };
         if known.queued() > self.quota.output {
-            known.doom();
-            self.notices.push(Notice::Kill(conn, Kill::Unread));
+            known.close();
+            self.notices
+                .push(Notice::Close(conn, ConnectionError::Unread));
         } else if !known.announced && known.queued() > 0 {
             known.announced = true;
             self.notices.push(Notice::Output(conn));

@@ -3,21 +3,19 @@
 use super::codec::PAYLOAD_MAX;
 use super::perms::Perms;
 
-/// Bytes that C xenstored keeps for each node besides permissions, value and children (its record
-/// header).
+/// Bytes of a node's record header in C xenstored.
 const OVERHEAD: usize = 24;
 
-/// Bytes of one permission entry in that record.
+/// Bytes of one permission in that record.
 const PERM: usize = 8;
 
-/// A node. Versions of it are shared between the tree and transactions and are replaced, never
-/// changed in place while shared.
+/// A version of a node. The tree and transactions share versions and replace them; a shared version
+/// never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Grows with every change, across the whole store; two versions of one node never have the
-    /// same.
+    /// Grows with every change in the store, so it is unique among the versions of a node.
     pub generation: u64,
-    /// Who may do what.
+    /// The permission list.
     pub perms: Perms,
     /// The value: any bytes.
     pub data: Vec<u8>,
@@ -36,23 +34,22 @@ impl Node {
         }
     }
 
-    /// The size of the record that C xenstored would keep, which is what its quotas are about.
-    /// Bytes.
+    /// The size in bytes of C xenstored's record of the node, to which its quotas apply.
     pub fn size(&self) -> usize {
         OVERHEAD + PERM * self.perms.count() + self.data.len() + self.children.bytes().len()
     }
 }
 
-/// The names of a node's children, in the order in which they were created.
+/// The names of a node's children, in the order of their creation.
 ///
-/// Kept as the protocol sends them, each followed by a NUL: an answer to DIRECTORY is a copy.
-/// Changing the list takes time in its length, which the quota on node size bounds for everyone but
-/// domain 0.
+/// Stored in the format of the protocol, each followed by a NUL: a reply to DIRECTORY is a copy.
+/// Changes take time linear in the length, which the quota on node size limits for all but domain
+/// 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Children(Vec<u8>);
 
 impl Children {
-    /// All names, as DIRECTORY answers them.
+    /// All names, in the format of a DIRECTORY reply.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -65,13 +62,13 @@ impl Children {
             .flat_map(|names| names.split(|&byte| byte == 0))
     }
 
-    /// Adds a name, which must not be there yet.
+    /// Adds a name that is not in the list yet.
     pub fn push(&mut self, name: &[u8]) {
         self.0.extend_from_slice(name);
         self.0.push(0);
     }
 
-    /// Takes a name away; false if it is not there.
+    /// Removes a name; false if it is not in the list.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let mut start = 0;
         for child in self.0.split_inclusive(|&byte| byte == 0) {
@@ -85,11 +82,11 @@ impl Children {
         false
     }
 
-    /// The answer to DIRECTORY_PART: the generation, then as many whole names from `offset` (in
-    /// bytes) as fit. Behind the last name stands an empty one.
+    /// The reply to DIRECTORY_PART: the generation, then as many whole names from `offset` (in
+    /// bytes) as fit. An empty name follows the last one.
     pub fn part(&self, generation: u64, offset: usize) -> Vec<u8> {
-        let mut answer = format!("{generation}\0").into_bytes();
-        let room = PAYLOAD_MAX - 1 - answer.len();
+        let mut reply = format!("{generation}\0").into_bytes();
+        let room = PAYLOAD_MAX - 1 - reply.len();
         let rest = self.0.get(offset..).unwrap_or_default();
         let whole: usize = if rest.len() <= room {
             rest.len()
@@ -99,18 +96,18 @@ impl Children {
                 .rposition(|&byte| byte == 0)
                 .map_or(0, |nul| nul + 1)
         };
-        answer.extend_from_slice(&rest[..whole]);
+        reply.extend_from_slice(&rest[..whole]);
         if whole == rest.len() {
-            answer.push(0);
+            reply.push(0);
         }
-        answer
+        reply
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Rights};
+    use crate::store::perms::{Permission, Rights};
 
     fn children(names: &[&str]) -> Children {
         let mut children = Children::default();
@@ -119,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn children_keep_their_order() {
+    fn children_keep_their_creation_order() {
         let mut list = children(&["b", "a", "ab"]);
         assert_eq!(list.bytes(), b"b\0a\0ab\0");
         assert!(list.remove(b"a"));
@@ -130,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_that_of_the_c_record() {
+    fn the_size_is_that_of_c_xenstoreds_record() {
         let mut node = Node::new(Perms::new(
-            Entry::new(Rights::NONE, 1),
-            &[Entry::new(Rights::READ, 2)],
+            Permission::new(Rights::NONE, 1),
+            &[Permission::new(Rights::READ, 2)],
         ));
         node.data = vec![0; 10];
         node.children.push(b"abc");
@@ -146,9 +143,9 @@ mod tests {
         let list = children(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let mut all = Vec::new();
         loop {
-            let answer = list.part(77, all.len());
-            assert!(answer.len() <= PAYLOAD_MAX);
-            let names = answer.strip_prefix(b"77\0").unwrap();
+            let reply = list.part(77, all.len());
+            assert!(reply.len() <= PAYLOAD_MAX);
+            let names = reply.strip_prefix(b"77\0").unwrap();
             if let Some(last) = names.strip_suffix(b"\0\0") {
                 all.extend_from_slice(last);
                 all.push(0);

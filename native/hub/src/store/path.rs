@@ -1,14 +1,14 @@
-//! Names of nodes: absolute, legal, shared between the places that remember them.
+//! Paths of nodes.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
 
 use super::error::Error;
 
-/// The longest name of a special watch (`@...`), in bytes.
+/// The longest path of a special node (`@...`), in bytes.
 const SPECIAL_MAX: usize = 2048;
 
-/// The absolute name of a node, or of something that can be watched. Cheap to clone.
+/// The absolute path of a node or a special node. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(Arc<[u8]>);
 
@@ -24,12 +24,12 @@ impl Path {
         Path(Arc::from(*b"/"))
     }
 
-    /// A name that the store itself made up.
+    /// A path of the store's own, unchecked.
     pub(super) fn own(text: &str) -> Path {
         Path(Arc::from(text.as_bytes()))
     }
 
-    /// The node that a client means: relative names are taken from its domain's `home`.
+    /// The path that a client names, relative to its domain's `home` or absolute.
     pub fn resolve(home: &str, name: &[u8], limit: usize) -> Result<Path, Error> {
         let path = Path::absolute(home, name);
         if is_legal(path.bytes(), limit) {
@@ -39,7 +39,7 @@ impl Path {
         }
     }
 
-    /// What a client wants to watch. A special name need not be one that ever fires.
+    /// The path that a client watches. A special node need not exist.
     pub fn resolve_watch(home: &str, name: &[u8], limit: usize) -> Result<Path, Error> {
         if name.starts_with(b"@") && name.len() <= SPECIAL_MAX {
             return Ok(Path(Arc::from(name)));
@@ -47,7 +47,7 @@ impl Path {
         Path::resolve(home, name, limit)
     }
 
-    /// An absolute name without any check, to be compared with names that were checked.
+    /// An unchecked absolute path, to compare with checked ones.
     pub fn absolute(home: &str, name: &[u8]) -> Path {
         match name.first() {
             Some(b'/' | b'@') => Path(Arc::from(name)),
@@ -55,7 +55,7 @@ impl Path {
         }
     }
 
-    /// The name as the protocol spells it.
+    /// The path as bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -70,7 +70,7 @@ impl Path {
         &self.0[self.last_slash() + 1..]
     }
 
-    /// The node above; the root is above itself.
+    /// The parent; the root is its own parent.
     pub fn parent(&self) -> Path {
         match self.last_slash() {
             0 => Path::root(),
@@ -78,7 +78,7 @@ impl Path {
         }
     }
 
-    /// The node called `name` below this one.
+    /// The child with this name.
     pub fn child(&self, name: &[u8]) -> Path {
         let above = if self.is_root() { b"" } else { self.bytes() };
         Path([above, b"/", name].concat().into())
@@ -89,7 +89,7 @@ impl Path {
     }
 }
 
-/// The longest name that is equal to `a` and `b`, or above both. Both must be absolute names.
+/// The longest path that is equal to or an ancestor of both `a` and `b`, which must be absolute.
 pub fn common_ancestor<'a>(a: &'a [u8], b: &[u8]) -> &'a [u8] {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let ends = |name: &[u8]| name.get(same).is_none_or(|&byte| byte == b'/');
@@ -100,7 +100,7 @@ pub fn common_ancestor<'a>(a: &'a [u8], b: &[u8]) -> &'a [u8] {
     }
 }
 
-/// The name above `name`, which must be absolute; the root for the root.
+/// The parent of an absolute path; the root for the root.
 pub fn parent(name: &[u8]) -> &[u8] {
     match name.iter().rposition(|&byte| byte == b'/') {
         Some(slash) if slash > 0 => &name[..slash],
@@ -108,8 +108,8 @@ pub fn parent(name: &[u8]) -> &[u8] {
     }
 }
 
-/// The rules of C xenstored: absolute, no slash at the end, no double slash, few characters, and at
-/// most `limit` bytes, to which a leading `/local/domain/<domid>/` does not count.
+/// Checks the rules of C xenstored: absolute, no trailing slash, no double slash, a limited set of
+/// characters, at most `limit` bytes without a leading `/local/domain/<domid>/`.
 fn is_legal(name: &[u8], limit: usize) -> bool {
     let slashes = name == b"/"
         || (name.starts_with(b"/")
@@ -119,8 +119,8 @@ fn is_legal(name: &[u8], limit: usize) -> bool {
     slashes && name.len() - domain_prefix(name) <= limit && name.iter().all(legal)
 }
 
-/// Bytes of a leading `/local/domain/<domid>/`, 0 without one. Like `%5u`: at most five characters,
-/// one of them maybe a sign.
+/// Bytes of a leading `/local/domain/<domid>/`, 0 without one. The domid is parsed as by `%5u`: at
+/// most five characters, with an optional sign.
 fn domain_prefix(name: &[u8]) -> usize {
     const HOMES: &[u8] = b"/local/domain/";
     let Some(rest) = name.strip_prefix(HOMES) else {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked_as_in_c() {
+    fn paths_are_checked_as_in_c() {
         for good in ["/", "/a", "/a/b-c_d@e", "a", "a/b", "0"] {
             assert!(legal(good), "{good}");
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_of_a_domain_does_not_count() {
+    fn a_domain_prefix_does_not_count_towards_the_length() {
         let long = "x".repeat(2048);
         assert!(legal(&long));
         assert!(!legal(&format!("{long}x")));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_names_are_below_the_home() {
+    fn relative_paths_are_below_the_home() {
         let path = Path::resolve("/local/domain/7", b"data/tube", 2048).unwrap();
         assert_eq!(path.bytes(), b"/local/domain/7/data/tube");
         assert_eq!(path.base(), b"tube");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn special_names_are_for_watches_only() {
+    fn special_nodes_can_only_be_watched() {
         assert!(Path::resolve_watch("/local/domain/7", b"@anything at all", 2048).is_ok());
         assert!(Path::resolve_watch("/local/domain/7", &[b'@'; 2049], 2048).is_err());
         assert!(Path::resolve_watch("/local/domain/7", b"/a/", 2048).is_err());

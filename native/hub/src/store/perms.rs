@@ -1,17 +1,15 @@
-//! Permission lists, and what they let a connection do.
+//! Permission lists.
 //!
-//! The first entry names the owner, who may do everything; its letter is what everyone not listed
-//! may do. Only the list of the node itself counts, never those of the nodes above it.
+//! The first permission names the owner, who has all rights; its letter gives the rights of every
+//! domain that is not listed. Only a node's own list counts, not those of its ancestors.
 
 use super::codec::strtol;
 use super::error::Error;
 
-/// A domain as permission lists name it: any 32-bit number can be written there, whether or not
-/// such a domain exists.
+/// A domain as permission lists name it: any 32-bit number, whether or not the domain exists.
 pub type Domid = u32;
 
-/// What may be done, or is asked for: a set of [`Rights::READ`], [`Rights::WRITE`] and
-/// [`Rights::OWNER`].
+/// A set of [`Rights::READ`], [`Rights::WRITE`] and [`Rights::OWNER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights(u8);
 
@@ -27,28 +25,28 @@ impl Rights {
     /// Everything.
     pub const ALL: Rights = Rights(7);
 
-    /// Both sets together.
-    pub const fn and(self, other: Rights) -> Rights {
+    /// The union of both sets.
+    pub const fn union(self, other: Rights) -> Rights {
         Rights(self.0 | other.0)
     }
 
     /// Whether every right of `other` is in this set.
-    pub fn include(self, other: Rights) -> bool {
+    pub fn contains(self, other: Rights) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// Whether any right of `other` is in this set.
-    pub fn touch(self, other: Rights) -> bool {
+    pub fn intersects(self, other: Rights) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-/// Who asks.
+/// On whose behalf the store is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The domain of the connection.
     pub domid: Domid,
-    /// A domain whose rights it has as well (SET_TARGET), as a device model has those of its guest.
+    /// A domain whose rights it has too (SET_TARGET), as a device model has those of its guest.
     pub target: Option<Domid>,
 }
 
@@ -69,44 +67,44 @@ impl Subject {
     }
 }
 
-/// One entry of a list.
+/// One permission of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Whom it is about.
+pub struct Permission {
+    /// The domain that has it.
     pub domid: Domid,
-    /// What its letter says: READ, WRITE, both or none.
+    /// The meaning of its letter: READ, WRITE, both or none.
     pub rights: Rights,
-    /// The domain did not exist when the entry was written, or is gone: the entry is still shown,
-    /// but grants nothing, also not to a later domain with that number.
-    pub void: bool,
+    /// The domain did not exist when the permission was written, or has ended. GET_PERMS still
+    /// shows it, but it grants nothing, not even to a later domain with that number.
+    pub ignored: bool,
 }
 
-impl Entry {
-    /// An entry for a domain that exists.
-    pub const fn new(rights: Rights, domid: Domid) -> Entry {
-        Entry {
+impl Permission {
+    /// A permission for an existing domain.
+    pub const fn new(rights: Rights, domid: Domid) -> Permission {
+        Permission {
             domid,
             rights,
-            void: false,
+            ignored: false,
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Entry> {
+    fn parse(text: &[u8]) -> Option<Permission> {
         let (letter, number) = text.split_first()?;
         let rights = match letter {
             b'n' => Rights::NONE,
             b'r' => Rights::READ,
             b'w' => Rights::WRITE,
-            b'b' => Rights::READ.and(Rights::WRITE),
+            b'b' => Rights::READ.union(Rights::WRITE),
             _ => return None,
         };
-        Some(Entry::new(rights, strtol(number)?))
+        Some(Permission::new(rights, strtol(number)?))
     }
 
     fn letter(self) -> char {
         match (
-            self.rights.include(Rights::READ),
-            self.rights.include(Rights::WRITE),
+            self.rights.contains(Rights::READ),
+            self.rights.contains(Rights::WRITE),
         ) {
             (false, false) => 'n',
             (true, false) => 'r',
@@ -116,36 +114,36 @@ impl Entry {
     }
 }
 
-/// A permission list: never empty.
+/// A permission list, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Perms(Vec<Entry>);
+pub struct Perms(Vec<Permission>);
 
 impl Perms {
-    /// A list of the owner (whose letter is everyone's) and further entries.
-    pub fn new(owner: Entry, others: &[Entry]) -> Perms {
+    /// A list of the owner's permission (whose letter is the default) and further permissions.
+    pub fn new(owner: Permission, others: &[Permission]) -> Perms {
         Perms([&[owner], others].concat())
     }
 
-    /// Reads the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
-    pub fn parse<'a>(entries: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
-        let entries: Option<Vec<Entry>> = entries.map(Entry::parse).collect();
-        match entries {
-            Some(entries) if !entries.is_empty() => Ok(Perms(entries)),
+    /// Parses the strings of a SET_PERMS request. EINVAL if there is none, or one is malformed.
+    pub fn parse<'a>(permissions: impl Iterator<Item = &'a [u8]>) -> Result<Perms, Error> {
+        let permissions: Option<Vec<Permission>> = permissions.map(Permission::parse).collect();
+        match permissions {
+            Some(permissions) if !permissions.is_empty() => Ok(Perms(permissions)),
             _ => Err(Error::Invalid),
         }
     }
 
-    /// The list as GET_PERMS answers it. A number above `i32::MAX` comes out negative, as it does
-    /// from C xenstored.
+    /// The payload of a GET_PERMS reply. A domid above `i32::MAX` is printed negative, as C
+    /// xenstored prints it.
     pub fn encode(&self) -> Vec<u8> {
         let strings = self
             .0
             .iter()
-            .map(|entry| format!("{}{}\0", entry.letter(), entry.domid as i32));
+            .map(|permission| format!("{}{}\0", permission.letter(), permission.domid as i32));
         strings.collect::<String>().into_bytes()
     }
 
-    /// Number of entries.
+    /// Number of permissions.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -155,41 +153,45 @@ impl Perms {
         self.0[0].domid
     }
 
-    /// Makes `domid` the owner; its letter stays.
+    /// Makes `domid` the owner. The letter stays.
     pub fn set_owner(&mut self, domid: Domid) {
         self.0[0].domid = domid;
     }
 
     /// Whether the owner did not exist when the list was written.
-    pub fn owner_is_void(&self) -> bool {
-        self.0[0].void
+    pub fn owner_is_ignored(&self) -> bool {
+        self.0[0].ignored
     }
 
-    /// Voids every entry whose domain is not `valid`; the owner's entry too if `owner` is set.
-    pub fn settle(&mut self, owner: bool, valid: impl Fn(Domid) -> bool) {
-        for entry in self.0.iter_mut().skip(usize::from(!owner)) {
-            entry.void |= !valid(entry.domid);
+    /// Marks every permission whose domain is not `valid` as ignored; the owner's only with
+    /// `include_owner`.
+    pub fn ignore_invalid(&mut self, include_owner: bool, valid: impl Fn(Domid) -> bool) {
+        for permission in self.0.iter_mut().skip(usize::from(!include_owner)) {
+            permission.ignored |= !valid(permission.domid);
         }
     }
 
-    /// Takes a domain out of the list altogether; what it owned belongs to domain 0.
+    /// Removes a domain from the list. Domain 0 becomes the owner if the removed domain was.
     pub fn remove(&mut self, domid: Domid) {
         if self.owner() == domid {
             self.set_owner(0);
         }
         let owner = self.0[0];
-        self.0.retain(|entry| entry.domid != domid);
+        self.0.retain(|permission| permission.domid != domid);
         if self.0.first() != Some(&owner) {
             self.0.insert(0, owner);
         }
     }
 
-    /// What `subject` may do. Entries other than the owner's count only if their domain is `valid`.
+    /// The rights of `subject`. Permissions other than the owner's count only if their domain is
+    /// `valid`.
     pub fn rights(&self, subject: Subject, valid: impl Fn(Domid) -> bool) -> Rights {
         if subject.is_privileged() || subject.is(self.owner()) {
             return Rights::ALL;
         }
-        let listed = |entry: &&Entry| !entry.void && subject.is(entry.domid) && valid(entry.domid);
+        let listed = |permission: &&Permission| {
+            !permission.ignored && subject.is(permission.domid) && valid(permission.domid)
+        };
         self.0[1..].iter().find(listed).unwrap_or(&self.0[0]).rights
     }
 }
@@ -210,33 +212,33 @@ mod tests {
     }
 
     #[test]
-    fn the_first_entry_is_owner_and_default() {
+    fn the_first_permission_is_owner_and_default() {
         let list = perms("r1 n2 b3 w4");
         let rights = |domid| list.rights(guest(domid), |_| true);
         assert_eq!(rights(1), Rights::ALL);
         assert_eq!(rights(2), Rights::NONE);
-        assert_eq!(rights(3), Rights::READ.and(Rights::WRITE));
+        assert_eq!(rights(3), Rights::READ.union(Rights::WRITE));
         assert_eq!(rights(4), Rights::WRITE);
         assert_eq!(rights(5), Rights::READ);
         assert_eq!(rights(0), Rights::ALL);
     }
 
     #[test]
-    fn the_first_entry_for_a_domain_counts() {
+    fn the_first_permission_for_a_domain_counts() {
         assert_eq!(perms("n1 r2 w2").rights(guest(2), |_| true), Rights::READ);
     }
 
     #[test]
-    fn entries_for_domains_that_are_not_there_grant_nothing() {
+    fn permissions_for_missing_domains_grant_nothing() {
         assert_eq!(
             perms("n1 b2").rights(guest(2), |domid| domid != 2),
             Rights::NONE
         );
         let mut list = perms("n1 b2 r3");
-        list.settle(false, |domid| domid == 3);
+        list.ignore_invalid(false, |domid| domid == 3);
         assert_eq!(list.rights(guest(2), |_| true), Rights::NONE);
         assert_eq!(list.rights(guest(3), |_| true), Rights::READ);
-        assert!(!list.owner_is_void());
+        assert!(!list.owner_is_ignored());
         assert_eq!(list.encode(), b"n1\0b2\0r3\0");
     }
 
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_and_written_as_in_c() {
+    fn lists_parse_and_print_as_in_c() {
         assert_eq!(perms("n0x10 b010 w-1").encode(), b"n16\0b8\0w-1\0");
         for bad in [b"".as_slice(), b"n", b"x1", b"N1", b"r1 ", b"rr1"] {
             assert_eq!(Perms::parse([bad].into_iter()), Err(Error::Invalid));
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_domain_leaves_the_list() {
+    fn removing_a_domain_removes_its_permissions() {
         let mut list = perms("r1 b2 w1 n3");
         list.remove(1);
         assert_eq!(list.encode(), b"r0\0b2\0n3\0");

@@ -1,29 +1,28 @@
-//! The limits that unprivileged domains live under.
+//! Quotas of unprivileged domains.
 
-/// Limits per unprivileged domain; the defaults are those of C xenstored 4.17. Domain 0 is bound by
-/// `output` only.
+/// Limits per unprivileged domain. The defaults are those of C xenstored 4.17. For domain 0 only
+/// `output` applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Nodes owned.
     pub nodes: usize,
-    /// Bytes of one node: header, permissions, value and the names of its children; must stay below
-    /// this.
+    /// Bytes of one node (header, permissions, value and the names of its children), exclusive.
     pub node_size: usize,
-    /// Entries in one permission list.
+    /// Permissions in one list.
     pub perms: usize,
-    /// Watches; one more than this many can be set (C xenstored compares with `>`).
+    /// Watches. A domain can set one more than this: C xenstored compares with `>`.
     pub watches: usize,
-    /// Open transactions; one more than this many can be open, for the same reason.
+    /// Open transactions. A domain can open one more than this, for the same reason.
     pub transactions: usize,
-    /// Nodes touched in one transaction.
+    /// Nodes accessed in one transaction.
     pub transaction_nodes: usize,
-    /// Bytes of an absolute path, not counting a leading `/local/domain/<domid>/`.
+    /// Bytes of an absolute path without a leading `/local/domain/<domid>/`.
     pub path: usize,
-    /// Replies not yet read by the client, above which no further request is taken from it.
+    /// Unread replies at which the store takes no further request from a connection.
     pub outstanding: usize,
-    /// Bytes of nodes, transactions and watches held for a domain; must stay below this.
+    /// Bytes of a domain's nodes, transactions and watches, exclusive.
     pub memory: usize,
-    /// Bytes of unread output of one connection, of any domain, above which it is closed.
+    /// Bytes of unread output above which a connection, of any domain, is closed.
     pub output: usize,
 }
 

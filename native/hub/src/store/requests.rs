@@ -1,54 +1,47 @@
-//! The operations of the protocol, each as C xenstored 4.17 performs it.
+//! The operations of the protocol, as C xenstored 4.17 performs them.
 
 use super::access::Access;
 use super::codec::{self, Header, Op, PAYLOAD_MAX, atoi, one_string, split_string, strings};
-use super::connection::ConnId;
 use super::domain::home;
-use super::error::Error;
+use super::error::{Error, OK, Reply};
 use super::node::Node;
 use super::path::Path;
 use super::perms::{Domid, Perms, Rights};
 use super::transaction::Transaction;
-use super::watch::{Reach, Token};
+use super::watch::{ConnId, Reach, Token};
 use super::{Xenstored, toolstack};
 
-/// What an operation answers when there is nothing to tell.
-pub const OK: &[u8] = b"OK\0";
-
-/// An answer's payload.
-pub type Answer = Result<Vec<u8>, Error>;
-
 impl Xenstored {
-    /// Serves one request: its answer, and all events that it causes, are queued when this returns.
+    /// Serves one request: queues its reply and all events that it causes.
     pub(super) fn serve(&mut self, conn: ConnId, header: Header, payload: &[u8]) {
-        let mut confirmation = None;
-        let answer = self.answer(conn, header, payload, &mut confirmation);
-        match answer {
-            Ok(answer) if answer.len() <= PAYLOAD_MAX => {
-                self.reply(conn, header, header.kind, &answer)
+        let mut initial_event = None;
+        let reply = self.perform(conn, header, payload, &mut initial_event);
+        match reply {
+            Ok(reply) if reply.len() <= PAYLOAD_MAX => {
+                self.reply(conn, header, header.kind, &reply)
             }
-            Ok(_) => self.refuse(conn, header, Error::TooBig),
-            Err(error) => self.refuse(conn, header, error),
+            Ok(_) => self.reply_error(conn, header, Error::TooBig),
+            Err(error) => self.reply_error(conn, header, error),
         }
-        if let Some(event) = confirmation {
+        if let Some(event) = initial_event {
             self.send_event(conn, &event);
         }
     }
 
-    fn refuse(&mut self, conn: ConnId, header: Header, error: Error) {
+    fn reply_error(&mut self, conn: ConnId, header: Header, error: Error) {
         let name = [error.name().as_bytes(), b"\0"].concat();
         self.reply(conn, header, codec::ERROR, &name);
     }
 
-    /// `confirmation`: an event that belongs after the answer; those caused by changes are sent
-    /// before it.
-    fn answer(
+    /// Performs one request. `initial_event` is set to the event that follows the reply; events
+    /// caused by changes precede it.
+    fn perform(
         &mut self,
         id: ConnId,
         header: Header,
         payload: &[u8],
-        confirmation: &mut Option<Vec<u8>>,
-    ) -> Answer {
+        initial_event: &mut Option<Vec<u8>>,
+    ) -> Reply {
         let op = Op::from_wire(header.kind).ok_or(Error::NoSuchOperation)?;
         let conn = self.connections.get_mut(&id).ok_or(Error::Invalid)?;
         let subject = self.domains.subject(conn.domid);
@@ -65,7 +58,7 @@ impl Xenstored {
             subject,
             tx,
         };
-        let answer = match op {
+        let reply = match op {
             Op::Directory => access.directory(payload),
             Op::DirectoryPart => access.directory_part(payload),
             Op::Read => access.value(payload),
@@ -74,7 +67,7 @@ impl Xenstored {
             Op::Rm => access.rm(payload),
             Op::GetPerms => access.perms(payload),
             Op::SetPerms => access.set_perms(payload),
-            Op::Watch => access.watch(id, payload, confirmation),
+            Op::Watch => access.watch(id, payload, initial_event),
             Op::Unwatch => access.unwatch(id, payload),
             Op::ResetWatches => access.reset_watches(id),
             Op::TransactionStart => access.transaction_start(id),
@@ -83,9 +76,11 @@ impl Xenstored {
             Op::IsDomainIntroduced => access.is_introduced(payload),
             Op::Introduce => access.introduce(payload),
             Op::Release => access.release(payload),
-            Op::Resume => access.existing(one_string(payload)).map(|_| OK.to_vec()),
+            Op::Resume => access
+                .existing_domain(one_string(payload))
+                .map(|_| OK.to_vec()),
             Op::SetTarget => access.set_target(payload),
-            // C xenstored answers the same to a command that it does not know; none is known here.
+            // No commands are supported. C xenstored replies the same to an unknown command.
             Op::Control => Err(Error::Invalid),
         };
         if let Some(tx) = access.tx
@@ -93,32 +88,32 @@ impl Xenstored {
         {
             conn.transactions.insert(header.tx_id, tx);
         }
-        answer
+        reply
     }
 
-    /// Frees what an ended transaction was charged for.
-    pub(super) fn close(&mut self, domid: Domid, tx: &Transaction) {
+    /// Refunds what a transaction that ends was charged.
+    pub(super) fn end_transaction(&mut self, domid: Domid, tx: &Transaction) {
         self.domains.charge(domid, |usage| {
             usage.transactions = usage.transactions.saturating_sub(1);
             usage.memory = usage.memory.saturating_sub(tx.charged);
         });
     }
 
-    /// Takes all watches away from a connection and ends its transactions.
-    pub(super) fn strip(&mut self, id: ConnId) {
+    /// Removes all watches of a connection and ends its transactions.
+    pub(super) fn reset(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(&id) else {
             return;
         };
         let domid = conn.domid;
         for tx in std::mem::take(&mut conn.transactions).into_values() {
-            self.close(domid, &tx);
+            self.end_transaction(domid, &tx);
         }
         for (path, token) in self.watches.of(id) {
-            self.drop_watch(id, domid, &path, &token);
+            self.remove_watch(id, domid, &path, &token);
         }
     }
 
-    fn drop_watch(&mut self, id: ConnId, domid: Domid, path: &Path, token: &[u8]) -> bool {
+    fn remove_watch(&mut self, id: ConnId, domid: Domid, path: &Path, token: &[u8]) -> bool {
         let removed = self.watches.remove(id, path, token);
         if removed {
             self.domains.charge(domid, |usage| {
@@ -141,12 +136,12 @@ impl Access<'_> {
         )
     }
 
-    fn directory(&mut self, payload: &[u8]) -> Answer {
+    fn directory(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         Ok(self.node(&path, Rights::READ)?.children.bytes().to_vec())
     }
 
-    fn directory_part(&mut self, payload: &[u8]) -> Answer {
+    fn directory_part(&mut self, payload: &[u8]) -> Reply {
         let parts: Vec<&[u8]> = strings(payload).collect();
         let [name, offset] = parts[..] else {
             return Err(Error::Invalid);
@@ -156,12 +151,12 @@ impl Access<'_> {
         Ok(node.children.part(node.generation, atoi(offset) as usize))
     }
 
-    fn value(&mut self, payload: &[u8]) -> Answer {
+    fn value(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         Ok(self.node(&path, Rights::READ)?.data.clone())
     }
 
-    fn set_value(&mut self, payload: &[u8]) -> Answer {
+    fn set_value(&mut self, payload: &[u8]) -> Reply {
         let (name, value) = split_string(payload).ok_or(Error::Invalid)?;
         let path = self.resolve(Some(name))?;
         match self.node(&path, Rights::WRITE) {
@@ -179,8 +174,8 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// A node that exists is left alone, and no watch fires.
-    fn mkdir(&mut self, payload: &[u8]) -> Answer {
+    /// Does nothing, and fires no watch, if the node exists.
+    fn mkdir(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         match self.node(&path, Rights::WRITE) {
             Ok(_) => {}
@@ -193,9 +188,9 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Needs write permission on the node itself, not on its parent nor on what is below. A node
-    /// that is not there counts as removed if its parent is there.
-    fn rm(&mut self, payload: &[u8]) -> Answer {
+    /// Needs write permission on the node itself, not on its parent or descendants. Succeeds for a
+    /// node that does not exist if its parent does.
+    fn rm(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         match self.node(&path, Rights::WRITE) {
             Ok(_) if path.is_root() => return Err(Error::Invalid),
@@ -206,30 +201,30 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    fn perms(&mut self, payload: &[u8]) -> Answer {
+    fn perms(&mut self, payload: &[u8]) -> Reply {
         let path = self.resolve(one_string(payload))?;
         Ok(self.node(&path, Rights::READ)?.perms.encode())
     }
 
-    /// For the owner and the privileged. Entries for domains that do not exist are kept but grant
-    /// nothing; an owner that does not exist is ENOENT.
-    fn set_perms(&mut self, payload: &[u8]) -> Answer {
+    /// Only for the owner and domain 0. Permissions for domains that do not exist are kept but
+    /// grant nothing. ENOENT if the new owner does not exist.
+    fn set_perms(&mut self, payload: &[u8]) -> Reply {
         let mut parts = strings(payload);
         let name = parts.next().ok_or(Error::Invalid)?;
-        let entries: Vec<&[u8]> = parts.collect();
-        if !self.subject.is_privileged() && entries.len() > self.store.quota.perms {
+        let permissions: Vec<&[u8]> = parts.collect();
+        if !self.subject.is_privileged() && permissions.len() > self.store.quota.perms {
             return Err(Error::NoSpace);
         }
-        let mut perms = Perms::parse(entries.into_iter())?;
-        perms.settle(true, |domid| self.store.domains.contains(domid));
-        if perms.owner_is_void() {
+        let mut perms = Perms::parse(permissions.into_iter())?;
+        perms.ignore_invalid(true, |domid| self.store.domains.contains(domid));
+        if perms.owner_is_ignored() {
             return Err(Error::NotFound);
         }
-        let needed = Rights::WRITE.and(Rights::OWNER);
+        let needed = Rights::WRITE.union(Rights::OWNER);
         if name.starts_with(b"@") {
             let domains = &mut self.store.domains;
             let rights = domains.special_rights(name, self.subject);
-            if !rights.ok_or(Error::Invalid)?.include(needed) {
+            if !rights.ok_or(Error::Invalid)?.contains(needed) {
                 return Err(Error::Access);
             }
             domains.set_special(name, perms);
@@ -249,14 +244,13 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    /// Fires once right away, after the answer, whether or not there is such a node and whoever may
-    /// read it.
+    /// Fires once immediately, after the reply, whether or not the node exists or may be read.
     fn watch(
         &mut self,
         conn: ConnId,
         payload: &[u8],
-        confirmation: &mut Option<Vec<u8>>,
-    ) -> Answer {
+        initial_event: &mut Option<Vec<u8>>,
+    ) -> Reply {
         let parts: Vec<&[u8]> = strings(payload).collect();
         let [name, token] = parts[..] else {
             return Err(Error::Invalid);
@@ -281,7 +275,7 @@ impl Access<'_> {
             usage.memory += size;
         });
         let relative = (!name.starts_with(b"/") && !name.starts_with(b"@")).then_some(home.len());
-        *confirmation = Some(
+        *initial_event = Some(
             self.store
                 .watches
                 .add(conn, path, Token::from(token), relative),
@@ -289,7 +283,7 @@ impl Access<'_> {
         Ok(OK.to_vec())
     }
 
-    fn unwatch(&mut self, conn: ConnId, payload: &[u8]) -> Answer {
+    fn unwatch(&mut self, conn: ConnId, payload: &[u8]) -> Reply {
         let parts: Vec<&[u8]> = strings(payload).collect();
         let [name, token] = parts[..] else {
             return Err(Error::Invalid);
@@ -297,7 +291,7 @@ impl Access<'_> {
         let path = Path::absolute(&home(self.subject.domid), name);
         let removed = self
             .store
-            .drop_watch(conn, self.subject.domid, &path, token);
+            .remove_watch(conn, self.subject.domid, &path, token);
         if removed {
             Ok(OK.to_vec())
         } else {
@@ -305,16 +299,16 @@ impl Access<'_> {
         }
     }
 
-    /// Also ends all transactions of the connection, the one that the request is made in as well.
-    fn reset_watches(&mut self, conn: ConnId) -> Answer {
+    /// Also ends all transactions of the connection, including the one of this request.
+    fn reset_watches(&mut self, conn: ConnId) -> Reply {
         if let Some(tx) = self.tx.take() {
-            self.store.close(self.subject.domid, &tx);
+            self.store.end_transaction(self.subject.domid, &tx);
         }
-        self.store.strip(conn);
+        self.store.reset(conn);
         Ok(OK.to_vec())
     }
 
-    fn transaction_start(&mut self, conn: ConnId) -> Answer {
+    fn transaction_start(&mut self, conn: ConnId) -> Reply {
         if self.tx.is_some() {
             return Err(Error::Busy);
         }
@@ -327,22 +321,22 @@ impl Access<'_> {
             .connections
             .get_mut(&conn)
             .ok_or(Error::Invalid)?;
-        let id = conn.open(Transaction::default());
+        let id = conn.add_transaction(Transaction::default());
         self.store
             .domains
             .charge(self.subject.domid, |usage| usage.transactions += 1);
         Ok(format!("{id}\0").into_bytes())
     }
 
-    /// Ends the transaction, whatever the answer, unless the request is malformed.
-    fn transaction_end(&mut self, payload: &[u8]) -> Answer {
+    /// Ends the transaction, whatever the reply, unless the request is malformed.
+    fn transaction_end(&mut self, payload: &[u8]) -> Reply {
         let commit = match one_string(payload) {
             Some(b"T") => true,
             Some(b"F") => false,
             _ => return Err(Error::Invalid),
         };
         let tx = self.tx.take().ok_or(Error::NotFound)?;
-        self.store.close(self.subject.domid, &tx);
+        self.store.end_transaction(self.subject.domid, &tx);
         if commit {
             self.commit(&tx)?;
         }

@@ -1,25 +1,24 @@
-//! The operations about domains, most of them for the toolstack in domain 0.
+//! Operations on domains, most of them for the toolstack in domain 0.
 
 use super::access::Access;
 use super::codec::{atoi, one_string, strings};
 use super::domain::{FIRST_RESERVED, INTRODUCE_DOMAIN, home};
-use super::error::Error;
+use super::error::{Error, OK, Reply};
 use super::perms::Domid;
-use super::requests::{Answer, OK};
 use super::watch::Reach;
 
-/// A domain's name for itself (`DOMID_SELF`).
+/// The requesting domain (`DOMID_SELF`).
 const DOMID_SELF: Domid = 0x7FF0;
 
-/// Answers for any number, whether or not there is such a domain.
-pub fn domain_path(payload: &[u8]) -> Answer {
+/// Replies for any number, whether or not the domain exists.
+pub fn domain_path(payload: &[u8]) -> Reply {
     let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
     Ok(format!("{}\0", home(domid)).into_bytes())
 }
 
 impl Access<'_> {
-    /// Whether a domain is known; one always is to itself.
-    pub fn is_introduced(&mut self, payload: &[u8]) -> Answer {
+    /// Whether a domain is introduced. True for `DOMID_SELF`.
+    pub fn is_introduced(&mut self, payload: &[u8]) -> Reply {
         let domid = atoi(one_string(payload).ok_or(Error::Invalid)?);
         let known = domid == DOMID_SELF || self.store.domains.contains(domid);
         Ok(if known {
@@ -29,9 +28,9 @@ impl Access<'_> {
         })
     }
 
-    /// Domid, frame number, event channel: only the domid matters here. A domain introduced in this
-    /// way has no process that hosts it and no nodes; one that has is connected already.
-    pub fn introduce(&mut self, payload: &[u8]) -> Answer {
+    /// Takes domid, frame number and event channel, of which only the domid matters here. The
+    /// domain gets no nodes. EISCONN for a hosted domain.
+    pub fn introduce(&mut self, payload: &[u8]) -> Reply {
         let parts: Vec<&[u8]> = strings(payload).collect();
         let [domid, _, port, ..] = parts[..] else {
             return Err(Error::Invalid);
@@ -43,14 +42,14 @@ impl Access<'_> {
         if self.store.domains.is_hosted(domid) {
             return Err(Error::Connected);
         }
-        if self.store.enrol(domid, false) {
+        if self.store.add_domain(domid, false) {
             self.store.fire(INTRODUCE_DOMAIN, None, Reach::Exact, None);
         }
         Ok(OK.to_vec())
     }
 
-    /// The domain that a string names: EINVAL for 0, ENOENT for one that is not there.
-    pub fn existing(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
+    /// The domain that a string names. EINVAL for domain 0, ENOENT if the domain does not exist.
+    pub fn existing_domain(&self, name: Option<&[u8]>) -> Result<Domid, Error> {
         match atoi(name.ok_or(Error::Invalid)?) {
             0 => Err(Error::Invalid),
             domid if self.store.domains.contains(domid) => Ok(domid),
@@ -58,17 +57,17 @@ impl Access<'_> {
         }
     }
 
-    /// A domain that is hosted ends with its process only.
-    pub fn release(&mut self, payload: &[u8]) -> Answer {
-        let domid = self.existing(one_string(payload))?;
+    /// EBUSY for a hosted domain, which ends with its process.
+    pub fn release(&mut self, payload: &[u8]) -> Reply {
+        let domid = self.existing_domain(one_string(payload))?;
         if self.store.domains.is_hosted(domid) {
             return Err(Error::Busy);
         }
-        self.store.expel(domid);
+        self.store.remove_domain(domid);
         Ok(OK.to_vec())
     }
 
-    pub fn set_target(&mut self, payload: &[u8]) -> Answer {
+    pub fn set_target(&mut self, payload: &[u8]) -> Reply {
         let mut parts = strings(payload).map(atoi);
         let (Some(domid), Some(target)) = (parts.next(), parts.next()) else {
             return Err(Error::Invalid);

@@ -1,4 +1,4 @@
-//! A transaction: what it has seen of the store, and what it would change.
+//! A transaction: the nodes that it has accessed, and its changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,50 +8,50 @@ use super::path::Path;
 use super::perms::Domid;
 use super::watch::Reach;
 
-/// One name that a transaction has looked at or changed.
+/// A node that a transaction has read or changed.
 pub struct Accessed {
-    /// The name.
+    /// Its path.
     pub path: Path,
-    /// The node as it was in the tree at the first access; None if there was none. The commit needs
-    /// it to be so still.
+    /// The node in the tree at the first access; None if it did not exist. The commit fails if the
+    /// tree has another version by then.
     pub before: Option<Arc<Node>>,
     /// The node as this transaction sees it.
     pub now: Option<Arc<Node>>,
-    /// Whether `now` is to be put into the tree.
+    /// Whether the commit writes `now` to the tree.
     pub modified: bool,
-    /// The watches to fire at the commit.
+    /// The watches that the commit fires.
     pub fire: Option<Reach>,
 }
 
-/// An open transaction. Reading shares the node with the tree, so a snapshot costs one entry per
-/// name accessed.
+/// An open transaction. It shares the nodes that it reads with the tree, so it costs one
+/// [`Accessed`] per node.
 #[derive(Default)]
 pub struct Transaction {
     /// In order of first access, which is the order in which a commit applies the changes.
     accessed: Vec<Accessed>,
     index: HashMap<Path, usize>,
-    /// Something went wrong half-way: it can only be ended.
+    /// An operation failed half-way, so it cannot commit.
     pub failed: bool,
-    /// It has created a node, so the commit checks the quota.
+    /// It has created a node, so the commit checks the quota of nodes.
     pub created: bool,
     /// Bytes charged to the domain that opened it.
     pub charged: usize,
 }
 
 impl Transaction {
-    /// How many names have been accessed.
+    /// Number of nodes accessed.
     pub fn count(&self) -> usize {
         self.accessed.len()
     }
 
-    /// What is known about a name; None if it has not been accessed.
+    /// The record of a node; None if it has not been accessed.
     pub fn get(&mut self, path: &Path) -> Option<&mut Accessed> {
         let at = *self.index.get(path)?;
         self.accessed.get_mut(at)
     }
 
-    /// Remembers the first access to a name, and what was found there.
-    pub fn enter(&mut self, path: Path, found: Option<Arc<Node>>) {
+    /// Records the first access to a node, and the version found.
+    pub fn record(&mut self, path: Path, found: Option<Arc<Node>>) {
         self.index.insert(path.clone(), self.accessed.len());
         self.accessed.push(Accessed {
             path,
@@ -62,8 +62,7 @@ impl Transaction {
         });
     }
 
-    /// Queues a watch event. One that also reaches watches above replaces an exact one, not the
-    /// other way round.
+    /// Queues a watch event. `Above` replaces `Exact`, but not the other way round.
     pub fn queue(&mut self, path: &Path, reach: Reach) {
         match self.get(path) {
             Some(accessed) if accessed.fire != Some(Reach::Above) => accessed.fire = Some(reach),
@@ -72,8 +71,8 @@ impl Transaction {
         }
     }
 
-    /// Takes a node that is gone off its parent's list.
-    pub fn unlist(&mut self, path: &Path) {
+    /// Removes the name of a removed node from its parent.
+    pub fn remove_from_parent(&mut self, path: &Path) {
         if let Some(Accessed {
             now: Some(parent),
             modified,
@@ -85,12 +84,12 @@ impl Transaction {
         }
     }
 
-    /// All names accessed, in order.
+    /// All nodes accessed, in order.
     pub fn accessed(&self) -> &[Accessed] {
         &self.accessed
     }
 
-    /// By how much a commit would change the number of nodes that each domain owns.
+    /// How much a commit changes the number of nodes that each domain owns.
     pub fn owners(&self) -> HashMap<Domid, isize> {
         let mut owners = HashMap::new();
         for accessed in self.accessed.iter().filter(|accessed| accessed.modified) {
@@ -107,17 +106,17 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Perms, Rights};
+    use crate::store::perms::{Permission, Perms, Rights};
 
     fn node(owner: Domid) -> Option<Arc<Node>> {
         Some(Arc::new(Node::new(Perms::new(
-            Entry::new(Rights::NONE, owner),
+            Permission::new(Rights::NONE, owner),
             &[],
         ))))
     }
 
     #[test]
-    fn only_changes_count_for_the_owners() {
+    fn only_modified_nodes_change_the_owners_counts() {
         let mut tx = Transaction::default();
         for (name, before, now) in [
             ("/a", node(1), node(2)),
@@ -126,7 +125,7 @@ mod tests {
             ("/d", node(4), node(4)),
         ] {
             let path = Path::own(name);
-            tx.enter(path.clone(), before);
+            tx.record(path.clone(), before);
             let accessed = tx.get(&path).unwrap();
             accessed.now = now;
             accessed.modified = name != "/d";
@@ -137,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn the_wider_event_wins() {
+    fn the_event_with_the_wider_reach_wins() {
         let mut tx = Transaction::default();
         let path = Path::own("/a");
-        tx.enter(path.clone(), None);
+        tx.record(path.clone(), None);
         for (reach, expected) in [
             (Reach::Exact, Reach::Exact),
             (Reach::Above, Reach::Above),

@@ -1,4 +1,4 @@
-//! The committed nodes, by name.
+//! The committed nodes, by path.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::node::Node;
 use super::path::Path;
 
-/// All nodes, flat as in C xenstored: an access is one look-up, however deep the name. Each node
-/// lists its children, so the tree can be walked; the root is always there. Nodes are shared with
-/// transactions, never copied for them.
+/// All nodes in one map, as in C xenstored: an access is one lookup at any depth. Each node lists
+/// its children, so the tree can be walked. The root always exists. Transactions share nodes with
+/// the tree.
 pub struct Tree {
     nodes: HashMap<Path, Arc<Node>>,
     generation: u64,
 }
 
 impl Tree {
-    /// A tree of the root alone.
+    /// A tree with only the root.
     pub fn new(root: Node) -> Tree {
         Tree {
             nodes: HashMap::from([(Path::root(), Arc::new(root))]),
@@ -23,13 +23,13 @@ impl Tree {
         }
     }
 
-    /// The node with this name.
+    /// The node at this path.
     pub fn get(&self, path: &[u8]) -> Option<&Arc<Node>> {
         self.nodes.get(path)
     }
 
-    /// The nearest node above `path` that exists; the root at last. A node's ancestors all exist, so
-    /// this need not try every name: they are long, and a client may ask often.
+    /// The nearest existing ancestor of `path`. All ancestors of a node exist, so a binary search
+    /// suffices: paths can be long, and clients can cause many searches.
     pub fn nearest_above(&self, path: &Path) -> Option<(&Path, &Arc<Node>)> {
         let name = path.bytes();
         let ends: Vec<usize> = (1..name.len()).filter(|&at| name[at] == b'/').collect();
@@ -41,12 +41,12 @@ impl Tree {
         self.nodes.get_key_value(nearest)
     }
 
-    /// Puts a version of a node in place of the one before, which is returned.
+    /// Writes a version of a node and returns the replaced one.
     pub fn insert(&mut self, path: Path, node: Arc<Node>) -> Option<Arc<Node>> {
         self.nodes.insert(path, node)
     }
 
-    /// Takes a node out. Its parent's list of children is the caller's business.
+    /// Removes a node. The caller updates its parent's list of children.
     pub fn remove(&mut self, path: &Path) -> Option<Arc<Node>> {
         self.nodes.remove(path)
     }
@@ -56,30 +56,31 @@ impl Tree {
         self.generation
     }
 
-    /// A generation for the next change.
+    /// Allocates the generation of the next change.
     pub fn next_generation(&mut self) -> u64 {
         self.generation += 1;
         self.generation
     }
 
-    /// The names at and below `root` that `wanted` picks, parents first, children in their order.
-    /// Nothing below a picked node is looked at.
+    /// The paths of the nodes at and below `root` that `wanted` accepts, parents first, children in
+    /// their order. Skips the descendants of accepted nodes.
     pub fn select(&self, root: &Path, wanted: impl Fn(&Node) -> bool) -> Vec<Path> {
-        let mut picked = Vec::new();
+        let mut selected = Vec::new();
         let mut pending = vec![root.clone()];
         while let Some(path) = pending.pop() {
             match self.nodes.get(&path) {
-                Some(node) if wanted(node) => picked.push(path),
+                Some(node) if wanted(node) => selected.push(path),
                 Some(node) => {
                     pending.extend(node.children.iter().rev().map(|name| path.child(name)))
                 }
                 None => {}
             }
         }
-        picked
+        selected
     }
 
-    /// Every node, in no order.
+    /// Every node, in no particular order.
+    #[cfg(feature = "audit")]
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Arc<Node>)> {
         self.nodes.iter()
     }
@@ -88,11 +89,11 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::perms::{Entry, Perms, Rights};
+    use crate::store::perms::{Permission, Perms, Rights};
 
     #[test]
-    fn the_nearest_node_above_is_found() {
-        let node = || Node::new(Perms::new(Entry::new(Rights::NONE, 0), &[]));
+    fn the_nearest_existing_ancestor_is_found() {
+        let node = || Node::new(Perms::new(Permission::new(Rights::NONE, 0), &[]));
         let mut tree = Tree::new(node());
         for name in ["/a", "/a/b", "/a/b/c", "/a/bc"] {
             tree.insert(Path::own(name), Arc::new(node()));
@@ -114,9 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn selection_goes_down_in_order_and_stops_at_what_it_picks() {
+    fn selection_is_in_order_and_skips_descendants_of_selected_nodes() {
         let node = |owner, children: &[&str]| {
-            let mut node = Node::new(Perms::new(Entry::new(Rights::NONE, owner), &[]));
+            let mut node = Node::new(Perms::new(Permission::new(Rights::NONE, owner), &[]));
             children
                 .iter()
                 .for_each(|name| node.children.push(name.as_bytes()));
@@ -132,7 +133,7 @@ mod tests {
         ] {
             tree.insert(Path::own(name), Arc::new(node(owner, children)));
         }
-        let picked = tree.select(&Path::root(), |node| node.perms.owner() == 1);
-        assert_eq!(picked, [Path::own("/b/x"), Path::own("/a")]);
+        let selected = tree.select(&Path::root(), |node| node.perms.owner() == 1);
+        assert_eq!(selected, [Path::own("/b/x"), Path::own("/a")]);
     }
 }

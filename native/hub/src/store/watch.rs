@@ -1,22 +1,24 @@
-//! Who wants to know about which names.
+//! Watches.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::connection::ConnId;
 use super::path::{Path, common_ancestor, parent};
 
-/// Chosen by the client, handed back with each event: any bytes without NUL.
+/// Identifies a connection to the store. Ids are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub(super) u64);
+
+/// Chosen by the client and returned with each event: any bytes without NUL.
 pub type Token = Arc<[u8]>;
 
 /// Which watches a change reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those on exactly this name: nodes that go because one above them is removed, and special
-    /// names.
+    /// Those on exactly this path: for nodes removed with an ancestor, and for special nodes.
     Exact,
-    /// Those on this name or one above it.
+    /// Those on this path or an ancestor.
     Above,
 }
 
@@ -24,15 +26,15 @@ pub enum Reach {
 struct Watch {
     /// Order of registration.
     number: u64,
-    /// Bytes of the name to leave out in events, if the client named the node relative to its
-    /// domain's home.
+    /// Bytes of the path to omit in events, if the client gave a path relative to its domain's
+    /// home.
     relative: Option<usize>,
 }
 
 /// A watch that a change reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hit {
-    /// Whose.
+    /// The connection that set it.
     pub conn: ConnId,
     number: u64,
     /// Its token.
@@ -41,13 +43,13 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// The payload of the event about `path`, which is named as the watch was.
+    /// The payload of the event about `path`, relative if the watch is.
     pub fn event(&self, path: &[u8]) -> Vec<u8> {
         event(path, &self.token, self.relative)
     }
 }
 
-/// All watches, found by name without looking at the others.
+/// All watches, indexed by path and by connection.
 #[derive(Default)]
 pub struct Watches {
     by_path: BTreeMap<Path, BTreeMap<(ConnId, Token), Watch>>,
@@ -56,7 +58,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Whether this connection has this watch.
+    /// Whether a connection has this watch.
     pub fn contains(&self, conn: ConnId, path: &Path, token: &[u8]) -> bool {
         let key = (conn, Token::from(token));
         self.by_path
@@ -64,7 +66,7 @@ impl Watches {
             .is_some_and(|watches| watches.contains_key(&key))
     }
 
-    /// Adds a watch that is not there yet. Returns the payload of the event that confirms it.
+    /// Adds a watch that does not exist yet. Returns the payload of its initial event.
     pub fn add(
         &mut self,
         conn: ConnId,
@@ -74,17 +76,17 @@ impl Watches {
     ) -> Vec<u8> {
         self.registered += 1;
         let number = self.registered;
-        let confirmation = event(path.bytes(), &token, relative);
+        let initial_event = event(path.bytes(), &token, relative);
         self.by_conn
             .insert((conn, number), (path.clone(), token.clone()));
         self.by_path
             .entry(path)
             .or_default()
             .insert((conn, token), Watch { number, relative });
-        confirmation
+        initial_event
     }
 
-    /// Takes a watch away; false if it was not there.
+    /// Removes a watch; false if it does not exist.
     pub fn remove(&mut self, conn: ConnId, path: &Path, token: &[u8]) -> bool {
         let Some(watches) = self.by_path.get_mut(path) else {
             return false;
@@ -99,7 +101,7 @@ impl Watches {
         true
     }
 
-    /// The watches of a connection, in the order in which they were set.
+    /// The watches of a connection, in the order of registration.
     pub fn of(&self, conn: ConnId) -> Vec<(Path, Token)> {
         self.by_conn
             .range((conn, 0)..=(conn, u64::MAX))
@@ -108,7 +110,7 @@ impl Watches {
     }
 
     /// The watches that a change of `path` reaches, of those connections that `may_know`: per
-    /// connection, in the order in which they were set.
+    /// connection, in the order of registration.
     pub fn hits(&self, path: &[u8], reach: Reach, may_know: impl Fn(ConnId) -> bool) -> Vec<Hit> {
         let mut hits = Vec::new();
         match reach {
@@ -119,7 +121,8 @@ impl Watches {
         hits
     }
 
-    /// Asks once per connection, so that many watches of those who may not know cost little.
+    /// Calls `may_know` once per connection, so that many watches of a connection without
+    /// permission cost little.
     fn on(&self, path: &[u8], may_know: &impl Fn(ConnId) -> bool, hits: &mut Vec<Hit>) {
         let Some(watches) = self.by_path.get(path) else {
             return;
@@ -140,9 +143,9 @@ impl Watches {
         }
     }
 
-    /// Every watched name above `path` is a prefix of the greatest watched name that does not sort
-    /// after `path`. So each step jumps to what that one and `path` have in common, instead of
-    /// asking for every name above.
+    /// Every watched ancestor of `path` is a prefix of the greatest watched path that does not sort
+    /// after `path`. So each step jumps to the common ancestor of the two, without trying every
+    /// ancestor.
     fn above(&self, path: &[u8], may_know: &impl Fn(ConnId) -> bool, hits: &mut Vec<Hit>) {
         let mut path = path;
         loop {
@@ -166,7 +169,7 @@ impl Watches {
     }
 }
 
-/// Path and token, each with its NUL.
+/// Encodes path and token, each with its NUL.
 fn event(path: &[u8], token: &[u8], relative: Option<usize>) -> Vec<u8> {
     let path = match relative {
         Some(home) => path[home..].strip_prefix(b"/").unwrap_or(&path[home..]),
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_reaches_the_watches_above_it() {
+    fn a_change_reaches_watches_on_ancestors() {
         let mut watches = Watches::default();
         for (token, path) in [
             ("1", "/"),
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_come_per_connection_in_the_order_of_registration() {
+    fn hits_are_per_connection_in_the_order_of_registration() {
         let mut watches = Watches::default();
         add(&mut watches, 2, "/a", "3");
         add(&mut watches, 1, "/a/b", "1");
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_watch_is_gone_from_both_sides() {
+    fn removing_a_watch_updates_both_indexes() {
         let mut watches = Watches::default();
         add(&mut watches, 1, "/a", "t");
         add(&mut watches, 2, "/a", "t");
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn events_name_nodes_as_the_watch_did() {
+    fn events_are_relative_if_the_watch_is() {
         let home = Some("/local/domain/7".len());
         assert_eq!(event(b"/local/domain/7/a/b", b"t", home), b"a/b\0t\0");
         assert_eq!(event(b"/local/domain/7", b"t", home), b"\0t\0");

@@ -1,31 +1,34 @@
-//! A hub as its own process in a directory of its own, and clients for it.
+//! Test support: a hub in a temporary run directory, and clients for it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod client;
+mod store;
+
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 use tube_hub::log::Log;
 use tube_hub::probe::wait_readable;
 use tube_hub::rundir::RunDir;
-use tube_hub::server::{Hub, Patience, Setup};
+use tube_hub::server::{Hub, Setup, Timeouts};
+use tube_platform::Domid;
 use tube_platform::conformance::Traits;
-use tube_platform::local::fdpass;
-use tube_platform::local::proto::{MESSAGE_MAX, Reply, Request, VERSION};
-use tube_platform::{Domid, ErrorKind};
+use tube_platform::local::proto::{Reply, Request, VERSION};
 
-/// Limit of every wait; nothing that works comes near it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use client::{Client, Domain, error_atom, memory, ready};
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use store::{Store, op};
+
+/// Limit of every wait, far above what a passing test needs.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn deadline() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// The program under test.
@@ -35,19 +38,19 @@ pub fn hub_command(run: &Path) -> Command {
     command
 }
 
-/// What is to be expected of the local platform.
+/// The traits of the local platform.
 pub const LOCAL: Traits = Traits {
-    tells_peer_gone: true,
-    keeps_early_bells: true,
+    reports_peer_gone: true,
+    keeps_early_notifications: true,
     says_why: true,
     peer_may_be_self: true,
 };
 
-/// A program of examples/, which `cargo test` builds too.
+/// The path of a program in examples/, which `cargo test` builds too.
 pub fn example(name: &str) -> PathBuf {
-    let me = std::env::current_exe().expect("the test's own path");
-    let built = me.ancestors().nth(2).expect("target/debug");
-    let path = built.join("examples").join(name);
+    let test = std::env::current_exe().expect("the test's own path");
+    let target = test.ancestors().nth(2).expect("target/debug");
+    let path = target.join("examples").join(name);
     assert!(
         path.exists(),
         "{} is missing: cargo build -p tube-hub --example {name}",
@@ -56,38 +59,38 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Runs examples/domain.rs in a guest of the lab.
+/// The command that runs examples/domain.rs in a guest of the Xen lab.
 pub fn in_guest(domid: u32) -> Command {
-    let given = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
-    let mut command = Command::new(given("TUBE_TEST_ENTER"));
+    let env = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let mut command = Command::new(env("TUBE_TEST_ENTER"));
     command.env("TUBE_DOMID", domid.to_string());
-    command.arg(given("TUBE_TEST_DOMAIN"));
+    command.arg(env("TUBE_TEST_DOMAIN"));
     command
 }
 
-/// A domain kept for the user who runs the tests.
+/// The option that keeps a domain for the user who runs the tests.
 pub fn kept(domid: Domid) -> String {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     format!("--domain={domid}:{}:{}", uid.as_raw(), gid.as_raw())
 }
 
-/// Whether tests that give things away or become somebody else can be done.
+/// Whether the test runs as root, which `chown` and other users need.
 pub fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: this takes root");
+        eprintln!("skipped: needs root");
     }
     root
 }
 
-/// A temporary run directory, and the hubs started in it end with it.
+/// A temporary run directory with hubs. Dropping it ends them.
 pub struct Rig {
     temp: TempDir,
     children: Vec<Child>,
 }
 
 impl Rig {
-    /// No hub yet.
+    /// Without a hub.
     pub fn new() -> Rig {
         let temp = tempfile::Builder::new()
             .prefix("hub")
@@ -99,15 +102,15 @@ impl Rig {
         }
     }
 
-    /// With a hub that serves.
+    /// With a running hub.
     pub fn with_hub(args: &[&str]) -> Rig {
         let mut rig = Rig::new();
         rig.start(args);
         rig
     }
 
-    /// With a hub that may have so many descriptors.
-    pub fn with_hub_of(descriptors: u32) -> Rig {
+    /// With a running hub that has this limit of open descriptors.
+    pub fn with_descriptor_limit(descriptors: u32) -> Rig {
         let mut rig = Rig::new();
         let mut command = Command::new("prlimit");
         command
@@ -127,12 +130,12 @@ impl Rig {
         self.run().join(below)
     }
 
-    /// What the hub wrote to its stderr.
+    /// The hub's stderr.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.temp.path().join("stderr")).unwrap_or_default()
     }
 
-    /// Starts a hub in front and waits until it says that it is ready, as it tells systemd.
+    /// Starts a hub in the foreground and waits until it reports that it is ready, as to systemd.
     pub fn start(&mut self, args: &[&str]) -> &mut Child {
         let mut command = hub_command(&self.run());
         command.args(args);
@@ -140,9 +143,9 @@ impl Rig {
     }
 
     fn launch(&mut self, mut command: Command) -> &mut Child {
-        let place = self.temp.path().join("notify");
-        let _ = std::fs::remove_file(&place);
-        let notify = UnixDatagram::bind(&place).expect("a socket");
+        let path = self.temp.path().join("notify");
+        let _ = std::fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).expect("a socket");
         let log = self.temp.path().join("stderr");
         let log = std::fs::File::options()
             .create(true)
@@ -150,7 +153,7 @@ impl Rig {
             .open(log)
             .expect("a log");
         let child = command
-            .env("NOTIFY_SOCKET", &place)
+            .env("NOTIFY_SOCKET", &path)
             .stdin(Stdio::null())
             .stderr(log)
             .spawn()
@@ -160,14 +163,14 @@ impl Rig {
             "no hub: {}",
             self.log()
         );
-        let mut word = [0; 16];
-        let length = notify.recv(&mut word).expect("a word");
-        assert_eq!(&word[..length], b"READY=1");
+        let mut message = [0; 16];
+        let length = notify.recv(&mut message).expect("a message");
+        assert_eq!(&message[..length], b"READY=1");
         self.children.push(child);
         self.children.last_mut().expect("just pushed")
     }
 
-    /// The hub started last.
+    /// The last hub started.
     pub fn hub(&mut self) -> &mut Child {
         self.children.last_mut().expect("a hub was started")
     }
@@ -176,7 +179,7 @@ impl Rig {
         Client::connect(&self.path(below)).expect("connected")
     }
 
-    /// A claimed domain.
+    /// Claims a domain.
     pub fn domain(&self, domid: Option<Domid>) -> Domain {
         let mut control = self.client("hub.sock");
         match control.ask(Request::Hello {
@@ -195,7 +198,7 @@ impl Rig {
         }
     }
 
-    /// Runs one of Debian's xenstore tools and gives what it printed.
+    /// Runs one of Debian's xenstore tools and returns its output.
     pub fn tool(&self, socket: &str, program: &str, args: &[&str]) -> Result<String, String> {
         let output = Command::new(program)
             .args(args)
@@ -211,7 +214,7 @@ impl Rig {
         }
     }
 
-    /// The names in the run directory, or below it.
+    /// The file names in a directory below the run directory.
     pub fn names(&self, below: &str) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.path(below))
             .expect("a directory")
@@ -234,7 +237,7 @@ impl Drop for Rig {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // A detached one, of a test that failed before it could end it.
+        // A detached hub, if the test failed before it ended it.
         if let Ok(client) = Client::connect(&self.path("hub.sock"))
             && let Ok(hub) = rustix::net::sockopt::socket_peercred(&client.socket)
             && hub.pid != rustix::process::getpid()
@@ -242,51 +245,51 @@ impl Drop for Rig {
             let _ = kill_process(hub.pid, Signal::KILL);
         }
         if std::thread::panicking() {
-            eprintln!("hub said:\n{}", self.log());
+            eprintln!("log of the hub:\n{}", self.log());
         }
     }
 }
 
-/// A hub in a thread of this process, for those who need one with little patience.
-pub struct Inside {
+/// A hub in a thread of this process, with short timeouts.
+pub struct InProcessHub {
     pub rig: Rig,
     _stop: UnixStream,
 }
 
-impl Inside {
-    /// A hub that waits no longer than that for anything.
-    pub fn with_patience(limit: Duration) -> Inside {
+impl InProcessHub {
+    /// A hub with the same limit for all its timeouts.
+    pub fn with_timeouts(limit: Duration) -> InProcessHub {
         let rig = Rig::new();
-        let (stop, told) = UnixStream::pair().expect("a pair");
+        let (stop, stopped) = UnixStream::pair().expect("a pair");
         let setup = Setup {
             run: RunDir::open(&rig.run(), false).expect("a directory"),
-            idle: None,
+            idle_timeout: None,
             domains: Vec::new(),
             descriptors: 4096,
-            patience: Patience {
+            timeouts: Timeouts {
                 hello: limit,
-                reading: limit,
+                read: limit,
             },
             log: Log::file(&rig.temp.path().join("stderr"), false).expect("a log"),
         };
-        let hub = Hub::open(setup, told.into()).expect("a hub");
-        std::thread::spawn(move || hub.serve().expect("no fault"));
-        Inside { rig, _stop: stop }
+        let hub = Hub::open(setup, stopped.into()).expect("a hub");
+        std::thread::spawn(move || hub.serve().expect("no error"));
+        InProcessHub { rig, _stop: stop }
     }
 }
 
-/// Waits for the end of a process that may be nobody's child.
+/// Waits for a process to end, which need not be a child.
 pub fn wait_for_end(pid: Pid) {
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => assert!(
             wait_readable(process, deadline()).expect("poll"),
-            "it does not end"
+            "the process does not end"
         ),
         Err(errno) => assert_eq!(errno, rustix::io::Errno::SRCH),
     }
 }
 
-/// The process that listens on a hub's socket.
+/// The process that listens on `hub.sock`.
 pub fn hub_pid(run: &Path) -> Pid {
     let client = Client::connect(&run.join("hub.sock")).expect("connected");
     rustix::net::sockopt::socket_peercred(&client.socket)
@@ -294,196 +297,9 @@ pub fn hub_pid(run: &Path) -> Pid {
         .pid
 }
 
-/// Ends a detached hub and waits until it has gone.
+/// Ends a detached hub and waits for it.
 pub fn end_hub(run: &Path) {
     let pid = hub_pid(run);
     kill_process(pid, Signal::TERM).expect("signalled");
     wait_for_end(pid);
-}
-
-/// A connection that speaks the hub's own protocol, or anything else.
-#[derive(Debug)]
-pub struct Client {
-    pub socket: OwnedFd,
-    seq: u32,
-}
-
-impl Client {
-    pub fn connect(path: &Path) -> rustix::io::Result<Client> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Client { socket, seq: 0 })
-    }
-
-    pub fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
-        fdpass::send(&self.socket, bytes, fds).expect("sent");
-    }
-
-    pub fn ask(&mut self, request: Request) -> Reply {
-        self.ask_with(request, &[]).0
-    }
-
-    pub fn ask_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
-        self.seq += 1;
-        self.send(&request.encode(self.seq), fds);
-        let (seq, reply, fds) = self.receive().expect("an answer");
-        assert_eq!(seq, self.seq);
-        (reply, fds)
-    }
-
-    /// The next reply; none at the end of file.
-    pub fn receive(&mut self) -> Option<(u32, Reply, Vec<OwnedFd>)> {
-        assert!(
-            wait_readable(&self.socket, deadline()).expect("poll"),
-            "no answer"
-        );
-        let mut buffer = [0; MESSAGE_MAX];
-        match fdpass::receive(&self.socket, &mut buffer, 253) {
-            Ok(None) | Err(rustix::io::Errno::CONNRESET) => None,
-            Ok(Some((length, fds))) => {
-                let (seq, reply) = Reply::decode(&buffer[..length]).expect("a reply");
-                Some((seq, reply, fds))
-            }
-            Err(errno) => panic!("{errno}"),
-        }
-    }
-
-    /// Waits until the hub has closed the connection, whatever it says before.
-    pub fn expect_end(mut self) {
-        while self.receive().is_some() {}
-    }
-}
-
-/// What kind of error a reply is.
-pub fn refusal(reply: &Reply) -> &'static str {
-    match reply {
-        Reply::Error(error) => error.atom(),
-        other => panic!("no error: {other:?}"),
-    }
-}
-
-pub fn is_kind(reply: &Reply, kind: ErrorKind) -> bool {
-    matches!(reply, Reply::Error(error) if error.kind == kind)
-}
-
-/// A living domain; dropping it ends it.
-pub struct Domain {
-    run: PathBuf,
-    pub domid: Domid,
-    pub control: Client,
-}
-
-impl Domain {
-    pub fn client(&self, name: &str) -> Client {
-        Client::connect(&self.run.join(format!("dom{}", self.domid)).join(name)).expect("connected")
-    }
-
-    pub fn store(&self) -> Store {
-        Store::connect(&self.run.join(format!("dom{}/xenstored.sock", self.domid)))
-    }
-}
-
-/// A sealed memfd.
-pub fn memory(pages: u64) -> OwnedFd {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("test", flags).expect("a memfd");
-    rustix::fs::ftruncate(&fd, pages * 4096).expect("sized");
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .expect("sealed");
-    fd
-}
-
-/// What is ready on a descriptor at this moment.
-pub fn ready(fd: impl AsFd) -> PollFlags {
-    let mut fds = [PollFd::new(&fd, PollFlags::IN | PollFlags::OUT)];
-    poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    )
-    .expect("poll");
-    fds[0].revents()
-}
-
-/// Operations of the store's protocol that tests use.
-pub mod op {
-    pub const DIRECTORY: u32 = 1;
-    pub const READ: u32 = 2;
-    pub const WATCH: u32 = 4;
-    pub const WRITE: u32 = 11;
-    pub const RM: u32 = 13;
-    pub const SET_PERMS: u32 = 14;
-    pub const WATCH_EVENT: u32 = 15;
-    pub const ERROR: u32 = 16;
-}
-
-/// A connection to the store.
-pub struct Store(pub UnixStream);
-
-impl Store {
-    pub fn connect(path: &Path) -> Store {
-        let stream = UnixStream::connect(path).expect("connected");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set");
-        Store(stream)
-    }
-
-    pub fn message(op: u32, payload: &[u8]) -> Vec<u8> {
-        let header: Vec<u8> = [op, 1, 0, payload.len() as u32]
-            .into_iter()
-            .flat_map(u32::to_ne_bytes)
-            .collect();
-        [&header, payload].concat()
-    }
-
-    pub fn send(&mut self, op: u32, payload: &[u8]) {
-        use std::io::Write;
-        self.0
-            .write_all(&Store::message(op, payload))
-            .expect("sent");
-    }
-
-    /// The next message: operation and payload.
-    pub fn receive(&mut self) -> std::io::Result<(u32, Vec<u8>)> {
-        use std::io::Read;
-        let mut header = [0; 16];
-        self.0.read_exact(&mut header)?;
-        let field =
-            |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let mut payload = vec![0; field(12) as usize];
-        self.0.read_exact(&mut payload)?;
-        Ok((field(0), payload))
-    }
-
-    /// An answer; events on the way are let pass.
-    pub fn ask(&mut self, op: u32, payload: &[u8]) -> (u32, Vec<u8>) {
-        self.send(op, payload);
-        loop {
-            let (got, payload) = self.receive().expect("an answer");
-            if got != op::WATCH_EVENT {
-                return (got, payload);
-            }
-        }
-    }
-
-    pub fn must(&mut self, op: u32, payload: &[u8]) -> Vec<u8> {
-        let (got, answer) = self.ask(op, payload);
-        assert_eq!(got, op, "{}", String::from_utf8_lossy(&answer));
-        answer
-    }
-
-    /// Waits for the event of a watch on exactly that path.
-    pub fn await_event(&mut self, path: &str) {
-        let wanted = format!("{path}\0");
-        loop {
-            let (op, payload) = self.receive().expect("an event");
-            if op == op::WATCH_EVENT && payload.starts_with(wanted.as_bytes()) {
-                return;
-            }
-        }
-    }
 }

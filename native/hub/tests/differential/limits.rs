@@ -1,4 +1,4 @@
-//! Every limit, from both sides.
+//! Every quota: just within and just beyond it.
 
 use crate::scripts::{NOCK, TIP, TOOL, ask, pair, write};
 use crate::wire::*;
@@ -24,7 +24,7 @@ fn the_size_of_a_node() {
         .take_while(|n| write(p, TIP, 0, &format!("data/n{n}"), "") == "OK\0")
         .count();
     assert_eq!(names, 425);
-    // One too large in a transaction spoils all of it.
+    // A node that is too large fails the whole transaction.
     let tx = ask(p, TIP, 0, TRANSACTION_START, "\0")
         .trim_end_matches('\0')
         .parse()
@@ -37,7 +37,7 @@ fn the_size_of_a_node() {
 fn the_number_of_nodes() {
     let mut pair = pair();
     let p = &mut pair;
-    // `data` is the first; ten directories of 98 make 991; nine more fit.
+    // `data` is one; with ten directories of 98 nodes there are 991; nine more fit.
     for n in 0..10 * 98 {
         assert_eq!(
             write(p, TIP, 0, &format!("data/d{}/n{n}", n / 98), ""),
@@ -47,7 +47,7 @@ fn the_number_of_nodes() {
     assert_eq!(write(p, TIP, 0, "data/a/b/c/d/e/f/g/h/i/j", ""), "ENOSPC");
     assert_eq!(ask(p, TIP, 0, DIRECTORY, "data/a\0"), "ENOENT");
     assert_eq!(write(p, TIP, 0, "data/a/b/c/d/e/f/g/h", ""), "OK\0");
-    // A transaction may not reach the limit itself, and is told only at its end.
+    // A transaction may not reach the limit, and fails only when it commits.
     let tx = ask(p, TIP, 0, TRANSACTION_START, "\0")
         .trim_end_matches('\0')
         .parse()
@@ -62,7 +62,7 @@ fn the_number_of_nodes() {
         .unwrap();
     assert_eq!(write(p, TIP, tx, "data/more", ""), "ENOSPC");
     assert_eq!(ask(p, TIP, tx, TRANSACTION_END, "T\0"), "OK\0");
-    // What domain 0 gives away counts for the new owner, and is not refused.
+    // A node that domain 0 gives to a domain counts for that domain, but is never refused.
     write(p, TOOL, 0, "/gift", "");
     assert_eq!(ask(p, TOOL, 0, SET_PERMS, "/gift\0n1\0"), "OK\0");
     assert_eq!(ask(p, TIP, 0, RM, "data/last\0"), "OK\0");
@@ -118,14 +118,14 @@ fn the_numbers_of_watches_transactions_and_permissions() {
 }
 
 #[test]
-fn the_nodes_that_a_transaction_touches() {
+fn the_number_of_nodes_accessed_in_a_transaction() {
     let mut pair = pair();
     let p = &mut pair;
     let tx = ask(p, TIP, 0, TRANSACTION_START, "\0")
         .trim_end_matches('\0')
         .parse()
         .unwrap();
-    // Looking for a missing node looks at `data` as well.
+    // Reading a missing node accesses `data` too.
     for n in 0..1023 {
         assert_eq!(ask(p, TIP, tx, READ, &format!("data/m{n}\0")), "ENOENT");
     }
@@ -135,10 +135,10 @@ fn the_nodes_that_a_transaction_touches() {
 }
 
 #[test]
-fn long_names_and_long_answers() {
+fn long_paths_and_long_replies() {
     let mut pair = pair();
     let p = &mut pair;
-    for (path, answer) in [
+    for (path, reply) in [
         ("x".repeat(2048), "ENOENT"),
         ("x".repeat(2049), "EINVAL"),
         (format!("/{}", "x".repeat(2047)), "ENOENT"),
@@ -153,7 +153,7 @@ fn long_names_and_long_answers() {
         ),
         (format!("/local/domain/-1/{}", "x".repeat(2048)), "ENOENT"),
     ] {
-        assert_eq!(ask(p, TOOL, 0, READ, &format!("{path}\0")), answer);
+        assert_eq!(ask(p, TOOL, 0, READ, &format!("{path}\0")), reply);
     }
     for n in 0..900 {
         write(p, TOOL, 0, &format!("/wide/n{n}"), "");

@@ -17,7 +17,7 @@ const GUESTS: [u32; 2] = [1, 2];
 /// The longest sequence.
 const STEPS: usize = 100;
 
-/// What happens next. Numbers choose among what is there at that point.
+/// One step. Its indexes select among what exists when the step runs.
 #[derive(Clone)]
 pub enum Step {
     Request {
@@ -29,7 +29,7 @@ pub enum Step {
     Reconnect {
         tool: usize,
     },
-    Rebirth {
+    Recreate {
         guest: usize,
     },
 }
@@ -50,7 +50,7 @@ impl fmt::Debug for Step {
                 )
             }
             Step::Reconnect { tool } => write!(f, "reconnect {tool}"),
-            Step::Rebirth { guest } => write!(f, "rebirth {guest}"),
+            Step::Recreate { guest } => write!(f, "recreate {guest}"),
         }
     }
 }
@@ -148,8 +148,8 @@ fn on_node() -> impl Strategy<Value = (u32, Vec<u8>)> {
         24 => (simple, path()).prop_map(|(kind, path)| (kind, strings(&[&path]))),
         16 => (path(), value()).prop_map(|(path, value)| (WRITE, [path.as_slice(), b"\0", &value].concat())),
         10 => (path(), perms())
-            // A root that belongs to a domain cannot outlive it: xenstored would destroy it. And
-            // where it refuses a special node it answers whatever error was last.
+            // If a domain owns the root, xenstored removes the root with it. And where xenstored
+            // refuses a special node, it replies whatever error was last.
             .prop_filter("not comparable", |(path, _)| path != b"/" && !path.starts_with(b"@"))
             .prop_map(|(path, perms)| (SET_PERMS, [path.as_slice(), b"\0", &perms].concat())),
         1 => (path(), number()).prop_map(|(path, offset)| (DIRECTORY_PART, strings(&[&path, &offset]))),
@@ -158,8 +158,7 @@ fn on_node() -> impl Strategy<Value = (u32, Vec<u8>)> {
 
 fn other() -> impl Strategy<Value = (u32, Vec<u8>)> {
     let token = || select(vec![b"t".to_vec(), b"u".to_vec(), b"".to_vec()]);
-    // Only those that xenstored takes apart itself: for the others it answers whatever error was
-    // last.
+    // Only those that xenstored parses itself: for the others it replies whatever error was last.
     let loose = select(vec![
         WRITE,
         WATCH,
@@ -197,18 +196,18 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         80 => request,
         1 => (0..TOOLS).prop_map(|tool| Step::Reconnect { tool }),
-        2 => (0..GUESTS.len()).prop_map(|guest| Step::Rebirth { guest }),
+        2 => (0..GUESTS.len()).prop_map(|guest| Step::Recreate { guest }),
     ];
     vec(step, 1..=STEPS)
 }
 
-/// Runs a sequence on both stores, and counts what was answered.
-pub fn run(steps: Vec<Step>, answers: &mut BTreeMap<String, usize>) {
+/// Runs a sequence on both stores, and counts the replies.
+pub fn run(steps: Vec<Step>, replies: &mut BTreeMap<String, usize>) {
     let mut pair = Pair::new(TOOLS);
     for domid in GUESTS {
-        furnish(&mut pair, domid);
+        create_guest(&mut pair, domid);
     }
-    // Something that everyone may change.
+    // A node that every domain may change.
     pair.round(Client::Tool(0), MKDIR, 0, b"/a\0");
     pair.round(Client::Tool(0), SET_PERMS, 0, b"/a\0b0\0");
     let mut open: BTreeMap<Client, Vec<u32>> = BTreeMap::new();
@@ -226,28 +225,29 @@ pub fn run(steps: Vec<Step>, answers: &mut BTreeMap<String, usize>) {
                 };
                 let ids = open.entry(client).or_default();
                 let tx_id = match tx {
-                    // In a transaction it ends a xenstored of Debian 12 without security updates.
+                    // In a transaction it crashes the xenstored of a Debian 12 without security
+                    // updates.
                     _ if kind == RESET_WATCHES => 0,
                     Tx::None => 0,
                     Tx::Open(_) if ids.is_empty() => 0,
                     Tx::Open(at) => ids[at % ids.len()],
                     Tx::Unknown => 4242,
                 };
-                let answer = pair.round(client, kind, tx_id, &payload);
-                let what = match answer.kind {
-                    ERROR => String::from_utf8_lossy(&answer.payload)
+                let reply = pair.round(client, kind, tx_id, &payload);
+                let what = match reply.kind {
+                    ERROR => String::from_utf8_lossy(&reply.payload)
                         .trim_end_matches('\0')
                         .to_owned(),
                     kind => kind.to_string(),
                 };
-                *answers.entry(what).or_default() += 1;
-                match answer.kind {
+                *replies.entry(what).or_default() += 1;
+                match reply.kind {
                     TRANSACTION_START => {
-                        let digits = answer.payload.strip_suffix(b"\0").unwrap();
+                        let digits = reply.payload.strip_suffix(b"\0").unwrap();
                         ids.push(std::str::from_utf8(digits).unwrap().parse().unwrap());
                     }
                     RESET_WATCHES => ids.clear(),
-                    // Refused or not, it is over; if it was not, it stays open unused.
+                    // The transaction has ended, or stays open unused if the request was malformed.
                     _ if kind == TRANSACTION_END => ids.retain(|id| *id != tx_id),
                     _ => {}
                 }
@@ -257,17 +257,17 @@ pub fn run(steps: Vec<Step>, answers: &mut BTreeMap<String, usize>) {
                 pair.connect(Client::Tool(tool));
                 open.remove(&Client::Tool(tool));
             }
-            Step::Rebirth { guest } => {
+            Step::Recreate { guest } => {
                 pair.release(GUESTS[guest]);
                 open.remove(&Client::Guest(GUESTS[guest]));
-                furnish(&mut pair, GUESTS[guest]);
+                create_guest(&mut pair, GUESTS[guest]);
             }
         }
     }
 }
 
-/// Introduces a domain and gives it a node of its own, as libxl does.
-pub fn furnish(pair: &mut Pair, domid: u32) {
+/// Introduces a domain and creates a node that it owns, as libxl does.
+pub fn create_guest(pair: &mut Pair, domid: u32) {
     pair.introduce(domid);
     let data = format!("/local/domain/{domid}/data\0");
     pair.round(Client::Tool(0), MKDIR, 0, data.as_bytes());

@@ -1,4 +1,4 @@
-//! Xen's own xenstored as a child process, without a hypervisor.
+//! The reference: Xen's own xenstored as a child process, without a hypervisor.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,27 +17,30 @@ use crate::ring::Ring;
 use crate::system::{Client, System};
 use crate::wire::Message;
 
-/// Where the tests may keep files from one run to the next.
+/// A directory for files that later runs reuse.
 const CACHE: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// How long an answer may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a reply may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is needed to run the reference, made once per test run.
-struct Kit {
+/// The files needed to run the reference, prepared once per test run.
+struct Installation {
     root: PathBuf,
     shim: PathBuf,
 }
 
-fn kit() -> &'static Kit {
-    static KIT: OnceLock<Kit> = OnceLock::new();
-    KIT.get_or_init(|| {
+fn installation() -> &'static Installation {
+    static INSTALLATION: OnceLock<Installation> = OnceLock::new();
+    INSTALLATION.get_or_init(|| {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim");
         let root = Path::new(CACHE).join("xen-4.17");
-        let fetched = Command::new("sh").arg(sources.join("fetch.sh")).arg(&root).status();
+        let fetched = Command::new("sh")
+            .arg(sources.join("fetch.sh"))
+            .arg(&root)
+            .status();
         assert!(
             fetched.is_ok_and(|status| status.success()),
-            "the reference xenstored cannot be had, so nothing can be compared with it (tests/shim/fetch.sh says why)"
+            "cannot download the reference xenstored: see the output of tests/shim/fetch.sh"
         );
         let shim = Path::new(CACHE).join("no_hypervisor.so");
         let fresh = shim.with_extension(format!("so.{}", std::process::id()));
@@ -48,35 +51,35 @@ fn kit() -> &'static Kit {
             .status();
         assert!(
             built.is_ok_and(|status| status.success()),
-            "no_hypervisor.c does not build: is there a C compiler?"
+            "cannot build no_hypervisor.c: is there a C compiler?"
         );
-        // In one step, should another test run be using it.
+        // Atomically, since another test run may be using it.
         fs::rename(&fresh, &shim).unwrap();
-        Kit { root, shim }
+        Installation { root, shim }
     })
 }
 
-/// One client of the reference.
-enum Line {
+/// How a client connects to the reference.
+enum Transport {
     Socket(UnixStream),
     Ring(Ring),
 }
 
-/// A running xenstored. It ends when this is dropped.
+/// A running xenstored. Dropping it ends the process.
 pub struct Reference {
     daemon: Child,
     dir: TempDir,
-    kick: File,
-    bell: File,
-    lines: HashMap<Client, (Line, Vec<u8>)>,
+    events_in: File,
+    events_out: File,
+    clients: HashMap<Client, (Transport, Vec<u8>)>,
 }
 
 impl Reference {
-    /// Starts one with an empty store; returns when it listens.
+    /// Starts one with an empty store, and waits until it listens.
     pub fn start() -> Reference {
-        let kit = kit();
+        let installation = installation();
         let dir = TempDir::new().unwrap();
-        for name in ["kick", "bell"] {
+        for name in ["events-in", "events-out"] {
             let made = Command::new("mkfifo").arg(dir.path().join(name)).status();
             assert!(made.is_ok_and(|status| status.success()), "mkfifo");
         }
@@ -89,11 +92,14 @@ impl Reference {
                 .open(dir.path().join(name))
                 .unwrap()
         };
-        let (kick, bell) = (fifo("kick"), fifo("bell"));
-        let mut daemon = Command::new(kit.root.join("usr/lib/xen-4.17/bin/xenstored"))
+        let (events_in, events_out) = (fifo("events-in"), fifo("events-out"));
+        let mut daemon = Command::new(installation.root.join("usr/lib/xen-4.17/bin/xenstored"))
             .args(["--no-fork", "--output-pid", "--timeout", "watch-event=0"])
-            .env("LD_PRELOAD", &kit.shim)
-            .env("LD_LIBRARY_PATH", kit.root.join("usr/lib/x86_64-linux-gnu"))
+            .env("LD_PRELOAD", &installation.shim)
+            .env(
+                "LD_LIBRARY_PATH",
+                installation.root.join("usr/lib/x86_64-linux-gnu"),
+            )
             .env("NO_HYPERVISOR", dir.path())
             .env("XENSTORED_RUNDIR", dir.path())
             .env("XENSTORED_ROOTDIR", dir.path())
@@ -102,7 +108,7 @@ impl Reference {
             .stderr(File::create(dir.path().join("log")).unwrap())
             .spawn()
             .expect("xenstored starts");
-        // It prints its pid when it is ready for clients.
+        // It prints its pid once it listens.
         let mut line = String::new();
         BufReader::new(daemon.stdout.take().unwrap())
             .read_line(&mut line)
@@ -110,9 +116,9 @@ impl Reference {
         let reference = Reference {
             daemon,
             dir,
-            kick,
-            bell,
-            lines: HashMap::new(),
+            events_in,
+            events_out,
+            clients: HashMap::new(),
         };
         assert!(
             !line.is_empty(),
@@ -130,62 +136,62 @@ impl Reference {
         self.dir.path().join(format!("ring-{domid}"))
     }
 
-    fn ring_bell(&mut self) {
-        // A full FIFO wakes xenstored as well.
-        let _ = self.kick.write(&[0]);
+    fn notify(&mut self) {
+        // A full FIFO wakes xenstored too.
+        let _ = self.events_in.write(&[0]);
     }
 
-    fn wait_for_bell(&mut self) {
-        let mut fds = [PollFd::new(&self.bell, PollFlags::IN)];
+    fn wait_for_notification(&mut self) {
+        let mut fds = [PollFd::new(&self.events_out, PollFlags::IN)];
         let timeout = rustix::event::Timespec {
-            tv_sec: PATIENCE.as_secs() as i64,
+            tv_sec: TIMEOUT.as_secs() as i64,
             tv_nsec: 0,
         };
         assert_ne!(
             poll(&mut fds, Some(&timeout)).unwrap(),
             0,
-            "no sign of life from xenstored"
+            "no event from xenstored"
         );
-        let _ = self.bell.read(&mut [0; 4096]);
+        let _ = self.events_out.read(&mut [0; 4096]);
     }
 
     fn send_all(&mut self, client: Client, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match &mut self.lines.get_mut(&client).unwrap().0 {
-                Line::Socket(socket) => return socket.write_all(rest).unwrap(),
-                Line::Ring(ring) => rest = &rest[ring.put(rest)..],
+            match &mut self.clients.get_mut(&client).unwrap().0 {
+                Transport::Socket(socket) => return socket.write_all(rest).unwrap(),
+                Transport::Ring(ring) => rest = &rest[ring.put(rest)..],
             }
-            self.ring_bell();
+            self.notify();
             if !rest.is_empty() {
-                self.wait_for_bell();
+                self.wait_for_notification();
             }
         }
     }
 
     fn receive_some(&mut self, client: Client) {
-        let (line, buffer) = self.lines.get_mut(&client).unwrap();
-        match line {
-            Line::Socket(socket) => {
+        let (transport, buffer) = self.clients.get_mut(&client).unwrap();
+        match transport {
+            Transport::Socket(socket) => {
                 let mut bytes = [0; 4096];
                 let count = match socket.read(&mut bytes) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => return,
-                    result => result.expect("an answer in time"),
+                    result => result.expect("a reply in time"),
                 };
                 buffer.extend_from_slice(&bytes[..count]);
                 assert_ne!(
                     count,
                     0,
-                    "xenstored has closed the connection, or died: {}",
+                    "xenstored has closed the connection or ended: {}",
                     self.log()
                 );
             }
-            Line::Ring(ring) => {
+            Transport::Ring(ring) => {
                 let count = ring.take(buffer);
-                // It may wait for room in the ring.
-                self.ring_bell();
+                // xenstored may be waiting for room in the ring.
+                self.notify();
                 if count == 0 {
-                    self.wait_for_bell();
+                    self.wait_for_notification();
                 }
             }
         }
@@ -194,30 +200,31 @@ impl Reference {
 
 impl System for Reference {
     fn connect(&mut self, client: Client) {
-        let line = match client {
+        let transport = match client {
             Client::Tool(_) => {
                 let socket = UnixStream::connect(self.dir.path().join("socket")).unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                Line::Socket(socket)
+                socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+                Transport::Socket(socket)
             }
-            // Its ring was there before it was introduced.
+            // Its ring was created before it was introduced.
             Client::Guest(_) => return,
         };
-        self.lines.insert(client, (line, Vec::new()));
+        self.clients.insert(client, (transport, Vec::new()));
     }
 
     fn disconnect(&mut self, client: Client) {
-        self.lines.remove(&client);
+        self.clients.remove(&client);
     }
 
     fn create_domain(&mut self, domid: u32) {
-        let line = Line::Ring(Ring::create(&self.ring_file(domid)));
-        self.lines.insert(Client::Guest(domid), (line, Vec::new()));
+        let transport = Transport::Ring(Ring::create(&self.ring_file(domid)));
+        self.clients
+            .insert(Client::Guest(domid), (transport, Vec::new()));
     }
 
     fn end_domain(&mut self, domid: u32) {
         fs::remove_file(self.ring_file(domid)).unwrap();
-        self.lines.remove(&Client::Guest(domid));
+        self.clients.remove(&Client::Guest(domid));
     }
 
     fn send(&mut self, client: Client, request: &Message) {
@@ -226,7 +233,7 @@ impl System for Reference {
 
     fn receive(&mut self, client: Client) -> Message {
         loop {
-            if let Some(message) = Message::take(&mut self.lines.get_mut(&client).unwrap().1) {
+            if let Some(message) = Message::take(&mut self.clients.get_mut(&client).unwrap().1) {
                 return message;
             }
             self.receive_some(client);

@@ -1,4 +1,4 @@
-//! A guest's end of a xenstore ring: the page that a domain shares with xenstored.
+//! A guest's end of a xenstore ring, the page that a domain shares with xenstored.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Bytes in each direction.
-const RING: usize = 1024;
+const RING_SIZE: usize = 1024;
 
 /// `struct xenstore_domain_interface` of `xs_wire.h`.
 #[repr(C)]
 struct Page {
-    requests: [AtomicU8; RING],
-    answers: [AtomicU8; RING],
-    requests_taken: AtomicU32,
-    requests_put: AtomicU32,
-    answers_taken: AtomicU32,
-    answers_put: AtomicU32,
+    req: [AtomicU8; RING_SIZE],
+    rsp: [AtomicU8; RING_SIZE],
+    req_cons: AtomicU32,
+    req_prod: AtomicU32,
+    rsp_cons: AtomicU32,
+    rsp_prod: AtomicU32,
 }
 
 /// The mapped page.
@@ -27,7 +27,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes the page, as a file that xenstored maps when the domain is introduced.
+    /// Creates the page as a file, which xenstored maps when the domain is introduced.
     pub fn create(path: &Path) -> Ring {
         let file = File::options()
             .read(true)
@@ -36,7 +36,7 @@ impl Ring {
             .open(path)
             .unwrap();
         file.set_len(4096).unwrap();
-        // SAFETY: a new shared mapping at an address of the kernel's choice disturbs nothing.
+        // SAFETY: a new mapping at an address that the kernel chooses overlaps no other mapping.
         let page = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -54,43 +54,42 @@ impl Ring {
 
     fn page(&self) -> &Page {
         // SAFETY: the mapping is larger than a `Page`, aligned to 4096 and lives as long as `self`;
-        // every field is atomic, so the other side may change it at any time, and every bit pattern
-        // is valid.
+        // every field is atomic, so xenstored may change it at any time, and every bit pattern is
+        // valid.
         unsafe { self.page.as_ref() }
     }
 
-    /// Puts as much of `bytes` as there is room for; how much that was.
+    /// Writes as much of `bytes` as there is room for. Returns the number of bytes written.
     pub fn put(&self, bytes: &[u8]) -> usize {
         let page = self.page();
-        let put = page.requests_put.load(Ordering::Relaxed);
-        let used = put.wrapping_sub(page.requests_taken.load(Ordering::Acquire)) as usize;
-        let count = bytes.len().min(RING - used);
+        let prod = page.req_prod.load(Ordering::Relaxed);
+        let used = prod.wrapping_sub(page.req_cons.load(Ordering::Acquire)) as usize;
+        let count = bytes.len().min(RING_SIZE - used);
         for (at, byte) in bytes[..count].iter().enumerate() {
-            page.requests[(put as usize + at) % RING].store(*byte, Ordering::Relaxed);
+            page.req[(prod as usize + at) % RING_SIZE].store(*byte, Ordering::Relaxed);
         }
-        page.requests_put
-            .store(put.wrapping_add(count as u32), Ordering::Release);
+        page.req_prod
+            .store(prod.wrapping_add(count as u32), Ordering::Release);
         count
     }
 
-    /// Takes all that is there.
+    /// Appends all available bytes to `into`. Returns their number.
     pub fn take(&self, into: &mut Vec<u8>) -> usize {
         let page = self.page();
-        let taken = page.answers_taken.load(Ordering::Relaxed);
-        let count = page.answers_put.load(Ordering::Acquire).wrapping_sub(taken) as usize;
+        let cons = page.rsp_cons.load(Ordering::Relaxed);
+        let count = page.rsp_prod.load(Ordering::Acquire).wrapping_sub(cons) as usize;
         for at in 0..count {
-            into.push(page.answers[(taken as usize + at) % RING].load(Ordering::Relaxed));
+            into.push(page.rsp[(cons as usize + at) % RING_SIZE].load(Ordering::Relaxed));
         }
-        page.answers_taken
-            .store(taken.wrapping_add(count as u32), Ordering::Release);
+        page.rsp_cons
+            .store(cons.wrapping_add(count as u32), Ordering::Release);
         count
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `create` with this length, and nothing refers to it any
-        // more.
+        // SAFETY: `create` made the mapping with this length, and no reference to it is left.
         let _ = unsafe { munmap(self.page.as_ptr().cast(), 4096) };
     }
 }

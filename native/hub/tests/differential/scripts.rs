@@ -1,25 +1,25 @@
-//! Sequences written by hand: the handshake of two domains, events, and what only domain 0 may do.
+//! Hand-written sequences: the handshake of two domains, events, and operations of domain 0.
 
-use crate::random::furnish;
+use crate::random::create_guest;
 use crate::system::{Client, Pair};
 use crate::wire::*;
 
 pub const TOOL: Client = Client::Tool(0);
 pub const TIP: Client = Client::Guest(1);
 pub const NOCK: Client = Client::Guest(2);
-pub const STRANGER: Client = Client::Guest(3);
+pub const OTHER: Client = Client::Guest(3);
 
 pub fn pair() -> Pair {
     let mut pair = Pair::new(1);
-    (1..=3).for_each(|domid| furnish(&mut pair, domid));
+    (1..=3).for_each(|domid| create_guest(&mut pair, domid));
     pair
 }
 
-/// A request whose payload is text; what was answered.
+/// Sends a request whose payload is text. Returns the reply as text.
 pub fn ask(pair: &mut Pair, client: Client, tx: u32, kind: u32, payload: &str) -> String {
-    let answer = pair.round(client, kind, tx, payload.as_bytes());
-    let text = String::from_utf8_lossy(&answer.payload).into_owned();
-    if answer.kind == ERROR {
+    let reply = pair.round(client, kind, tx, payload.as_bytes());
+    let text = String::from_utf8_lossy(&reply.payload).into_owned();
+    if reply.kind == ERROR {
         text.trim_end_matches('\0').to_owned()
     } else {
         text
@@ -31,10 +31,10 @@ pub fn write(pair: &mut Pair, client: Client, tx: u32, path: &str, value: &str) 
 }
 
 #[test]
-fn a_handshake_and_a_stranger() {
+fn a_handshake_of_two_domains_beside_a_third() {
     let mut pair = pair();
     let p = &mut pair;
-    for client in [TOOL, TIP, NOCK, STRANGER] {
+    for client in [TOOL, TIP, NOCK, OTHER] {
         ask(p, client, 0, WATCH, "/local/domain\0all\0");
         ask(p, client, 0, WATCH, "@releaseDomain\0gone\0");
     }
@@ -44,7 +44,7 @@ fn a_handshake_and_a_stranger() {
     ask(p, TIP, 0, MKDIR, "data/tube\0");
     ask(p, TIP, 0, SET_PERMS, "data/tube\0r1\0");
     write(p, TIP, 0, "data/tube/version", "1");
-    for client in [NOCK, STRANGER] {
+    for client in [NOCK, OTHER] {
         assert_eq!(
             ask(p, client, 0, READ, "/local/domain/1/data/tube/version\0"),
             "1"
@@ -67,17 +67,11 @@ fn a_handshake_and_a_stranger() {
     write(p, NOCK, 0, "data/nock/1/77/tip", "/local/domain/1");
     write(p, NOCK, 0, "data/nock/1/77/state", "2");
     assert_eq!(
-        write(p, STRANGER, 0, "/local/domain/2/data/nock/1/77/state", "6"),
+        write(p, OTHER, 0, "/local/domain/2/data/nock/1/77/state", "6"),
         "EACCES"
     );
     assert_eq!(
-        ask(
-            p,
-            STRANGER,
-            0,
-            READ,
-            "/local/domain/2/data/nock/1/77/state\0"
-        ),
+        ask(p, OTHER, 0, READ, "/local/domain/2/data/nock/1/77/state\0"),
         "EACCES"
     );
 
@@ -95,7 +89,7 @@ fn a_handshake_and_a_stranger() {
         "n2\0b1\0b2\0"
     );
     assert_eq!(
-        ask(p, STRANGER, 0, RM, "/local/domain/1/data/tip/2\0"),
+        ask(p, OTHER, 0, RM, "/local/domain/1/data/tip/2\0"),
         "EACCES"
     );
 
@@ -122,7 +116,7 @@ fn a_handshake_and_a_stranger() {
     );
     write(p, NOCK, 0, "data/nock/1/77/state", "4");
 
-    // A transaction that looked at what somebody else then changes.
+    // A transaction that has read a node which another client then changes.
     let tx = ask(p, TIP, 0, TRANSACTION_START, "\0")
         .trim_end_matches('\0')
         .parse()
@@ -132,7 +126,8 @@ fn a_handshake_and_a_stranger() {
     write(p, NOCK, 0, "/local/domain/1/data/tip/2/77/state", "5");
     assert_eq!(ask(p, TIP, tx, TRANSACTION_END, "T\0"), "EAGAIN");
 
-    // The tip's domain ends: its nodes go, and whoever could read them is told.
+    // The tip's domain ends: its nodes are removed, and watches of domains that could read them
+    // fire.
     p.release(1);
     assert_eq!(
         ask(p, NOCK, 0, READ, "/local/domain/1/data/tip/2/77/state\0"),
@@ -140,12 +135,12 @@ fn a_handshake_and_a_stranger() {
     );
     ask(p, TOOL, 0, RM, "/local/domain/1\0");
     ask(p, NOCK, 0, RM, "data/nock\0");
-    furnish(p, 1);
+    create_guest(p, 1);
     assert_eq!(ask(p, TIP, 0, READ, "/local/domain/2/data\0"), "EACCES");
 }
 
 #[test]
-fn what_only_domain_0_may_do() {
+fn privileged_operations() {
     let mut pair = pair();
     let p = &mut pair;
     for kind in [
@@ -182,7 +177,7 @@ fn what_only_domain_0_may_do() {
     ] {
         ask(p, TOOL, 0, kind, payload);
     }
-    // A device model has what its target has.
+    // A device model has the rights of its target.
     assert_eq!(ask(p, NOCK, 0, READ, "/local/domain/1/data\0"), "EACCES");
     assert_eq!(ask(p, TOOL, 0, SET_TARGET, "2\x001\0"), "OK\0");
     assert_eq!(ask(p, NOCK, 0, READ, "/local/domain/1/data\0"), "");
@@ -191,10 +186,10 @@ fn what_only_domain_0_may_do() {
 }
 
 #[test]
-fn events_for_those_who_may_know() {
+fn events_only_for_clients_that_may_read_the_node() {
     let mut pair = pair();
     let p = &mut pair;
-    for client in [TOOL, TIP, NOCK, STRANGER] {
+    for client in [TOOL, TIP, NOCK, OTHER] {
         for path in [
             "/local/domain/1/data",
             "/local/domain/1/data/x/y",
@@ -208,10 +203,10 @@ fn events_for_those_who_may_know() {
     ask(p, TIP, 0, WATCH, "data/x\0relative\0");
     write(p, TIP, 0, "data/x/y/z", "1");
     ask(p, TIP, 0, SET_PERMS, "data/x\0n1\0r2\0");
-    // The parent may be read, the node may not: told all the same.
+    // The parent is readable but the node is not: there is an event all the same.
     write(p, TIP, 0, "data/x/y", "2");
     ask(p, TIP, 0, SET_PERMS, "data/x/y/z\0r1\0");
-    // Whoever loses the right to read is told of that.
+    // A client that loses the right to read gets an event.
     ask(p, TIP, 0, SET_PERMS, "data/x\0n1\0");
     ask(p, TIP, 0, RM, "data/x\0");
     let tx = ask(p, TIP, 0, TRANSACTION_START, "\0")
@@ -228,14 +223,14 @@ fn events_for_those_who_may_know() {
     ask(p, TOOL, 0, SET_PERMS, "@releaseDomain\0r0\0");
     ask(p, TOOL, 0, SET_PERMS, "@introduceDomain\0n0\0r2\0");
     p.release(3);
-    furnish(p, 3);
-    // Domain 2 ends, and with it its entry; the next domain 2 is not told.
+    create_guest(p, 3);
+    // Domain 2 ends, and its permission with it: the next domain 2 gets no event.
     p.release(2);
-    furnish(p, 2);
+    create_guest(p, 2);
     ask(p, NOCK, 0, WATCH, "@introduceDomain\0t\0");
     p.release(3);
-    furnish(p, 3);
-    // Nodes go with their owner, also those of others below them.
+    create_guest(p, 3);
+    // Nodes are removed with their owner, including descendants of other owners.
     ask(p, TIP, 0, SET_PERMS, "data\0n1\0b1\0b2\0");
     write(p, NOCK, 0, "/local/domain/1/data/guest/of", "1");
     ask(p, NOCK, 0, SET_PERMS, "/local/domain/1/data/guest/of\0b2\0");
@@ -243,6 +238,6 @@ fn events_for_those_who_may_know() {
     p.release(2);
     ask(p, TIP, 0, DIRECTORY, "data\0");
     assert_eq!(ask(p, TIP, 0, GET_PERMS, "data\0"), "n1\0b1\0b2\0");
-    furnish(p, 2);
+    create_guest(p, 2);
     assert_eq!(ask(p, NOCK, 0, READ, "/local/domain/1/data\0"), "EACCES");
 }

@@ -1,5 +1,4 @@
-//! The wire format once more, written apart from the store's own, so that one mistake is not in
-//! both.
+//! The wire format, implemented independently of the store, so that both cannot share a mistake.
 
 use std::fmt;
 
@@ -28,7 +27,7 @@ pub const DIRECTORY_PART: u32 = 22;
 /// Bytes of a header.
 pub const HEADER: usize = 16;
 
-/// A request or an answer or an event.
+/// A request, a reply or an event.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     pub kind: u32,
@@ -44,7 +43,7 @@ impl Message {
         [words.as_flattened(), &self.payload].concat()
     }
 
-    /// Takes one message from the front of `bytes`, if a whole one is there.
+    /// Takes one message from the front of `bytes` if it is complete.
     pub fn take(bytes: &mut Vec<u8>) -> Option<Message> {
         let word = |at: usize| {
             Some(u32::from_ne_bytes(
@@ -63,7 +62,7 @@ impl Message {
         Some(message)
     }
 
-    /// Without what may differ: the generation that DIRECTORY_PART answers.
+    /// Removes what may differ: the generation in a reply to DIRECTORY_PART.
     pub fn normal(mut self) -> Message {
         if self.kind == DIRECTORY_PART
             && let Some(nul) = self.payload.iter().position(|&byte| byte == 0)

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Unpacks Debian's Xen 4.17 xenstored, its libraries and command-line tools into a folder, without installing anything.
+# Unpacks Debian's Xen 4.17 xenstored, its libraries and command-line tools into a folder, without
+# installing anything.
 #
-#   fetch.sh FOLDER        FOLDER/usr/lib/xen-4.17/bin/xenstored is there afterwards, or the exit status is not 0
+#   fetch.sh FOLDER        creates FOLDER/usr/lib/xen-4.17/bin/xenstored, or fails
 #
-# Needs apt-get, dpkg-deb, and Debian 12 (bookworm) among the package sources; no root. Does nothing if it is there already.
+# Needs apt-get, dpkg-deb, and Debian 12 (bookworm) among the package sources; no root. Does nothing
+# if the file exists already.
 set -eu
 
 folder=${1:?usage: fetch.sh FOLDER}
@@ -15,7 +17,7 @@ packages='xen-utils-4.17 libxenmisc4.17 libxencall1 libxendevicemodel1 libxenevt
 [ -x "$folder/$daemon" ] && exit 0
 
 for tool in apt-get dpkg-deb; do
-    command -v $tool >/dev/null || { echo "fetch.sh: $tool is missing: this needs Debian or a relative of it" >&2; exit 1; }
+    command -v $tool >/dev/null || { echo "fetch.sh: needs $tool, as on Debian and its derivatives" >&2; exit 1; }
 done
 
 mkdir -p "$(dirname "$folder")"
@@ -29,7 +31,7 @@ download() {
     apt-get -qq "$@" download $packages >"$work/log" 2>&1
 }
 
-# With the machine's package lists if they are fresh enough; else with own ones, which need no root.
+# Use the machine's package lists if they are recent enough, otherwise new ones, which need no root.
 if ! download; then
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
     set -- -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache"
@@ -45,5 +47,5 @@ for package in *.deb; do
 done
 [ -x "$work/root/$daemon" ] || { echo "fetch.sh: no $daemon in the packages" >&2; exit 1; }
 
-# Whoever is first wins; the others find it in place.
+# If several runs race, the first one's result stays.
 mv -T "$work/root" "$folder" 2>/dev/null || [ -x "$folder/$daemon" ]

@@ -1,14 +1,14 @@
 /*
- * Lets Xen's own xenstored run on a machine without Xen, as the reference that
- * the store of the hub is compared with (LD_PRELOAD).
+ * Runs Xen's own xenstored on a machine without Xen (LD_PRELOAD).  The tests
+ * compare the store of the hub with it.
  *
- * It stands in for the hypervisor calls that xenstored makes.  Clients on its
- * unix socket are domain 0, as on a Xen host.  Other domains talk to it through
- * a ring page each, and here such a page is a file, so a test can be a guest:
+ * The shim replaces the hypervisor calls of xenstored.  Clients on its unix
+ * socket are domain 0, as on a Xen host.  Every other domain has a ring page,
+ * which is a file here, so that a test can act as a guest:
  *
  *   $NO_HYPERVISOR/ring-<domid>  the page; the domain exists while the file does
- *   $NO_HYPERVISOR/kick          a FIFO: a byte wakes xenstored, as an event would
- *   $NO_HYPERVISOR/bell          a FIFO: xenstored writes a byte for each event
+ *   $NO_HYPERVISOR/events-in     a FIFO: a byte wakes xenstored like an event
+ *   $NO_HYPERVISOR/events-out    a FIFO: xenstored writes a byte for each event
  *                                that it sends to a domain
  *
  * Build: cc -shared -fPIC -O2 -o no_hypervisor.so no_hypervisor.c -ldl
@@ -27,10 +27,10 @@
 
 #define PAGE 4096
 #define VIRQ_PORT 2	/* what xenstored gets for "a domain has changed" */
-#define OTHER_PORT 3	/* any other: it only looks at all the rings */
+#define OTHER_PORT 3	/* any other: xenstored then checks all rings */
 
-static int kick = -1, bell = -1;
-static char handle;	/* libraries hand out pointers; nothing is behind ours */
+static int events_in = -1, events_out = -1;
+static char handle;	/* what the libraries return pointers to */
 
 static int in_dir(const char *name, int flags)
 {
@@ -49,8 +49,8 @@ static int ring_of(uint32_t domid)
 	return in_dir(name, O_RDWR);
 }
 
-/* Domain 0's port and page, which xenstored takes from files of the kernel. */
-static int made_up(const char *path)
+/* Domain 0's port and page, which xenstored reads from files of the kernel. */
+static int open_substitute(const char *path)
 {
 	int fd;
 
@@ -69,7 +69,7 @@ static int made_up(const char *path)
 int open(const char *path, int flags, ...)
 {
 	static int (*real)(const char *, int, ...);
-	int mode = 0, fd = made_up(path);
+	int mode = 0, fd = open_substitute(path);
 
 	if (fd >= 0)
 		return fd;
@@ -86,8 +86,8 @@ int open(const char *path, int flags, ...)
 }
 
 /*
- * Time runs a thousand times faster: xenstored limits the rate at which a guest
- * writes while transactions are open, and tests would only wait for that.
+ * Time runs a thousand times faster, so that tests need not wait: xenstored
+ * limits the rate at which a guest writes while transactions are open.
  */
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
@@ -107,20 +107,20 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 /* Event channels. */
 void *xenevtchn_open(void *logger, unsigned int flags)
 {
-	kick = in_dir("kick", O_RDWR | O_NONBLOCK);
-	bell = in_dir("bell", O_RDWR | O_NONBLOCK);
-	return kick >= 0 && bell >= 0 ? &handle : NULL;
+	events_in = in_dir("events-in", O_RDWR | O_NONBLOCK);
+	events_out = in_dir("events-out", O_RDWR | O_NONBLOCK);
+	return events_in >= 0 && events_out >= 0 ? &handle : NULL;
 }
 
 int xenevtchn_fd(void *h)
 {
-	return kick;
+	return events_in;
 }
 
 int xenevtchn_notify(void *h, uint32_t port)
 {
-	if (write(bell, "", 1) < 0) {
-		/* Full: then it rings already. */
+	if (write(events_out, "", 1) < 0) {
+		/* Full: the reader wakes up anyway. */
 	}
 	return 0;
 }
@@ -144,7 +144,7 @@ int xenevtchn_pending(void *h)
 {
 	char bytes[64];
 
-	return read(kick, bytes, sizeof(bytes)) > 0 ? OTHER_PORT : -1;
+	return read(events_in, bytes, sizeof(bytes)) > 0 ? OTHER_PORT : -1;
 }
 
 int xenevtchn_unmask(void *h, uint32_t port)
@@ -152,7 +152,7 @@ int xenevtchn_unmask(void *h, uint32_t port)
 	return 0;
 }
 
-/* Grants: the only ones mapped are the ring pages. */
+/* Grants: xenstored maps only the ring pages. */
 void *xengnttab_open(void *logger, unsigned int flags)
 {
 	return &handle;
@@ -198,7 +198,7 @@ int xc_interface_close(void *h)
 
 /*
  * The result begins with domid, ssidref and a word of flags (dying, crashed,
- * shutdown, ...), and that is all that xenstored looks at.
+ * shutdown, ...).  xenstored reads no more of it.
  */
 int xc_domain_getinfo(void *h, uint32_t first, unsigned int max, void *info)
 {

@@ -1,11 +1,11 @@
-//! Bytes in and out, and clients that do not keep to the rules.
+//! Connections: byte streams, limits, and clients that break the rules.
 
-use tube_hub::store::{Kill, Notice, Quota, Xenstored};
+use tube_hub::store::{ConnectionError, Notice, Quota, Xenstored};
 
 use crate::support::*;
 
 #[test]
-fn requests_may_be_cut_anywhere() {
+fn requests_may_be_split_anywhere() {
     let requests = [
         encode(WRITE, 1, 0, b"data/x\0value"),
         encode(WATCH, 2, 0, b"data\0t\0"),
@@ -21,10 +21,10 @@ fn requests_may_be_cut_anywhere() {
         for part in requests.chunks(step) {
             host.store.receive(conn, part).unwrap();
         }
-        let answers = host.drain(conn);
+        let replies = host.drain(conn);
         assert_eq!(
-            *expected.get_or_insert_with(|| answers.clone()),
-            answers,
+            *expected.get_or_insert_with(|| replies.clone()),
+            replies,
             "{step} bytes at a time"
         );
     }
@@ -58,7 +58,7 @@ fn a_payload_that_is_too_long_ends_the_connection() {
     header[12..].copy_from_slice(&4097u32.to_ne_bytes());
     assert_eq!(
         host.store.receive(conn, &header),
-        Err(Kill::Oversized { len: 4097 })
+        Err(ConnectionError::Oversized { len: 4097 })
     );
     assert!(
         host.store
@@ -70,7 +70,7 @@ fn a_payload_that_is_too_long_ends_the_connection() {
 }
 
 #[test]
-fn nobody_is_read_who_does_not_read() {
+fn a_client_with_unread_replies_is_not_read() {
     let mut host = Host::new(1);
     let (guest, tool) = (host.connect(1), host.connect(0));
     for conn in [guest, tool] {
@@ -91,7 +91,7 @@ fn nobody_is_read_who_does_not_read() {
 }
 
 #[test]
-fn who_lets_too_much_wait_is_cut_off() {
+fn a_client_with_too_much_unread_output_is_disconnected() {
     let quota = Quota {
         output: 10_000,
         ..Quota::default()
@@ -99,28 +99,34 @@ fn who_lets_too_much_wait_is_cut_off() {
     let mut host = Host {
         store: Xenstored::new(quota),
     };
-    let (lazy, busy) = (host.connect(0), host.connect(0));
-    host.ask(lazy, WATCH, "/\0t\0");
-    let mut cut_off = Vec::new();
+    let (reader, writer) = (host.connect(0), host.connect(0));
+    host.ask(reader, WATCH, "/\0t\0");
+    let mut closed = Vec::new();
     for n in 0..600 {
-        host.write(busy, &format!("/n{n}"), "");
-        cut_off.extend(
+        host.write(writer, &format!("/n{n}"), "");
+        closed.extend(
             host.store
                 .notices()
                 .into_iter()
-                .filter(|notice| matches!(notice, Notice::Kill(..))),
+                .filter(|notice| matches!(notice, Notice::Close(..))),
         );
     }
-    assert_eq!(cut_off, [Notice::Kill(lazy, Kill::Unread)]);
-    assert_eq!(host.store.receive(lazy, b""), Err(Kill::Unread));
-    assert!(host.store.output(lazy).is_empty());
-    host.store.disconnect(lazy);
-    assert_eq!(host.write(busy, "/after", "1"), "OK");
-    assert_eq!(host.store.receive(lazy, b""), Err(Kill::Unknown));
+    assert_eq!(closed, [Notice::Close(reader, ConnectionError::Unread)]);
+    assert_eq!(
+        host.store.receive(reader, b""),
+        Err(ConnectionError::Unread)
+    );
+    assert!(host.store.output(reader).is_empty());
+    host.store.disconnect(reader);
+    assert_eq!(host.write(writer, "/after", "1"), "OK");
+    assert_eq!(
+        host.store.receive(reader, b""),
+        Err(ConnectionError::Unknown)
+    );
 }
 
 #[test]
-fn an_answer_that_is_not_read_counts_as_well() {
+fn unread_replies_count_as_output_too() {
     let quota = Quota {
         output: 10_000,
         ..Quota::default()
@@ -137,7 +143,10 @@ fn an_answer_that_is_not_read_counts_as_well() {
         );
     }
     let third = encode(READ, 2, 0, b"/big\0");
-    assert_eq!(host.store.receive(tool, &third), Err(Kill::Unread));
+    assert_eq!(
+        host.store.receive(tool, &third),
+        Err(ConnectionError::Unread)
+    );
 }
 
 #[test]
@@ -154,7 +163,7 @@ fn an_event_still_unread_is_not_repeated() {
 }
 
 #[test]
-fn output_is_announced_once_until_it_is_gone() {
+fn output_is_announced_once_until_all_of_it_is_sent() {
     let mut host = Host::new(0);
     let (watcher, writer) = (host.connect(0), host.connect(0));
     host.ask(watcher, WATCH, "/a\0t\0");
@@ -162,14 +171,18 @@ fn output_is_announced_once_until_it_is_gone() {
     host.write(writer, "/a/b", "");
     assert_eq!(host.announced(), [watcher, writer]);
     host.write(writer, "/a/c", "");
-    assert_eq!(host.announced(), [writer], "the first event still waits");
+    assert_eq!(
+        host.announced(),
+        [writer],
+        "the first event is still queued"
+    );
     host.drain(watcher);
     host.write(writer, "/a/d", "");
     assert_eq!(host.announced(), [watcher, writer]);
 }
 
 #[test]
-fn a_connection_takes_its_watches_and_transactions_along() {
+fn disconnecting_removes_watches_and_transactions() {
     let mut host = Host::new(1);
     let (first, second) = (host.connect(1), host.connect(1));
     host.ask(first, WATCH, "data\0t\0");
@@ -185,7 +198,7 @@ fn a_connection_takes_its_watches_and_transactions_along() {
     host.store.audit().unwrap();
     assert_eq!(host.ask(second, READ, "data/x\0"), "ENOENT");
     assert_eq!(host.write(second, "data", ""), "OK");
-    // Quotas are per domain, and what the other one had is free again.
+    // Quotas are per domain, and the first connection's usage has been refunded.
     for n in 0..128 {
         assert_eq!(host.ask(second, WATCH, &format!("data\0{n}\0")), "OK");
     }

@@ -1,11 +1,11 @@
-//! How domains come and go.
+//! Introducing and releasing domains.
 
-use tube_hub::store::{Kill, Notice};
+use tube_hub::store::{ConnectionError, Notice};
 
 use crate::support::*;
 
 #[test]
-fn a_domain_finds_what_libxl_makes() {
+fn a_domain_has_the_nodes_that_libxl_creates() {
     let mut host = Host::new(2);
     let (tool, guest, other) = (host.connect(0), host.connect(1), host.connect(2));
     assert_eq!(host.ask(guest, READ, "domid\0"), "1");
@@ -52,7 +52,7 @@ fn a_domain_finds_what_libxl_makes() {
 }
 
 #[test]
-fn only_domains_that_are_there_connect() {
+fn only_introduced_domains_connect() {
     let mut host = Host::new(1);
     assert!(host.store.connect(0).is_some());
     assert!(host.store.connect(2).is_none());
@@ -68,7 +68,7 @@ fn only_domains_that_are_there_connect() {
 }
 
 #[test]
-fn coming_and_going_is_told_to_domain_0_and_whom_it_allows() {
+fn special_nodes_fire_for_domain_0_and_domains_that_it_allows() {
     let mut host = Host::new(2);
     let (tool, allowed, other) = (host.connect(0), host.connect(1), host.connect(2));
     for conn in [tool, allowed, other] {
@@ -93,19 +93,19 @@ fn coming_and_going_is_told_to_domain_0_and_whom_it_allows() {
 }
 
 #[test]
-fn the_end_of_a_domain_is_seen_by_those_who_could_read_it() {
+fn releasing_a_domain_fires_watches_of_domains_that_could_read_its_nodes() {
     let mut host = Host::new(3);
-    let (tool, dying, friend, stranger) = (
+    let (tool, ending, friend, other) = (
         host.connect(0),
         host.connect(1),
         host.connect(2),
         host.connect(3),
     );
-    host.write(dying, "data/open/deep", "1");
-    host.ask(dying, SET_PERMS, "data/open\0n1\0r2\0");
+    host.write(ending, "data/open/deep", "1");
+    host.ask(ending, SET_PERMS, "data/open\0n1\0r2\0");
     host.ask(friend, SET_PERMS, "data\0n2\0b1\0b2\0");
-    host.write(dying, "/local/domain/2/data/left/behind", "1");
-    for conn in [tool, friend, stranger] {
+    host.write(ending, "/local/domain/2/data/left/behind", "1");
+    for conn in [tool, friend, other] {
         host.ask(conn, WATCH, "/local/domain\0all\0");
         host.ask(conn, WATCH, "/local/domain/1/data/open\0it\0");
         host.drain(conn);
@@ -117,16 +117,16 @@ fn the_end_of_a_domain_is_seen_by_those_who_could_read_it() {
     host.store.notices();
     host.store.release(1);
 
-    // What it owned goes first, the toolstack's removal of its home comes last.
-    let told = host.events(tool);
-    let gone = told
+    // Its nodes are removed first, its home last.
+    let events = host.events(tool);
+    let released = events
         .iter()
         .position(|event| event == "@releaseDomain gone")
         .unwrap();
-    assert!(told[..gone].contains(&"/local/domain/1/data all".to_owned()));
-    assert!(told[..gone].contains(&"/local/domain/1/data/open it".to_owned()));
-    assert!(told[..gone].contains(&"/local/domain/2/data/left all".to_owned()));
-    assert_eq!(told[gone + 1..], ["/local/domain/1 all"]);
+    assert!(events[..released].contains(&"/local/domain/1/data all".to_owned()));
+    assert!(events[..released].contains(&"/local/domain/1/data/open it".to_owned()));
+    assert!(events[..released].contains(&"/local/domain/2/data/left all".to_owned()));
+    assert_eq!(events[released + 1..], ["/local/domain/1 all"]);
     assert_eq!(
         host.events(friend),
         [
@@ -135,7 +135,7 @@ fn the_end_of_a_domain_is_seen_by_those_who_could_read_it() {
             "data/left rel"
         ]
     );
-    assert!(host.events(stranger).is_empty());
+    assert!(host.events(other).is_empty());
 
     assert_eq!(host.ask(tool, READ, "/local/domain/1\0"), "ENOENT");
     assert_eq!(
@@ -143,16 +143,19 @@ fn the_end_of_a_domain_is_seen_by_those_who_could_read_it() {
         "EACCES"
     );
     assert_eq!(host.ask(friend, DIRECTORY, "data\0"), "");
-    assert_eq!(host.store.receive(dying, b""), Err(Kill::Unknown));
+    assert_eq!(
+        host.store.receive(ending, b""),
+        Err(ConnectionError::Unknown)
+    );
     assert!(
         host.store
             .notices()
-            .contains(&Notice::Kill(dying, Kill::Unknown))
+            .contains(&Notice::Close(ending, ConnectionError::Unknown))
     );
 }
 
 #[test]
-fn the_next_domain_of_that_number_inherits_nothing() {
+fn a_new_domain_with_an_old_number_inherits_nothing() {
     let mut host = Host::new(2);
     let (first, keeper) = (host.connect(1), host.connect(2));
     host.write(keeper, "data/x", "secret");
@@ -162,7 +165,7 @@ fn the_next_domain_of_that_number_inherits_nothing() {
     host.store.introduce(1);
     let second = host.connect(1);
     assert_eq!(host.ask(second, READ, "/local/domain/2/data/x\0"), "EACCES");
-    // Changing the node, or making one below it, does not wake the old entry up.
+    // Changing the node, or creating one below it, does not revive the old permission.
     host.write(keeper, "data/x", "still secret");
     host.write(keeper, "data/x/below", "too");
     let tx = host.start(keeper);
@@ -186,7 +189,7 @@ fn the_next_domain_of_that_number_inherits_nothing() {
 }
 
 #[test]
-fn not_even_if_nothing_happens_in_between() {
+fn a_new_domain_inherits_nothing_even_if_nothing_changed_in_between() {
     let mut host = Host::new(1);
     let (tool, keeper) = (host.connect(0), host.connect(1));
     assert_eq!(host.ask(tool, INTRODUCE, "5\x001\x001\0"), "OK");
@@ -198,7 +201,7 @@ fn not_even_if_nothing_happens_in_between() {
 }
 
 #[test]
-fn an_entry_does_not_work_before_its_domain() {
+fn a_permission_written_before_its_domain_grants_nothing() {
     let mut host = Host::new(1);
     let conn = host.connect(1);
     assert_eq!(host.ask(conn, SET_PERMS, "data\0n1\0b5\0"), "OK");
@@ -208,7 +211,7 @@ fn an_entry_does_not_work_before_its_domain() {
 }
 
 #[test]
-fn a_hosted_domain_is_not_made_or_ended_by_request() {
+fn requests_cannot_introduce_or_release_a_hosted_domain() {
     let mut host = Host::new(1);
     let (tool, guest) = (host.connect(0), host.connect(1));
     assert_eq!(host.ask(tool, INTRODUCE, "1\x001\x001\0"), "EISCONN");
@@ -220,11 +223,11 @@ fn a_hosted_domain_is_not_made_or_ended_by_request() {
 }
 
 #[test]
-fn a_domain_that_owns_the_root_does_not_take_it_along() {
+fn the_root_survives_its_owner() {
     let mut host = Host::new(1);
     let tool = host.connect(0);
     assert_eq!(host.ask(tool, SET_PERMS, "/\0r1\0"), "OK");
-    // Domain 0 leaves the owner as it is above.
+    // A node that domain 0 creates has the owner of its parent.
     host.write(tool, "/made/later", "1");
     host.store.release(1);
     assert_eq!(host.ask(tool, GET_PERMS, "/\0"), "r0\0");

@@ -1,6 +1,5 @@
-//! The store of the hub by itself: what it does for several domains and connections, and to clients
-//! that behave badly. How it answers to single requests is compared with Xen's own xenstored in
-//! `differential`.
+//! The store by itself, with several domains and connections and with faulty clients.
+//! `differential` compares its replies with those of Xen's own xenstored.
 
 mod connections;
 mod domains;

@@ -1,9 +1,9 @@
-//! Who may do what.
+//! Permissions.
 
 use crate::support::*;
 
 #[test]
-fn what_is_not_there_is_judged_by_what_is_above() {
+fn for_a_missing_node_its_nearest_ancestor_counts() {
     let mut host = Host::new(2);
     let (owner, other) = (host.connect(1), host.connect(2));
     assert_eq!(host.ask(owner, READ, "data/a/b/c\0"), "ENOENT");
@@ -41,7 +41,7 @@ fn only_the_node_itself_counts() {
 }
 
 #[test]
-fn who_creates_a_node_owns_it() {
+fn the_creator_of_a_node_owns_it() {
     let mut host = Host::new(2);
     let (tool, owner, other) = (host.connect(0), host.connect(1), host.connect(2));
     host.ask(owner, SET_PERMS, "data\0n1\0b2\0");
@@ -53,11 +53,11 @@ fn who_creates_a_node_owns_it() {
         );
         assert_eq!(host.ask(owner, READ, &format!("data/{path}\0")), "EACCES");
     }
-    // The owner of what is above may still remove what is there as a whole.
+    // The owner of an ancestor can still remove the whole subtree.
     assert_eq!(host.ask(owner, RM, "data/x\0"), "EACCES");
     assert_eq!(host.ask(owner, RM, "data\0"), "OK");
     assert_eq!(host.ask(tool, READ, "/local/domain/1/data/x\0"), "ENOENT");
-    // Domain 0 leaves the owner as it is above.
+    // A node that domain 0 creates has the owner of its parent.
     host.ask(tool, MKDIR, "/local/domain/2/data/from0\0");
     assert_eq!(host.ask(other, GET_PERMS, "data/from0\0"), "n2\0");
 }

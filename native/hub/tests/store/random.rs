@@ -1,4 +1,4 @@
-//! Anything at all may come in: nothing panics, and the books stay right.
+//! Random input: nothing panics, and the store stays consistent.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use crate::support::*;
 
-/// Small quotas, so that all of them are met.
+/// Small quotas, so that the tests reach all of them.
 fn host() -> Host {
     use tube_hub::store::{Quota, Xenstored};
     let quota = Quota {
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_panics_and_the_books_are_right(steps in vec(step(), 1..250)) {
+    fn nothing_panics_and_the_store_stays_consistent(steps in vec(step(), 1..250)) {
         let mut host = host();
         let mut conns = [0, 0, 1, 2].map(|domid| host.connect(domid)).to_vec();
         for step in steps {
@@ -123,14 +123,14 @@ proptest! {
                 Step::Introduce(domid) => _ = host.store.introduce(domid),
                 Step::Release(domid) => host.store.release(domid),
             }
-            if let Err(wrong) = host.store.audit() {
-                prop_assert!(false, "{}", wrong);
+            if let Err(inconsistency) = host.store.audit() {
+                prop_assert!(false, "{}", inconsistency);
             }
         }
     }
 
     #[test]
-    fn the_answers_do_not_depend_on_how_the_bytes_come(
+    fn the_replies_do_not_depend_on_how_the_bytes_are_split(
         requests in vec(request(), 1..40),
         cuts in vec(1..50usize, 1..40),
     ) {

@@ -1,4 +1,4 @@
-//! A client of the store, for tests: requests as text, answers and events as text.
+//! Test support: a store and its clients, with requests, replies and events as text.
 
 use tube_hub::store::{ConnId, Notice, Quota, Xenstored};
 
@@ -23,13 +23,13 @@ pub const RESET_WATCHES: u32 = 21;
 /// Header words and payload of a message.
 pub type Message = ([u32; 3], Vec<u8>);
 
-/// A message as a client writes it.
+/// Encodes a message.
 pub fn encode(kind: u32, req_id: u32, tx_id: u32, payload: &[u8]) -> Vec<u8> {
     let words = [kind, req_id, tx_id, payload.len() as u32].map(u32::to_ne_bytes);
     [words.as_flattened(), payload].concat()
 }
 
-/// The messages in a stream that ends with one.
+/// Decodes whole messages.
 pub fn decode(mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {
@@ -41,7 +41,7 @@ pub fn decode(mut bytes: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// A store and how to talk to it.
+/// A store with helpers for its clients.
 pub struct Host {
     pub store: Xenstored,
 }
@@ -62,7 +62,7 @@ impl Host {
         self.store.connect(domid).expect("introduced")
     }
 
-    /// Everything that waits for a connection, which is taken as sent.
+    /// Takes all output of a connection.
     pub fn drain(&mut self, conn: ConnId) -> Vec<u8> {
         let mut bytes = Vec::new();
         while !self.store.output(conn).is_empty() {
@@ -73,7 +73,7 @@ impl Host {
         bytes
     }
 
-    /// The events that wait for a connection, in order: path and token.
+    /// Takes the queued events of a connection, in order: path and token.
     pub fn events(&mut self, conn: ConnId) -> Vec<String> {
         let messages = decode(&self.drain(conn));
         messages
@@ -86,19 +86,18 @@ impl Host {
             .collect()
     }
 
-    /// Sends a request and returns its answer, or the name of the error; events before it are
-    /// dropped.
+    /// Sends a request and returns its reply, or the name of the error. Drops events before it.
     pub fn ask_in(&mut self, tx: u32, conn: ConnId, kind: u32, payload: &str) -> String {
         self.store
             .receive(conn, &encode(kind, 7, tx, payload.as_bytes()))
-            .expect("not cut off");
+            .expect("not disconnected");
         let messages = decode(&self.drain(conn));
-        let answer = messages.into_iter().find(|([kind, ..], _)| *kind != EVENT);
-        let ([answered, req_id, tx_id], payload) = answer.expect("an answer");
+        let reply = messages.into_iter().find(|([kind, ..], _)| *kind != EVENT);
+        let ([reply_kind, req_id, tx_id], payload) = reply.expect("a reply");
         assert_eq!((req_id, tx_id), (7, tx));
-        assert!(answered == kind || answered == ERROR);
+        assert!(reply_kind == kind || reply_kind == ERROR);
         let text = String::from_utf8(payload).unwrap();
-        if answered == ERROR || text == "OK\0" {
+        if reply_kind == ERROR || text == "OK\0" {
             text.trim_end_matches('\0').to_owned()
         } else {
             text
@@ -120,11 +119,11 @@ impl Host {
             .expect("a transaction")
     }
 
-    /// The connections that have been announced to have output.
+    /// The connections with an output notice.
     pub fn announced(&mut self) -> Vec<ConnId> {
         let output = |notice| match notice {
             Notice::Output(conn) => Some(conn),
-            Notice::Kill(..) => None,
+            Notice::Close(..) => None,
         };
         self.store
             .notices()

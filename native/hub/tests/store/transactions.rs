@@ -1,4 +1,4 @@
-//! Transactions: isolation, conflicts, and what they cost.
+//! Transactions: isolation, conflicts and quotas.
 
 use crate::support::*;
 
@@ -19,12 +19,12 @@ fn a_transaction_sees_its_own_changes_and_one_state_of_the_rest() {
     assert_eq!(
         host.ask_in(tx, inside, END, "T\0"),
         "ENOENT",
-        "it is over, whatever came of it"
+        "a failed commit ends the transaction too"
     );
 }
 
-/// What may happen outside while a transaction that did `kind` on `/a/x` is open, and whether it
-/// can still commit.
+/// Whether a transaction that has sent a request can still commit after another client has sent
+/// the request `outside`.
 fn commits(kind: u32, payload: &str, outside: (u32, &str)) -> bool {
     let mut host = Host::new(0);
     let (one, two) = (host.connect(0), host.connect(0));
@@ -42,7 +42,7 @@ fn commits(kind: u32, payload: &str, outside: (u32, &str)) -> bool {
 }
 
 #[test]
-fn conflicts_are_about_the_nodes_touched() {
+fn changes_conflict_only_on_accessed_nodes() {
     assert!(commits(READ, "/a/x\0", (WRITE, "/a/x/y\0")));
     assert!(commits(READ, "/a/x\0", (WRITE, "/a/new\0")));
     assert!(commits(READ, "/a/x\0", (RM, "/b\0")));
@@ -55,15 +55,15 @@ fn conflicts_are_about_the_nodes_touched() {
     assert!(!commits(READ, "/a/x\0", (SET_PERMS, "/a/x\0n0\0")));
     assert!(
         !commits(WRITE, "/a/x\0", (WRITE, "/a/x\0")),
-        "what is written was looked at"
+        "writing a node accesses it"
     );
     assert!(
         !commits(READ, "/a/none\0", (WRITE, "/a/none\0")),
-        "so was what is not there"
+        "a missing node is accessed too"
     );
     assert!(
         !commits(READ, "/a/none\0", (WRITE, "/a/other\0")),
-        "and the node above it"
+        "and so is its parent"
     );
     assert!(!commits(WRITE, "/a/new\0", (WRITE, "/a/other\0")));
     assert!(!commits(RM, "/a/x\0", (WRITE, "/a/x/y\0")));
@@ -88,7 +88,7 @@ fn a_failed_transaction_changes_nothing() {
 }
 
 #[test]
-fn created_and_removed_in_one_transaction_is_nothing() {
+fn a_node_created_and_removed_in_one_transaction_leaves_nothing() {
     let mut host = Host::new(1);
     let conn = host.connect(1);
     let tx = host.start(conn);
@@ -101,30 +101,33 @@ fn created_and_removed_in_one_transaction_is_nothing() {
 }
 
 #[test]
-fn the_memory_of_a_domain_has_an_end() {
+fn the_memory_of_a_domain_is_limited() {
     let mut host = Host::new(2);
-    let (greedy, modest) = (host.connect(1), host.connect(2));
-    // Small nodes fit; copies of large ones in many transactions do not.
+    let (limited, other) = (host.connect(1), host.connect(2));
+    // The nodes fit; copies of them in many transactions do not.
     for n in 0..900 {
         host.write(
-            greedy,
+            limited,
             &format!("data/d{}/n{n}", n / 100),
             &"v".repeat(1500),
         );
     }
     let mut failed = 0;
     for _ in 0..11 {
-        let tx = host.start(greedy);
+        let tx = host.start(limited);
         for n in 0..900 {
             failed += usize::from(
-                host.ask_in(tx, greedy, READ, &format!("data/d{}/n{n}\0", n / 100)) == "ENOMEM",
+                host.ask_in(tx, limited, READ, &format!("data/d{}/n{n}\0", n / 100)) == "ENOMEM",
             );
         }
         host.store.audit().unwrap();
     }
     assert!(failed > 5000);
-    assert_eq!(host.write(greedy, "data/more", &"v".repeat(1500)), "ENOMEM");
-    assert_eq!(host.write(modest, "data/more", &"v".repeat(1500)), "OK");
-    assert_eq!(host.ask(greedy, RESET_WATCHES, "\0"), "OK");
-    assert_eq!(host.write(greedy, "data/more", &"v".repeat(1500)), "OK");
+    assert_eq!(
+        host.write(limited, "data/more", &"v".repeat(1500)),
+        "ENOMEM"
+    );
+    assert_eq!(host.write(other, "data/more", &"v".repeat(1500)), "OK");
+    assert_eq!(host.ask(limited, RESET_WATCHES, "\0"), "OK");
+    assert_eq!(host.write(limited, "data/more", &"v".repeat(1500)), "OK");
 }

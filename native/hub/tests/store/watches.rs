@@ -1,9 +1,9 @@
-//! Who is told what, and in which order.
+//! Watches: which connections get which events, and in which order.
 
 use crate::support::*;
 
 #[test]
-fn a_watch_fires_at_once_and_names_nodes_as_it_was_set() {
+fn a_watch_fires_at_once_with_relative_paths_if_it_is_relative() {
     let mut host = Host::new(1);
     let conn = host.connect(1);
     host.store
@@ -15,7 +15,7 @@ fn a_watch_fires_at_once_and_names_nodes_as_it_was_set() {
     host.store
         .receive(conn, &encode(WATCH, 3, 0, b"no/such/node\0none\0"))
         .unwrap();
-    let answers: Vec<(u32, String)> = decode(&host.drain(conn))
+    let replies: Vec<(u32, String)> = decode(&host.drain(conn))
         .into_iter()
         .map(|([kind, ..], text)| (kind, String::from_utf8(text).unwrap()))
         .collect();
@@ -25,7 +25,7 @@ fn a_watch_fires_at_once_and_names_nodes_as_it_was_set() {
         "no/such/node\0none\0",
     ];
     let expected = expected.map(|event| [(WATCH, "OK\0".to_owned()), (EVENT, event.to_owned())]);
-    assert_eq!(answers, expected.as_flattened());
+    assert_eq!(replies, expected.as_flattened());
 
     assert_eq!(host.ask(conn, WATCH, "data\0rel\0"), "EEXIST");
     assert_eq!(
@@ -35,55 +35,52 @@ fn a_watch_fires_at_once_and_names_nodes_as_it_was_set() {
     host.store
         .receive(conn, &encode(WRITE, 4, 0, b"data/x\0"))
         .unwrap();
-    let answers = decode(&host.drain(conn));
-    let kinds: Vec<u32> = answers.iter().map(|([kind, ..], _)| *kind).collect();
+    let replies = decode(&host.drain(conn));
+    let kinds: Vec<u32> = replies.iter().map(|([kind, ..], _)| *kind).collect();
     assert_eq!(
         kinds,
         [EVENT, EVENT, WRITE],
-        "events come before the answer to what caused them"
+        "events come before the reply to what caused them"
     );
     assert_eq!(host.ask(conn, UNWATCH, "data\0rel\0"), "OK");
     assert_eq!(host.ask(conn, UNWATCH, "data\0rel\0"), "ENOENT");
 }
 
 #[test]
-fn a_guest_that_watches_all_homes_hears_of_what_it_may_read() {
+fn a_guest_that_watches_all_homes_gets_events_for_nodes_that_it_may_read() {
     let mut host = Host::new(3);
-    let (speaker, listener, deaf) = (host.connect(1), host.connect(2), host.connect(3));
-    for conn in [listener, deaf] {
+    let (writer, reader, other) = (host.connect(1), host.connect(2), host.connect(3));
+    for conn in [reader, other] {
         host.ask(conn, WATCH, "/local/domain\0all\0");
     }
-    host.write(speaker, "data/nock/2/77/state", "1");
-    assert!(host.events(listener).is_empty());
-    host.ask(speaker, SET_PERMS, "data/nock/2/77/state\0n1\0r2\0");
-    host.write(speaker, "data/nock/2/77/state", "2");
+    host.write(writer, "data/nock/2/77/state", "1");
+    assert!(host.events(reader).is_empty());
+    host.ask(writer, SET_PERMS, "data/nock/2/77/state\0n1\0r2\0");
+    host.write(writer, "data/nock/2/77/state", "2");
     assert_eq!(
-        host.events(listener),
+        host.events(reader),
         ["/local/domain/1/data/nock/2/77/state all"]
     );
-    host.ask(speaker, SET_PERMS, "data/nock/2/77\0n1\0r2\0");
-    // A node that may not be read, below one that may.
-    host.write(speaker, "data/nock/2/77/key", "1");
-    host.ask(speaker, SET_PERMS, "data/nock/2/77/key\0n1\0");
+    host.ask(writer, SET_PERMS, "data/nock/2/77\0n1\0r2\0");
+    // An unreadable node below a readable one.
+    host.write(writer, "data/nock/2/77/key", "1");
+    host.ask(writer, SET_PERMS, "data/nock/2/77/key\0n1\0");
     assert_eq!(
-        host.events(listener),
+        host.events(reader),
         [
             "/local/domain/1/data/nock/2/77 all",
             "/local/domain/1/data/nock/2/77/key all"
         ]
     );
-    // Losing the right to read is told, and is the last that is told.
-    host.ask(speaker, SET_PERMS, "data/nock/2/77\0n1\0");
-    host.write(speaker, "data/nock/2/77", "unheard");
-    assert_eq!(
-        host.events(listener),
-        ["/local/domain/1/data/nock/2/77 all"]
-    );
-    assert!(host.events(deaf).is_empty());
+    // Losing the right to read causes the last event.
+    host.ask(writer, SET_PERMS, "data/nock/2/77\0n1\0");
+    host.write(writer, "data/nock/2/77", "unheard");
+    assert_eq!(host.events(reader), ["/local/domain/1/data/nock/2/77 all"]);
+    assert!(host.events(other).is_empty());
 }
 
 #[test]
-fn removal_is_told_once_above_and_exactly_below() {
+fn a_removal_fires_once_on_ancestors_and_once_for_each_descendant() {
     let mut host = Host::new(0);
     let (watcher, tool) = (host.connect(0), host.connect(0));
     host.write(tool, "/a/b/c/d", "");
@@ -102,7 +99,7 @@ fn removal_is_told_once_above_and_exactly_below() {
 }
 
 #[test]
-fn a_transaction_tells_when_it_commits() {
+fn a_transaction_fires_watches_when_it_commits() {
     let mut host = Host::new(0);
     let (watcher, tool) = (host.connect(0), host.connect(0));
     host.ask(watcher, WATCH, "/a\0t\0");

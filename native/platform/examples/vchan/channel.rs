@@ -1,7 +1,7 @@
-//! libxenvchan, found by its versioned name at run time, and one end of a channel.
+//! One end of a libxenvchan channel. The library is loaded by its versioned name at run time.
 //!
-//! The library promises no stable interface, so its name has Xen's version. The
-//! types are those of tools/libs/vchan/include/libxenvchan.h in Xen 4.17.
+//! It promises no stable ABI, so its soname has Xen's version. The types are those of
+//! tools/libs/vchan/include/libxenvchan.h in Xen 4.17.
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{Error, Result};
@@ -20,24 +20,24 @@ struct Ring {
     order: c_int,
 }
 
-/// `struct libxenvchan`, of which callers set one flag and read the sizes.
+/// `struct libxenvchan`. Callers set one flag and read the sizes.
 #[repr(C)]
 struct Control {
     grants: *mut c_void,
     page: *mut c_void,
     event: *mut c_void,
     event_port: u32,
-    /// Bit-fields of one bit each, the first in the lowest bit.
+    /// One-bit fields, the first in the lowest bit.
     flags: c_uint,
     read: Ring,
     write: Ring,
     path: *mut c_char,
 }
 
-/// The third of the flags: calls wait instead of giving back 0.
+/// The third flag: calls block instead of returning 0.
 const BLOCKING: c_uint = 1 << 2;
 
-// As the compiler of C lays it out on x86-64, where the lab is.
+// The layout of C on x86-64, the architecture of the lab.
 const _: () = {
     assert!(offset_of!(Control, flags) == 28);
     assert!(offset_of!(Control, read) == 32);
@@ -57,28 +57,28 @@ type Send = unsafe extern "C" fn(*mut Control, *const c_void, usize) -> c_int;
 type Recv = unsafe extern "C" fn(*mut Control, *mut c_void, usize) -> c_int;
 type Close = unsafe extern "C" fn(*mut Control);
 
-/// One end, in blocking mode.
+/// One end of a channel, in blocking mode.
 pub struct Channel {
     raw: NonNull<Control>,
     send: Send,
     recv: Recv,
     close: Close,
-    /// Last, so that it goes last.
+    /// Last, so that it is dropped last.
     _library: Library,
 }
 
 impl Channel {
-    /// Offers a channel with `bytes` of ring in each direction.
+    /// Offers a channel with a ring of `bytes` in each direction.
     pub fn offer(peer: c_int, path: &str, bytes: usize) -> Result<Self> {
         let path = CString::new(path)?;
         Self::made(|library| {
             let server: Server = symbol(library, "libxenvchan_server_init")?;
-            // SAFETY: no logger is asked for, and the path outlives the call.
+            // SAFETY: NULL is no logger, and the path outlives the call.
             Ok(unsafe { server(null_mut(), peer, path.as_ptr(), bytes, bytes) })
         })
     }
 
-    /// Opens one that `peer` offers.
+    /// Opens the channel that `peer` offers.
     pub fn open(peer: c_int, path: &str) -> Result<Self> {
         let path = CString::new(path)?;
         Self::made(|library| {
@@ -98,7 +98,7 @@ impl Channel {
             symbol(&library, "libxenvchan_close")?,
         );
         let raw = NonNull::new(make(&library)?).ok_or_else(Error::last_os_error)?;
-        // SAFETY: the library has made it, and nobody else has it. The flag is the caller's.
+        // SAFETY: the library allocated it, and this is its only owner. Callers may set the flag.
         unsafe { (*raw.as_ptr()).flags |= BLOCKING };
         Ok(Self {
             raw,
@@ -109,7 +109,7 @@ impl Channel {
         })
     }
 
-    /// Bytes of the receive and transmit rings.
+    /// Sizes of the receive and transmit rings in bytes.
     pub fn rings(&self) -> (u64, u64) {
         // SAFETY: the channel is open, and only `close` writes to it.
         let (read, write) = unsafe {
@@ -121,16 +121,16 @@ impl Channel {
         (1 << read, 1 << write)
     }
 
-    /// All of it, at once.
+    /// Sends all of `data`.
     pub fn send(&mut self, data: &[u8]) -> Result<()> {
-        // SAFETY: the channel is open, and the bytes are there for the length of the call.
+        // SAFETY: the channel is open, and `data` outlives the call.
         let sent = unsafe { (self.send)(self.raw.as_ptr(), data.as_ptr().cast(), data.len()) };
         whole(sent, data.len())
     }
 
-    /// As many bytes as `data` has.
+    /// Receives until `data` is full.
     pub fn recv(&mut self, data: &mut [u8]) -> Result<()> {
-        // SAFETY: the channel is open, and the bytes are ours to be written to.
+        // SAFETY: the channel is open, and `data` is ours to write.
         let got = unsafe { (self.recv)(self.raw.as_ptr(), data.as_mut_ptr().cast(), data.len()) };
         whole(got, data.len())
     }
@@ -138,7 +138,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // SAFETY: it is open, and nobody uses it any more.
+        // SAFETY: it is open, and this is its only owner.
         unsafe { (self.close)(self.raw.as_ptr()) };
     }
 }
@@ -147,15 +147,15 @@ fn whole(count: c_int, wanted: usize) -> Result<()> {
     match usize::try_from(count) {
         Ok(count) if count == wanted => Ok(()),
         _ => Err(Error::other(format!(
-            "the channel gave {count} for {wanted}"
+            "the channel transferred {count} bytes instead of {wanted}"
         ))),
     }
 }
 
-/// `T` is to be the function's type in the header.
+/// Looks up a function. `T` must be its type in the header.
 fn symbol<T: Copy>(library: &Library, name: &str) -> Result<T> {
-    // SAFETY: each caller names the type that the header has, and keeps the library for as long as
-    // the address.
+    // SAFETY: each caller passes the type in the header, and keeps the library as long as the
+    // address.
     let symbol = unsafe { library.get::<T>(name.as_bytes()) };
     symbol.map(|address| *address).map_err(Error::other)
 }

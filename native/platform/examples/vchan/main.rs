@@ -1,18 +1,18 @@
-//! One end of a libxenvchan channel, for `bin/bench xen` to compare tubes with: the two halves of what
-//! bench/lib/work.ex does, in the same steps.
+//! One end of a libxenvchan channel, for `bin/bench xen` to compare with tubes. It does the same
+//! steps as the two halves of bench/lib/work.ex.
 //!
-//!     vchan offer PEER PATH BYTES     has rings of so many bytes made
-//!     vchan open PEER PATH            in the other domain, once the first has said its line
+//!     vchan offer PEER PATH BYTES     offers a channel with rings of BYTES bytes
+//!     vchan open PEER PATH            in the other domain, once the first has printed its line
 //!
-//! Says `rings RECEIVE TRANSMIT`, then does what its standard input says, a line each:
+//! Prints `rings RECEIVE TRANSMIT`, then executes the commands on its standard input, one per line:
 //!
-//!     send SIZE COUNT      messages, to an end that is told `take`; says `took NANOSECONDS`
-//!     take SIZE COUNT      says `done`
-//!     ask SIZE COUNT       round trips, with an end that is told `answer`; says the nanoseconds of each
-//!     answer SIZE COUNT    says `done`
-//!     end                  closes
+//!     send SIZE COUNT      messages to an end that executes `take`; prints `took NANOSECONDS`
+//!     take SIZE COUNT      prints `done`
+//!     ask SIZE COUNT       round trips with an end that executes `answer`; prints the time of each
+//!     answer SIZE COUNT    prints `done`
+//!     end                  closes the channel
 //!
-//! Should standard input end before, whatever it waits for, it ends too.
+//! It exits at the end of standard input, even if it is blocked in a call.
 
 mod channel;
 
@@ -23,9 +23,9 @@ use std::time::Instant;
 
 use channel::Channel;
 
-const MARK: u8 = 0xA5;
-/// What the receiving side says when it is ready, and when it has everything.
-const WORD: [u8; 4] = *b"word";
+const FILL: u8 = 0xA5;
+/// Sent by the receiving side when it is ready, and when it has received everything.
+const READY: [u8; 4] = *b"word";
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -40,80 +40,81 @@ fn main() -> Result<()> {
         }
     };
     let (receive, transmit) = channel.rings();
-    say(&format!("rings {receive} {transmit}"))?;
+    print_line(&format!("rings {receive} {transmit}"))?;
     for line in lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        let said = match words[..] {
+        let result = match words[..] {
             ["end"] => return Ok(()),
-            [verb, size, count] => obey(&mut channel, verb, number(size)?, number(count)?)?,
-            _ => return Err(Error::other(format!("what is {line:?}?"))),
+            [verb, size, count] => execute(&mut channel, verb, number(size)?, number(count)?)?,
+            _ => return Err(Error::other(format!("unknown command {line:?}"))),
         };
-        say(&said)?;
+        print_line(&result)?;
     }
     Ok(())
 }
 
-fn obey(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
+fn execute(channel: &mut Channel, verb: &str, size: usize, count: usize) -> Result<String> {
     if size == 0 {
-        return Err(Error::other("a message has a byte or more"));
+        return Err(Error::other("a message has at least one byte"));
     }
     match verb {
         "send" => send(channel, size, count),
         "take" => take(channel, size, count),
         "ask" => ask(channel, size, count),
         "answer" => answer(channel, size, count),
-        _ => Err(Error::other(format!("what is {verb:?}?"))),
+        _ => Err(Error::other(format!("unknown command {verb:?}"))),
     }
 }
 
 fn send(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
-    let message = vec![MARK; size];
-    hear(channel)?;
+    let message = vec![FILL; size];
+    expect_ready(channel)?;
     let began = Instant::now();
     for _ in 0..count {
         channel.send(&message)?;
     }
-    hear(channel)?;
+    expect_ready(channel)?;
     Ok(format!("took {}", began.elapsed().as_nanos()))
 }
 
-/// One call for each message, as the sender has. Taking what is there and splitting it was not compared.
+/// One call per message, as in the sender. Receiving all there is and splitting it was not
+/// measured.
 fn take(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     for _ in 0..count {
         channel.recv(&mut message)?;
-        touch(&message)?;
+        check_message(&message)?;
     }
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     Ok("done".into())
 }
 
-/// The clock is read once for each round trip: under emulation that takes long.
+/// Reads the clock once per round trip, because that is slow under emulation.
 fn ask(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
-    let message = vec![MARK; size];
-    let mut answer = vec![0; size];
+    let message = vec![FILL; size];
+    let mut reply = vec![0; size];
     let mut samples = Vec::with_capacity(count);
-    hear(channel)?;
+    expect_ready(channel)?;
     let mut began = Instant::now();
     for _ in 0..count {
         channel.send(&message)?;
-        channel.recv(&mut answer)?;
+        channel.recv(&mut reply)?;
         let now = Instant::now();
         samples.push((now - began).as_nanos());
         began = now;
     }
-    touch(&answer)?;
-    let mut said = String::from("samples");
+    check_message(&reply)?;
+    let mut result = String::from("samples");
     for sample in samples {
-        write!(said, " {sample}").map_err(Error::other)?;
+        write!(result, " {sample}").map_err(Error::other)?;
     }
-    Ok(said)
+    Ok(result)
 }
 
 fn answer(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     let mut message = vec![0; size];
-    channel.send(&WORD)?;
+    channel.send(&READY)?;
     for _ in 0..count {
         channel.recv(&mut message)?;
         channel.send(&message)?;
@@ -121,25 +122,26 @@ fn answer(channel: &mut Channel, size: usize, count: usize) -> Result<String> {
     Ok("done".into())
 }
 
-fn hear(channel: &mut Channel) -> Result<()> {
-    let mut word = WORD;
+fn expect_ready(channel: &mut Channel) -> Result<()> {
+    let mut word = READY;
     channel.recv(&mut word)?;
-    if word == WORD {
+    if word == READY {
         Ok(())
     } else {
-        Err(Error::other("a word out of place"))
+        Err(Error::other("expected the ready message"))
     }
 }
 
-/// Right at both ends, which lie in different pages if it is large.
-fn touch(message: &[u8]) -> Result<()> {
+/// Checks both ends of the message, which lie in different pages if it is large.
+fn check_message(message: &[u8]) -> Result<()> {
     match message {
-        [MARK] | [MARK, .., MARK] => Ok(()),
-        _ => Err(Error::other("a message that is not what was sent")),
+        [FILL] | [FILL, .., FILL] => Ok(()),
+        _ => Err(Error::other("received a message that was not sent")),
     }
 }
 
-/// Those of standard input. A channel's calls wait without a limit, so its end ends everything.
+/// The lines of standard input. Calls on a channel block without a limit, so its end exits the
+/// process.
 fn lines() -> mpsc::Receiver<String> {
     let (to, from) = mpsc::channel();
     std::thread::spawn(move || {
@@ -153,7 +155,7 @@ fn lines() -> mpsc::Receiver<String> {
     from
 }
 
-fn say(line: &str) -> Result<()> {
+fn print_line(line: &str) -> Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
@@ -161,5 +163,5 @@ fn say(line: &str) -> Result<()> {
 
 fn number<T: std::str::FromStr>(word: &str) -> Result<T> {
     word.parse()
-        .map_err(|_wrong| Error::other(format!("{word:?} is no number")))
+        .map_err(|_| Error::other(format!("{word:?} is not a number")))
 }

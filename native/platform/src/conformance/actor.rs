@@ -1,34 +1,34 @@
-//! Who plays a domain in a case.
+//! Actors: the domains in a case.
 
 use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
 
+use crate::xen::query;
 use crate::{Access, Ack, Domid, Error, EventChannel, Gref, Notify, PAGE, Pages, Platform};
 
-/// Names pages that an actor has mapped.
+/// Identifies pages that an actor has mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mapped(pub u32);
 
-/// Names an event channel that an actor has open.
+/// Identifies an event channel that an actor has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Channel(pub u32);
 
-/// What an actor's process holds of the system.
+/// The system resources of an actor's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Open descriptors.
     pub descriptors: usize,
-    /// Shared mappings, and address space reserved for them.
+    /// Shared mappings, and reserved address space.
     pub mappings: usize,
 }
 
-/// The trait [`Platform`] in plain data: what a case can ask of a domain.
-/// Handles that are not open are a mistake of the case, and a panic.
+/// The trait [`Platform`] as plain data: the calls that a case can make in a domain. A handle that
+/// is not open is a bug in the case, and panics.
 #[allow(missing_docs)] // each is the call of the same name
 pub trait Actor {
     fn domid(&self) -> Domid;
@@ -48,7 +48,7 @@ pub trait Actor {
     ) -> Result<Mapped, Error>;
     /// Drops pages.
     fn unmap(&mut self, pages: Mapped);
-    /// Copies bytes out of pages.
+    /// Copies bytes from pages.
     fn peek(&self, pages: Mapped, offset: usize, len: usize) -> Vec<u8>;
     /// Copies bytes into pages.
     fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]);
@@ -57,16 +57,16 @@ pub trait Actor {
     /// Drops a channel.
     fn close(&mut self, channel: Channel);
     fn notify(&self, channel: Channel) -> Result<(), Error>;
-    /// `notify` so many times, until one fails.
+    /// Calls `notify` this many times, until one fails.
     fn notify_times(&self, channel: Channel, times: u32) -> Result<(), Error> {
         (0..times).try_for_each(|_| self.notify(channel))
     }
     fn acknowledge(&self, channel: Channel) -> Result<Ack, Error>;
-    /// Whether the descriptor becomes readable within this time.
+    /// Whether the descriptor becomes readable within the limit.
     fn wait(&self, channel: Channel, limit: Duration) -> bool;
-    /// A domain's home in the store, asked on a connection made for it.
+    /// A domain's home path, queried from xenstore on a new connection.
     fn home(&self, domid: Domid) -> Result<String, Error>;
-    /// Whether what gives us our domain is still there.
+    /// Whether the domain has not ended.
     fn alive(&self) -> Result<bool, Error>;
     fn footprint(&self) -> Footprint;
 }
@@ -80,7 +80,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Plays the domain that this membership is of.
+    /// Acts for the domain of this membership.
     pub fn new(platform: impl Platform + 'static) -> Self {
         Self {
             platform: Box::new(platform),
@@ -90,7 +90,7 @@ impl Member {
         }
     }
 
-    fn keep_pages(&mut self, pages: Pages) -> Mapped {
+    fn insert_pages(&mut self, pages: Pages) -> Mapped {
         assert_eq!(pages.len(), pages.refs().len() * PAGE);
         assert_eq!(pages.ptr().as_ptr() as usize % PAGE, 0);
         self.last += 1;
@@ -98,20 +98,20 @@ impl Member {
         Mapped(self.last)
     }
 
-    fn keep_channel(&mut self, channel: Box<dyn EventChannel>) -> (Channel, u32) {
+    fn insert_channel(&mut self, channel: Box<dyn EventChannel>) -> (Channel, u32) {
         let port = channel.port();
         self.last += 1;
         self.channels.insert(Channel(self.last), channel);
         (Channel(self.last), port)
     }
 
-    /// The bytes of pages, one atomic each: the other side may be writing.
+    /// The bytes of pages, as atomics: the other side may be writing.
     fn bytes(&self, pages: Mapped, offset: usize, len: usize) -> impl Iterator<Item = &AtomicU8> {
         let pages = &self.pages[&pages];
         assert!(offset + len <= pages.len());
         (offset..offset + len).map(|at| {
-            // SAFETY: inside the mapping, which the borrow of `pages` keeps; a
-            // case that pokes has mapped for writing.
+            // SAFETY: inside the mapping, which the borrow of `pages` keeps; a case that pokes has
+            // mapped for writing.
             unsafe { AtomicU8::from_ptr(pages.ptr().as_ptr().add(at)) }
         })
     }
@@ -131,7 +131,7 @@ impl Actor for Member {
     ) -> Result<(Mapped, Vec<Gref>), Error> {
         let pages = self.platform.share(peer, pages, access, notify)?;
         let refs = pages.refs().to_vec();
-        Ok((self.keep_pages(pages), refs))
+        Ok((self.insert_pages(pages), refs))
     }
 
     fn map(
@@ -143,7 +143,7 @@ impl Actor for Member {
     ) -> Result<Mapped, Error> {
         let pages = self.platform.map(peer, refs, access, notify)?;
         assert_eq!(pages.refs(), refs);
-        Ok(self.keep_pages(pages))
+        Ok(self.insert_pages(pages))
     }
 
     fn unmap(&mut self, pages: Mapped) {
@@ -157,19 +157,19 @@ impl Actor for Member {
     }
 
     fn poke(&mut self, pages: Mapped, offset: usize, bytes: &[u8]) {
-        for (there, byte) in self.bytes(pages, offset, bytes.len()).zip(bytes) {
-            there.store(*byte, Ordering::Release);
+        for (target, byte) in self.bytes(pages, offset, bytes.len()).zip(bytes) {
+            target.store(*byte, Ordering::Release);
         }
     }
 
     fn unbound(&mut self, peer: Domid) -> Result<(Channel, u32), Error> {
         let channel = self.platform.evtchn_unbound(peer)?;
-        Ok(self.keep_channel(channel))
+        Ok(self.insert_channel(channel))
     }
 
     fn bind(&mut self, peer: Domid, port: u32) -> Result<(Channel, u32), Error> {
         let channel = self.platform.evtchn_bind(peer, port)?;
-        Ok(self.keep_channel(channel))
+        Ok(self.insert_channel(channel))
     }
 
     fn close(&mut self, channel: Channel) {
@@ -192,40 +192,11 @@ impl Actor for Member {
     fn home(&self, domid: Domid) -> Result<String, Error> {
         /// XS_GET_DOMAIN_PATH in xen/include/public/io/xs_wire.h.
         const GET_DOMAIN_PATH: u32 = 10;
-        let store = self.platform.xenbus()?;
-        let payload = format!("{domid}\0");
-        let mut request = Vec::new();
-        for word in [GET_DOMAIN_PATH, 1, 0, payload.len() as u32] {
-            request.extend_from_slice(&word.to_ne_bytes());
-        }
-        request.extend_from_slice(payload.as_bytes());
-        let posix = |errno| Error::posix(errno, "asking the store");
-        assert_eq!(write(&store, &request).map_err(posix)?, request.len());
-        let deadline = Instant::now() + super::SOON;
-        let mut reply = Vec::new();
-        loop {
-            let mut some = [0; 4096];
-            match read(&store, &mut some) {
-                Ok(0) => return Err(posix(Errno::PIPE)),
-                Ok(n) => reply.extend_from_slice(&some[..n]),
-                Err(Errno::AGAIN) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if !readable(PollFd::new(&store, PollFlags::IN), left) {
-                        return Err(posix(Errno::TIMEDOUT));
-                    }
-                }
-                Err(errno) => return Err(posix(errno)),
-            }
-            let Some((head, payload)) = reply.split_first_chunk::<16>() else {
-                continue;
-            };
-            let len = u32::from_ne_bytes([head[12], head[13], head[14], head[15]]);
-            if payload.len() >= len as usize {
-                assert_eq!(head[..4], GET_DOMAIN_PATH.to_ne_bytes(), "an error");
-                let path = payload.strip_suffix(b"\0").unwrap_or(payload);
-                return Ok(String::from_utf8_lossy(path).into_owned());
-            }
-        }
+        query(
+            &self.platform.xenbus()?,
+            GET_DOMAIN_PATH,
+            &domid.to_string(),
+        )
     }
 
     fn alive(&self) -> Result<bool, Error> {
@@ -239,9 +210,10 @@ impl Actor for Member {
             let mut words = line.split(' ');
             let range = words.next().unwrap_or_default();
             let access = words.next().unwrap_or_default();
-            // A single page without access is the guard of a thread's stack, which the C library keeps for
-            // the next thread. What ends at a multiple of `ARENA` is the rest of an arena of malloc's, of which it
-            // makes another where one thread begins before the last has quite ended.
+            // Ignore a single page without access, which is the guard page of a thread's stack: the
+            // C library keeps it for the next thread. Ignore a range that ends at a multiple of
+            // `ARENA`, which is the rest of a malloc arena: malloc adds one when a thread starts
+            // before the last has fully ended.
             let (size, end) = extent(range);
             access.ends_with('s') || access == "---p" && size > PAGE && !end.is_multiple_of(ARENA)
         };
@@ -252,10 +224,10 @@ impl Actor for Member {
     }
 }
 
-/// Of glibc's malloc (`HEAP_MAX_SIZE`), and its alignment.
+/// Size and alignment of a malloc arena in glibc (`HEAP_MAX_SIZE`).
 const ARENA: usize = 64 << 20;
 
-/// The length and the end of a range as `/proc/self/maps` has it.
+/// Length and end of an address range in `/proc/self/maps`.
 fn extent(range: &str) -> (usize, usize) {
     let address = |text| usize::from_str_radix(text, 16).unwrap_or(0);
     let (first, end) = range.split_once('-').unwrap_or_default();
@@ -263,9 +235,6 @@ fn extent(range: &str) -> (usize, usize) {
 }
 
 fn readable(fd: PollFd<'_>, limit: Duration) -> bool {
-    let limit = Timespec {
-        tv_sec: limit.as_secs() as i64,
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let limit = Timespec::try_from(limit).expect("a few seconds");
     poll(&mut [fd], Some(&limit)).expect("poll") > 0
 }

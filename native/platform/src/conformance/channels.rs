@@ -6,16 +6,22 @@ use super::{Actor, Case, Channel, SOON, Stage, settle};
 use crate::{Ack, DOMID_MAX, Errno, ErrorKind};
 
 pub(super) const CASES: &[Case] = &[
-    ("a bell rings at the other end, both ways", both_ways),
-    ("bells merge and never block", bells_merge),
-    ("a bell before the bind", early_bell),
-    ("only the named peer binds, once", only_the_named_peer),
+    (
+        "a notification arrives at the other end, both ways",
+        both_ways,
+    ),
+    ("notifications merge and never block", notifications_merge),
+    ("a notification before the bind", early_notification),
+    ("only the named peer can bind, once", only_the_named_peer),
     ("unknown ports are refused", unknown_ports),
-    ("a port that is let go of cannot be bound", let_go),
-    ("channels are told apart", told_apart),
-    ("the end of the one that made it", maker_gone),
-    ("the end of the one that bound it", binder_gone),
-    ("a bell before the end is heard first", bell_then_end),
+    ("a closed port cannot be bound", closed_port),
+    ("channels are independent", distinct),
+    ("the maker closes the channel", maker_closes),
+    ("the binder closes the channel", binder_closes),
+    (
+        "a notification before the end arrives first",
+        notification_then_end,
+    ),
 ];
 
 const NOW: Duration = Duration::ZERO;
@@ -23,65 +29,65 @@ const NOW: Duration = Duration::ZERO;
 fn pair(s: &mut Stage) -> (Channel, Channel) {
     let (ours, port) = s.a.unbound(s.b.domid()).unwrap();
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
-    // Binding itself may ring.
-    quiet(s.a.as_ref(), ours);
-    quiet(s.b.as_ref(), theirs);
+    // Binding itself may send an event.
+    drain(s.a.as_ref(), ours);
+    drain(s.b.as_ref(), theirs);
     (ours, theirs)
 }
 
-/// Acknowledges until nothing is pending, within reason.
-fn quiet(actor: &dyn Actor, channel: Channel) {
+/// Acknowledges until nothing is pending. Panics after too many rounds.
+fn drain(actor: &dyn Actor, channel: Channel) {
     for _ in 0..100_000 {
         if !actor.wait(channel, NOW) {
             return;
         }
         assert_eq!(actor.acknowledge(channel), Ok(Ack::Open));
     }
-    panic!("no acknowledgement makes it quiet");
+    panic!("still pending after every acknowledgement");
 }
 
 #[track_caller]
-fn rings(from: &dyn Actor, bell: Channel, to: &dyn Actor, ear: Channel) {
-    assert!(!to.wait(ear, NOW), "pending before it was rung");
-    from.notify(bell).unwrap();
-    assert!(to.wait(ear, SOON), "not heard");
-    assert_eq!(to.acknowledge(ear), Ok(Ack::Open));
-    assert!(!to.wait(ear, NOW), "pending after its acknowledgement");
+fn check_notified(from: &dyn Actor, sender: Channel, to: &dyn Actor, receiver: Channel) {
+    assert!(!to.wait(receiver, NOW), "pending before the notification");
+    from.notify(sender).unwrap();
+    assert!(to.wait(receiver, SOON), "no notification");
+    assert_eq!(to.acknowledge(receiver), Ok(Ack::Open));
+    assert!(!to.wait(receiver, NOW), "pending after its acknowledgement");
 }
 
 fn both_ways(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     for _ in 0..10 {
-        rings(s.a.as_ref(), ours, s.b.as_ref(), theirs);
-        rings(s.b.as_ref(), theirs, s.a.as_ref(), ours);
+        check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
+        check_notified(s.b.as_ref(), theirs, s.a.as_ref(), ours);
     }
-    // An acknowledgement with nothing pending does not block either.
+    // With nothing pending, acknowledging does not block either.
     assert_eq!(s.a.acknowledge(ours), Ok(Ack::Open));
     s.a.close(ours);
     s.b.close(theirs);
 }
 
-fn bells_merge(s: &mut Stage) {
+fn notifications_merge(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.a.notify_times(ours, 100_000).unwrap();
     assert!(s.b.wait(theirs, SOON));
-    quiet(s.b.as_ref(), theirs);
-    rings(s.a.as_ref(), ours, s.b.as_ref(), theirs);
+    drain(s.b.as_ref(), theirs);
+    check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
     s.a.close(ours);
     s.b.close(theirs);
 }
 
-fn early_bell(s: &mut Stage) {
+fn early_notification(s: &mut Stage) {
     let (ours, port) = s.a.unbound(s.b.domid()).unwrap();
-    assert!(!s.a.wait(ours, NOW), "nobody has rung");
+    assert!(!s.a.wait(ours, NOW), "pending without a notification");
     s.a.notify(ours).unwrap();
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
-    if s.traits.keeps_early_bells {
+    if s.traits.keeps_early_notifications {
         assert!(s.b.wait(theirs, SOON));
     }
-    // Kept or lost, the next one is heard.
-    quiet(s.b.as_ref(), theirs);
-    rings(s.a.as_ref(), ours, s.b.as_ref(), theirs);
+    // Whether it was kept or lost, the next one arrives.
+    drain(s.b.as_ref(), theirs);
+    check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
     s.a.close(ours);
     s.b.close(theirs);
 }
@@ -93,9 +99,9 @@ fn only_the_named_peer(s: &mut Stage) {
     let (theirs, _) = s.b.bind(s.a.domid(), port).unwrap();
     let again = s.b.bind(s.a.domid(), port);
     s.refused(again, Errno::NOENT);
-    // The failed attempts have not touched it.
-    quiet(s.b.as_ref(), theirs);
-    rings(s.a.as_ref(), ours, s.b.as_ref(), theirs);
+    // The failed attempts have not affected the channel.
+    drain(s.b.as_ref(), theirs);
+    check_notified(s.a.as_ref(), ours, s.b.as_ref(), theirs);
     s.a.close(ours);
     s.b.close(theirs);
 }
@@ -112,7 +118,7 @@ fn unknown_ports(s: &mut Stage) {
     s.refused(refusal, Errno::INVAL);
 }
 
-fn let_go(s: &mut Stage) {
+fn closed_port(s: &mut Stage) {
     let (ours, port) = s.a.unbound(s.b.domid()).unwrap();
     s.a.close(ours);
     settle(s.a.as_mut());
@@ -120,19 +126,19 @@ fn let_go(s: &mut Stage) {
     s.refused(late, Errno::NOENT);
 }
 
-fn told_apart(s: &mut Stage) {
+fn distinct(s: &mut Stage) {
     let (a, b) = (s.a.domid(), s.b.domid());
     let (one, one_port) = s.a.unbound(b).unwrap();
     let (two, two_port) = s.a.unbound(b).unwrap();
     assert_ne!(one_port, two_port);
     let (two_theirs, _) = s.b.bind(a, two_port).unwrap();
     let (one_theirs, _) = s.b.bind(a, one_port).unwrap();
-    quiet(s.b.as_ref(), one_theirs);
-    quiet(s.b.as_ref(), two_theirs);
+    drain(s.b.as_ref(), one_theirs);
+    drain(s.b.as_ref(), two_theirs);
     s.a.notify(one).unwrap();
     assert!(s.b.wait(one_theirs, SOON));
     assert!(!s.b.wait(two_theirs, NOW));
-    rings(s.a.as_ref(), two, s.b.as_ref(), two_theirs);
+    check_notified(s.a.as_ref(), two, s.b.as_ref(), two_theirs);
     for channel in [one, two] {
         s.a.close(channel);
     }
@@ -141,12 +147,12 @@ fn told_apart(s: &mut Stage) {
     }
 }
 
-/// What an end sees after the other has closed.
-fn sees_the_end(s: &Stage, actor: &dyn Actor, channel: Channel) {
-    if s.traits.tells_peer_gone {
-        assert!(actor.wait(channel, SOON), "not told");
+/// Checks one end after the other was closed.
+fn check_peer_gone(s: &Stage, actor: &dyn Actor, channel: Channel) {
+    if s.traits.reports_peer_gone {
+        assert!(actor.wait(channel, SOON), "the end was not reported");
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
-        // It stays so.
+        // The state is permanent.
         assert!(actor.wait(channel, NOW));
         assert_eq!(actor.acknowledge(channel), Ok(Ack::PeerGone));
         let refusal = actor.notify(channel).unwrap_err();
@@ -156,26 +162,26 @@ fn sees_the_end(s: &Stage, actor: &dyn Actor, channel: Channel) {
     }
 }
 
-fn maker_gone(s: &mut Stage) {
+fn maker_closes(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.a.close(ours);
-    sees_the_end(s, s.b.as_ref(), theirs);
+    check_peer_gone(s, s.b.as_ref(), theirs);
     s.b.close(theirs);
 }
 
-fn binder_gone(s: &mut Stage) {
+fn binder_closes(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.b.close(theirs);
-    sees_the_end(s, s.a.as_ref(), ours);
+    check_peer_gone(s, s.a.as_ref(), ours);
     s.a.close(ours);
 }
 
-fn bell_then_end(s: &mut Stage) {
+fn notification_then_end(s: &mut Stage) {
     let (ours, theirs) = pair(s);
     s.a.notify(ours).unwrap();
     s.a.close(ours);
     assert!(s.b.wait(theirs, SOON));
     assert_eq!(s.b.acknowledge(theirs), Ok(Ack::Open));
-    sees_the_end(s, s.b.as_ref(), theirs);
+    check_peer_gone(s, s.b.as_ref(), theirs);
     s.b.close(theirs);
 }

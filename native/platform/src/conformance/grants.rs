@@ -9,24 +9,33 @@ const RO: Access = Access::ReadOnly;
 pub(super) const CASES: &[Case] = &[
     ("both sides see the same bytes", both_see_the_same),
     ("shared pages are zeroed", zeroed),
-    ("read-only pages are read, not written", read_only),
-    ("only the named peer maps", only_the_named_peer),
+    ("read-only pages cannot be mapped for writing", read_only),
+    ("only the named peer can map", only_the_named_peer),
     ("unknown references are refused", unknown_references),
     ("references of several shares, in any order", any_order),
     ("one share of many pages", many_pages),
     ("many shares in one mapping", many_shares),
     ("pages may be mapped twice", mapped_twice),
     ("an ended grant cannot be mapped", ended),
-    ("what is mapped outlives its grant", outlives_its_grant),
-    ("the sharer's end is told by byte and bell", sharer_tells),
-    ("the mapper's end is told by byte and bell", mapper_tells),
-    ("a notify byte may be told after its channel", channel_first),
-    ("impossible notify bytes are refused", impossible_notify),
-    ("impossible numbers are refused", impossible_numbers),
+    ("a mapping outlives its grant", outlives_its_grant),
+    (
+        "unmapping by the sharer zeroes the byte and notifies",
+        sharer_unmaps,
+    ),
+    (
+        "unmapping by the mapper zeroes the byte and notifies",
+        mapper_unmaps,
+    ),
+    (
+        "a channel may be closed before its notify byte",
+        channel_first,
+    ),
+    ("invalid notify bytes are refused", invalid_notify),
+    ("invalid numbers are refused", impossible_numbers),
     ("a domain may be its own peer", own_peer),
 ];
 
-/// Different in every page, so that a page in the wrong place shows.
+/// A pattern that differs in every page, so that a misplaced page is detected.
 fn stamp(page: usize, salt: u8) -> Vec<u8> {
     (0..32).map(|i| (page * 7 + i) as u8 ^ salt).collect()
 }
@@ -36,7 +45,7 @@ fn both_see_the_same(s: &mut Stage) {
     assert_eq!(refs.len(), 3);
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
     for page in 0..3 {
-        // Across the end of the page, where there is another.
+        // Across the page boundary, if a page follows.
         let at = page * PAGE + if page < 2 { PAGE - 16 } else { 0 };
         s.a.poke(ours, at, &stamp(page, 0));
         assert_eq!(s.b.peek(theirs, at, 32), stamp(page, 0));
@@ -73,7 +82,7 @@ fn only_the_named_peer(s: &mut Stage) {
         let intruder = s.c.map(s.a.domid(), &refs, access, None);
         s.refused(intruder, Errno::ACCESS);
     }
-    // Nor does it help to name another granter.
+    // Naming another granter does not help.
     let misdirected = s.b.map(s.c.domid(), &refs, RW, None);
     s.refused(misdirected, Errno::NOENT);
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
@@ -86,7 +95,7 @@ fn unknown_references(s: &mut Stage) {
     for wrong in [refs[1] + 1, refs[0] ^ 0x4000_0000, 0, Gref::MAX] {
         let alone = s.b.map(s.a.domid(), &[wrong], RW, None);
         s.refused(alone, Errno::NOENT);
-        // Among good ones as well.
+        // Among valid references as well.
         let among = s.b.map(s.a.domid(), &[refs[0], wrong], RW, None);
         s.refused(among, Errno::NOENT);
     }
@@ -105,7 +114,7 @@ fn any_order(s: &mut Stage) {
         }
         shared.push(ours);
     }
-    // Neighbours, gaps, backwards, and one left out.
+    // Adjacent, with gaps, backwards, and one omitted.
     let order = [5, 6, 0, 3, 2, 1, 7];
     let picked: Vec<Gref> = order.iter().map(|i| refs[*i]).collect();
     let theirs = s.b.map(s.a.domid(), &picked, RW, None).unwrap();
@@ -121,19 +130,19 @@ fn any_order(s: &mut Stage) {
 fn many_pages(s: &mut Stage) {
     const PAGES: usize = 600;
     let (ours, refs) = s.a.share(s.b.domid(), PAGES, RW, None).unwrap();
-    let looked_at = || (0..PAGES).rev().step_by(PAGES / s.rounds);
-    for page in looked_at() {
+    let sampled = || (0..PAGES).rev().step_by(PAGES / s.rounds);
+    for page in sampled() {
         s.a.poke(ours, page * PAGE, &stamp(page, 3));
     }
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
-    for page in looked_at() {
+    for page in sampled() {
         assert_eq!(s.b.peek(theirs, page * PAGE, 32), stamp(page, 3));
     }
     s.b.unmap(theirs);
     s.a.unmap(ours);
 }
 
-/// More than one message can carry descriptors for, where those are the means.
+/// More shares than one message can carry descriptors, on a platform that passes descriptors.
 fn many_shares(s: &mut Stage) {
     let b = s.b.domid();
     let shares = s.rounds * 3 / 2;
@@ -178,63 +187,63 @@ fn ended(s: &mut Stage) {
 fn outlives_its_grant(s: &mut Stage) {
     let (ours, refs) = s.a.share(s.b.domid(), 2, RW, None).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
-    s.a.poke(ours, PAGE, b"last words");
+    s.a.poke(ours, PAGE, b"last bytes");
     s.a.unmap(ours);
-    assert_eq!(s.b.peek(theirs, PAGE, 10), b"last words");
-    s.b.poke(theirs, 0, b"unheard");
+    assert_eq!(s.b.peek(theirs, PAGE, 10), b"last bytes");
+    s.b.poke(theirs, 0, b"unread!");
     s.b.unmap(theirs);
 }
 
-fn sharer_tells(s: &mut Stage) {
-    let (ours_bell, port) = s.a.unbound(s.b.domid()).unwrap();
-    let (theirs_bell, _) = s.b.bind(s.a.domid(), port).unwrap();
+fn sharer_unmaps(s: &mut Stage) {
+    let (our_channel, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (their_channel, _) = s.b.bind(s.a.domid(), port).unwrap();
     let notify = Some(Notify { offset: 77, port });
-    // Ours is writable, whatever the peer may do.
+    // Our own mapping is always writable.
     let (ours, refs) = s.a.share(s.b.domid(), 1, RO, notify).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RO, None).unwrap();
     s.a.poke(ours, 76, &[1; 3]);
     assert_eq!(s.b.peek(theirs, 76, 3), [1, 1, 1]);
     s.a.unmap(ours);
-    assert!(s.b.wait(theirs_bell, SOON));
-    assert_eq!(s.b.acknowledge(theirs_bell), Ok(Ack::Open));
+    assert!(s.b.wait(their_channel, SOON));
+    assert_eq!(s.b.acknowledge(their_channel), Ok(Ack::Open));
     assert_eq!(s.b.peek(theirs, 76, 3), [1, 0, 1]);
     s.b.unmap(theirs);
-    s.a.close(ours_bell);
-    s.b.close(theirs_bell);
+    s.a.close(our_channel);
+    s.b.close(their_channel);
 }
 
-fn mapper_tells(s: &mut Stage) {
-    let (ours_bell, port) = s.a.unbound(s.b.domid()).unwrap();
-    let (theirs_bell, port) = s.b.bind(s.a.domid(), port).unwrap();
+fn mapper_unmaps(s: &mut Stage) {
+    let (our_channel, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (their_channel, port) = s.b.bind(s.a.domid(), port).unwrap();
     let (ours, refs) = s.a.share(s.b.domid(), 1, RW, None).unwrap();
     let offset = PAGE - 2;
     let notify = Some(Notify { offset, port });
     let theirs = s.b.map(s.a.domid(), &refs, RW, notify).unwrap();
     s.b.poke(theirs, offset - 1, &[1; 3]);
     s.b.unmap(theirs);
-    assert!(s.a.wait(ours_bell, SOON));
+    assert!(s.a.wait(our_channel, SOON));
     assert_eq!(s.a.peek(ours, offset - 1, 3), [1, 0, 1]);
     s.a.unmap(ours);
-    s.a.close(ours_bell);
-    s.b.close(theirs_bell);
+    s.a.close(our_channel);
+    s.b.close(their_channel);
 }
 
-/// Closing the channel before the pages that name it is allowed.
+/// A channel may be closed before the pages that name it.
 fn channel_first(s: &mut Stage) {
-    let (bell, port) = s.a.unbound(s.b.domid()).unwrap();
+    let (channel, port) = s.a.unbound(s.b.domid()).unwrap();
     let notify = Some(Notify { offset: 0, port });
     let (ours, refs) = s.a.share(s.b.domid(), 1, RW, notify).unwrap();
     let theirs = s.b.map(s.a.domid(), &refs, RW, None).unwrap();
     s.a.poke(ours, 0, &[1]);
-    s.a.close(bell);
+    s.a.close(channel);
     s.a.unmap(ours);
     assert_eq!(s.b.peek(theirs, 0, 1), [0]);
     s.b.unmap(theirs);
 }
 
-fn impossible_notify(s: &mut Stage) {
+fn invalid_notify(s: &mut Stage) {
     let (a, b) = (s.a.domid(), s.b.domid());
-    let (bell, port) = s.a.unbound(b).unwrap();
+    let (channel, port) = s.a.unbound(b).unwrap();
     let outside = Some(Notify { offset: PAGE, port });
     let nobodys = Some(Notify {
         offset: 0,
@@ -245,13 +254,13 @@ fn impossible_notify(s: &mut Stage) {
         s.refused(refusal, Errno::INVAL);
     }
     let (ours, refs) = s.a.share(b, 1, RO, None).unwrap();
-    let (theirs_bell, port) = s.b.bind(a, port).unwrap();
+    let (their_channel, port) = s.b.bind(a, port).unwrap();
     let read_only = Some(Notify { offset: 0, port });
     let refusal = s.b.map(a, &refs, RO, read_only);
     s.refused(refusal, Errno::INVAL);
     s.a.unmap(ours);
-    s.a.close(bell);
-    s.b.close(theirs_bell);
+    s.a.close(channel);
+    s.b.close(their_channel);
 }
 
 fn impossible_numbers(s: &mut Stage) {
@@ -279,10 +288,10 @@ fn own_peer(s: &mut Stage) {
     assert_eq!(s.a.peek(other, 0, 2), b"me");
     s.a.unmap(one);
     s.a.unmap(other);
-    let (bell, port) = s.a.unbound(a).unwrap();
-    let (ear, _) = s.a.bind(a, port).unwrap();
-    s.a.notify(bell).unwrap();
-    assert!(s.a.wait(ear, SOON));
-    s.a.close(bell);
-    s.a.close(ear);
+    let (channel, port) = s.a.unbound(a).unwrap();
+    let (other_end, _) = s.a.bind(a, port).unwrap();
+    s.a.notify(channel).unwrap();
+    assert!(s.a.wait(other_end, SOON));
+    s.a.close(channel);
+    s.a.close(other_end);
 }

@@ -1,12 +1,11 @@
-//! What every implementation of [`Platform`](crate::Platform) has to do, written once.
+//! The conformance suite for every implementation of [`Platform`](crate::Platform).
 //!
-//! A case speaks to three [`Actor`]s, each in a domain of its own, in plain
-//! data: handles, references, bytes. So the actors may be three memberships in
-//! one process ([`Member`]), or stubs ([`Remote`]) for processes in three real
-//! domains, which [`serve`] the same calls over a wire.
+//! A case controls three [`Actor`]s, each in its own domain, through plain data: handles,
+//! references, bytes. The actors may be three memberships in one process ([`Member`]), or stubs
+//! ([`Remote`]) for processes in three real domains, which [`serve`] the same calls over a pipe.
 //!
-//! [`run`] plays all cases one after the other and, around each, counts what
-//! the actors hold of the system: a case that leaves something behind fails.
+//! [`run`] runs all cases in order. Before and after each it counts the resources of the actors: a
+//! case that leaks any fails.
 
 mod actor;
 mod channels;
@@ -22,53 +21,51 @@ pub use wire::{Remote, serve};
 
 use crate::{Access, Errno, Error, ErrorKind, Gref};
 
-/// Where platforms may differ.
+/// The differences between platforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
-    /// A closed event channel is noticed at the other end. Xen sends no event.
-    pub tells_peer_gone: bool,
-    /// A bell rung before the other end was bound is heard after it. On Xen it
-    /// can be lost.
-    pub keeps_early_bells: bool,
-    /// Errors name their cause. A hypervisor says `EINVAL` to much.
+    /// The other end notices when an event channel is closed. Xen sends no event.
+    pub reports_peer_gone: bool,
+    /// A notification sent before the other end is bound arrives after it. Xen can lose it.
+    pub keeps_early_notifications: bool,
+    /// Errors name their cause. A hypervisor reports `EINVAL` for many.
     pub says_why: bool,
-    /// A domain may have itself as its peer. On Xen that crashes Linux.
+    /// A domain may be its own peer. On Xen that crashes Linux.
     pub peer_may_be_self: bool,
 }
 
-/// Three domains, and what to expect of them.
+/// Three domains, and the traits of their platform.
 pub struct Stage {
-    /// The sharer, mostly.
+    /// The sharer in most cases.
     pub a: Box<dyn Actor>,
     /// Its peer.
     pub b: Box<dyn Actor>,
-    /// A third domain that has no business with the two.
+    /// A third domain, which has no rights to what the other two share.
     pub c: Box<dyn Actor>,
-    /// Of the platform that they are on.
+    /// The traits of their platform.
     pub traits: Traits,
-    /// How often what is done many times is done: some hundred times in one process,
-    /// less where each call goes over a wire.
+    /// How often to repeat: a few hundred times in one process, fewer if each call crosses a pipe.
     pub rounds: usize,
 }
 
-/// How long an event may take that has to come.
+/// Time limit for an expected event.
 const SOON: Duration = Duration::from_secs(5);
 
 type Case = (&'static str, fn(&mut Stage));
 
-/// Plays all cases.
+/// Runs all cases.
 ///
 /// # Panics
-/// When one fails, after saying which.
+/// If a case fails. Its name is printed first.
 pub fn run(stage: &mut Stage) {
     let cases = [grants::CASES, channels::CASES, store::CASES, leaks::CASES].concat();
-    // The first use of anything may allocate for good.
+    // The first use of anything may allocate permanently.
     leaks::warm_up(stage);
     for (name, case) in cases {
         println!("conformance: {name}");
         let before = stage.footprints();
         case(stage);
-        assert_eq!(stage.footprints(), before, "{name} leaves something behind");
+        assert_eq!(stage.footprints(), before, "{name}: resources leaked");
     }
 }
 
@@ -80,8 +77,7 @@ impl Stage {
         [self.a.footprint(), self.b.footprint(), self.c.footprint()]
     }
 
-    /// Checks that something was refused, and for this reason where the
-    /// platform says why.
+    /// Checks that a call was refused, and with this error if the platform names causes.
     #[track_caller]
     fn refused<T>(&self, result: Result<T, Error>, why: Errno) {
         match result {
@@ -94,9 +90,8 @@ impl Stage {
     }
 }
 
-/// Returns when the platform has taken in all that this actor has let go of: its
-/// requests are taken in order, so these two, which are refused and leave nothing
-/// behind, come after it.
+/// Returns once the platform has processed all that this actor released. It processes requests in
+/// order, so make two that fail without any other effect.
 fn settle(actor: &mut dyn Actor) {
     let domid = actor.domid();
     let nothing = actor.map(domid ^ 1, &[Gref::MAX], Access::ReadWrite, None);

@@ -1,13 +1,13 @@
-//! The store connection, and the life of a domain.
+//! The xenstore connection, and the lifetime of a domain.
 
 use super::{Case, Stage};
 
 pub(super) const CASES: &[Case] = &[
-    ("the store answers, of any domain", store_answers),
-    ("a domain lives while nothing ends it", lives),
+    ("xenstore replies about any domain", store_replies),
+    ("a domain stays alive until it is ended", stays_alive),
 ];
 
-fn store_answers(s: &mut Stage) {
+fn store_replies(s: &mut Stage) {
     for actor in [&s.a, &s.b, &s.c] {
         for domid in [actor.domid(), s.a.domid(), 0] {
             let home = actor.home(domid).unwrap();
@@ -16,7 +16,7 @@ fn store_answers(s: &mut Stage) {
     }
 }
 
-fn lives(s: &mut Stage) {
+fn stays_alive(s: &mut Stage) {
     for actor in [&s.a, &s.b, &s.c] {
         assert_eq!(actor.alive(), Ok(true));
     }

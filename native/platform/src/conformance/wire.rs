@@ -1,8 +1,7 @@
-//! Actors in other processes, perhaps of other machines: the calls of [`Actor`] as bytes.
+//! Actors in other processes, perhaps on other machines: the calls of [`Actor`] as bytes.
 //!
 //! A request is its length, the number of a call and its arguments; a reply is its length and the
-//! result. Numbers are little-endian. Both ends are of one build and one test, so what does not fit
-//! is a panic.
+//! result. Numbers are little-endian. Both ends come from one build, so malformed data panics.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -12,41 +11,41 @@ use std::time::Duration;
 use super::{Actor, Channel, Footprint, Mapped};
 use crate::{Access, Ack, Domid, Error, ErrorKind, Gref, Notify};
 
-/// Something that goes over the wire.
-trait Plain: Sized {
-    fn put(&self, bytes: &mut Vec<u8>);
-    fn take(bytes: &mut &[u8]) -> Self;
+/// A value in a request or a reply.
+trait Codec: Sized {
+    fn encode(&self, bytes: &mut Vec<u8>);
+    fn decode(bytes: &mut &[u8]) -> Self;
 }
 
-impl Plain for u64 {
-    fn put(&self, bytes: &mut Vec<u8>) {
+impl Codec for u64 {
+    fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.to_le_bytes());
     }
 
-    fn take(bytes: &mut &[u8]) -> u64 {
+    fn decode(bytes: &mut &[u8]) -> u64 {
         let (number, rest) = bytes.split_first_chunk().expect("a number");
         *bytes = rest;
         u64::from_le_bytes(*number)
     }
 }
 
-impl Plain for () {
-    fn put(&self, _bytes: &mut Vec<u8>) {}
+impl Codec for () {
+    fn encode(&self, _bytes: &mut Vec<u8>) {}
 
-    fn take(_bytes: &mut &[u8]) {}
+    fn decode(_bytes: &mut &[u8]) {}
 }
 
 macro_rules! as_number {
-    ($($name:ty: $there:expr, $back:expr;)*) => {$(
-        impl Plain for $name {
-            fn put(&self, bytes: &mut Vec<u8>) {
-                let there: fn(&$name) -> u64 = $there;
-                there(self).put(bytes);
+    ($($name:ty: $encode:expr, $decode:expr;)*) => {$(
+        impl Codec for $name {
+            fn encode(&self, bytes: &mut Vec<u8>) {
+                let encode: fn(&$name) -> u64 = $encode;
+                encode(self).encode(bytes);
             }
 
-            fn take(bytes: &mut &[u8]) -> $name {
-                let back: fn(u64) -> $name = $back;
-                back(u64::take(bytes))
+            fn decode(bytes: &mut &[u8]) -> $name {
+                let decode: fn(u64) -> $name = $decode;
+                decode(u64::decode(bytes))
             }
         }
     )*};
@@ -70,15 +69,15 @@ as_number! {
 
 macro_rules! as_tuple {
     ($($name:ident)*) => {
-        impl<$($name: Plain),*> Plain for ($($name,)*) {
+        impl<$($name: Codec),*> Codec for ($($name,)*) {
             #[allow(non_snake_case)] // types and values are of one name each
-            fn put(&self, bytes: &mut Vec<u8>) {
+            fn encode(&self, bytes: &mut Vec<u8>) {
                 let ($($name,)*) = self;
-                $($name.put(bytes);)*
+                $($name.encode(bytes);)*
             }
 
-            fn take(bytes: &mut &[u8]) -> Self {
-                ($($name::take(bytes),)*)
+            fn decode(bytes: &mut &[u8]) -> Self {
+                ($($name::decode(bytes),)*)
             }
         }
     };
@@ -88,91 +87,93 @@ as_tuple!(A B);
 as_tuple!(A B C);
 as_tuple!(A B C D);
 
-impl<T: Plain> Plain for Vec<T> {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        self.len().put(bytes);
-        self.iter().for_each(|one| one.put(bytes));
+impl<T: Codec> Codec for Vec<T> {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        self.len().encode(bytes);
+        self.iter().for_each(|one| one.encode(bytes));
     }
 
-    fn take(bytes: &mut &[u8]) -> Vec<T> {
-        (0..usize::take(bytes)).map(|_| T::take(bytes)).collect()
-    }
-}
-
-impl<T: Plain> Plain for Option<T> {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        self.is_some().put(bytes);
-        self.iter().for_each(|one| one.put(bytes));
-    }
-
-    fn take(bytes: &mut &[u8]) -> Option<T> {
-        bool::take(bytes).then(|| T::take(bytes))
+    fn decode(bytes: &mut &[u8]) -> Vec<T> {
+        (0..usize::decode(bytes))
+            .map(|_| T::decode(bytes))
+            .collect()
     }
 }
 
-impl<T: Plain> Plain for Result<T, Error> {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        self.is_ok().put(bytes);
+impl<T: Codec> Codec for Option<T> {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        self.is_some().encode(bytes);
+        self.iter().for_each(|one| one.encode(bytes));
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Option<T> {
+        bool::decode(bytes).then(|| T::decode(bytes))
+    }
+}
+
+impl<T: Codec> Codec for Result<T, Error> {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        self.is_ok().encode(bytes);
         match self {
-            Ok(result) => result.put(bytes),
-            Err(error) => (error.kind, error.what.clone()).put(bytes),
+            Ok(result) => result.encode(bytes),
+            Err(error) => (error.kind, error.what.clone()).encode(bytes),
         }
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<T, Error> {
-        if bool::take(bytes) {
-            return Ok(T::take(bytes));
+    fn decode(bytes: &mut &[u8]) -> Result<T, Error> {
+        if bool::decode(bytes) {
+            return Ok(T::decode(bytes));
         }
-        let (kind, what) = <(ErrorKind, String)>::take(bytes);
+        let (kind, what) = <(ErrorKind, String)>::decode(bytes);
         Err(Error { kind, what })
     }
 }
 
-/// Bytes as they are.
+/// Bytes, encoded as they are.
 struct Bytes(Vec<u8>);
 
-impl Plain for Bytes {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        self.0.len().put(bytes);
+impl Codec for Bytes {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        self.0.len().encode(bytes);
         bytes.extend_from_slice(&self.0);
     }
 
-    fn take(bytes: &mut &[u8]) -> Bytes {
-        let length = usize::take(bytes);
+    fn decode(bytes: &mut &[u8]) -> Bytes {
+        let length = usize::decode(bytes);
         let (own, rest) = bytes.split_at(length);
         *bytes = rest;
         Bytes(own.to_vec())
     }
 }
 
-impl Plain for String {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        Bytes(self.as_bytes().to_vec()).put(bytes);
+impl Codec for String {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        Bytes(self.as_bytes().to_vec()).encode(bytes);
     }
 
-    fn take(bytes: &mut &[u8]) -> String {
-        String::from_utf8(Bytes::take(bytes).0).expect("text")
+    fn decode(bytes: &mut &[u8]) -> String {
+        String::from_utf8(Bytes::decode(bytes).0).expect("text")
     }
 }
 
-impl Plain for Notify {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        (self.offset, self.port).put(bytes);
+impl Codec for Notify {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        (self.offset, self.port).encode(bytes);
     }
 
-    fn take(bytes: &mut &[u8]) -> Notify {
-        let (offset, port) = Plain::take(bytes);
+    fn decode(bytes: &mut &[u8]) -> Notify {
+        let (offset, port) = Codec::decode(bytes);
         Notify { offset, port }
     }
 }
 
-impl Plain for Footprint {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        (self.descriptors, self.mappings).put(bytes);
+impl Codec for Footprint {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        (self.descriptors, self.mappings).encode(bytes);
     }
 
-    fn take(bytes: &mut &[u8]) -> Footprint {
-        let (descriptors, mappings) = Plain::take(bytes);
+    fn decode(bytes: &mut &[u8]) -> Footprint {
+        let (descriptors, mappings) = Codec::decode(bytes);
         Footprint {
             descriptors,
             mappings,
@@ -210,10 +211,10 @@ const HOME: u8 = 12;
 const ALIVE: u8 = 13;
 const FOOTPRINT: u8 = 14;
 
-/// Does what the other end of the wire asks of `actor`, until that end is closed.
+/// Executes the requests of the other end on `actor`, until that end is closed.
 ///
 /// # Errors
-/// Of reading and writing.
+/// Those of reading and writing.
 pub fn serve(
     actor: &mut dyn Actor,
     from: &mut impl Read,
@@ -225,54 +226,54 @@ pub fn serve(
             request => request?,
         };
         let mut reply = Vec::new();
-        answer(actor, &mut request.as_slice(), &mut reply);
+        dispatch(actor, &mut request.as_slice(), &mut reply);
         send(to, &reply)?;
     }
 }
 
-fn answer(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
-    match u8::take(request) {
-        DOMID => actor.domid().put(reply),
+fn dispatch(actor: &mut dyn Actor, request: &mut &[u8], reply: &mut Vec<u8>) {
+    match u8::decode(request) {
+        DOMID => actor.domid().encode(reply),
         SHARE => {
-            let (peer, pages, access, notify) = Plain::take(request);
-            actor.share(peer, pages, access, notify).put(reply);
+            let (peer, pages, access, notify) = Codec::decode(request);
+            actor.share(peer, pages, access, notify).encode(reply);
         }
         MAP => {
-            let (peer, refs, access, notify) = <(_, Vec<Gref>, _, _)>::take(request);
-            actor.map(peer, &refs, access, notify).put(reply);
+            let (peer, refs, access, notify) = <(_, Vec<Gref>, _, _)>::decode(request);
+            actor.map(peer, &refs, access, notify).encode(reply);
         }
-        UNMAP => actor.unmap(Plain::take(request)),
+        UNMAP => actor.unmap(Codec::decode(request)),
         PEEK => {
-            let (pages, offset, len) = Plain::take(request);
-            Bytes(actor.peek(pages, offset, len)).put(reply);
+            let (pages, offset, len) = Codec::decode(request);
+            Bytes(actor.peek(pages, offset, len)).encode(reply);
         }
         POKE => {
-            let (pages, offset, bytes) = <(_, _, Bytes)>::take(request);
+            let (pages, offset, bytes) = <(_, _, Bytes)>::decode(request);
             actor.poke(pages, offset, &bytes.0);
         }
-        UNBOUND => actor.unbound(Plain::take(request)).put(reply),
+        UNBOUND => actor.unbound(Codec::decode(request)).encode(reply),
         BIND => {
-            let (peer, port) = Plain::take(request);
-            actor.bind(peer, port).put(reply);
+            let (peer, port) = Codec::decode(request);
+            actor.bind(peer, port).encode(reply);
         }
-        CLOSE => actor.close(Plain::take(request)),
+        CLOSE => actor.close(Codec::decode(request)),
         NOTIFY => {
-            let (channel, times) = Plain::take(request);
-            actor.notify_times(channel, times).put(reply);
+            let (channel, times) = Codec::decode(request);
+            actor.notify_times(channel, times).encode(reply);
         }
-        ACKNOWLEDGE => actor.acknowledge(Plain::take(request)).put(reply),
+        ACKNOWLEDGE => actor.acknowledge(Codec::decode(request)).encode(reply),
         WAIT => {
-            let (channel, limit) = Plain::take(request);
-            actor.wait(channel, limit).put(reply);
+            let (channel, limit) = Codec::decode(request);
+            actor.wait(channel, limit).encode(reply);
         }
-        HOME => actor.home(Plain::take(request)).put(reply),
-        ALIVE => actor.alive().put(reply),
-        FOOTPRINT => actor.footprint().put(reply),
-        call => panic!("there is no call {call}"),
+        HOME => actor.home(Codec::decode(request)).encode(reply),
+        ALIVE => actor.alive().encode(reply),
+        FOOTPRINT => actor.footprint().encode(reply),
+        call => panic!("unknown call {call}"),
     }
 }
 
-/// An actor that another program is, which [`serve`]s on its standard input and output.
+/// An actor in another program, which [`serve`]s on its standard input and output.
 pub struct Remote {
     child: Child,
     wire: RefCell<(std::process::ChildStdin, std::process::ChildStdout)>,
@@ -283,7 +284,7 @@ impl Remote {
     /// Starts the program.
     ///
     /// # Panics
-    /// If it does not start, or ends before it has said which domain it is.
+    /// If the program does not start, or exits before it has reported its domain.
     pub fn start(command: &mut Command) -> Remote {
         let mut child = command
             .stdin(Stdio::piped())
@@ -301,14 +302,14 @@ impl Remote {
         remote
     }
 
-    fn call<R: Plain>(&self, call: u8, arguments: &impl Plain) -> R {
+    fn call<R: Codec>(&self, call: u8, arguments: &impl Codec) -> R {
         let (to, from) = &mut *self.wire.borrow_mut();
         let mut request = Vec::new();
-        call.put(&mut request);
-        arguments.put(&mut request);
+        call.encode(&mut request);
+        arguments.encode(&mut request);
         let reply = send(to, &request).and_then(|()| receive(from));
         let reply = reply.unwrap_or_else(|error| panic!("domain {}: {error}", self.domid));
-        R::take(&mut reply.as_slice())
+        R::decode(&mut reply.as_slice())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Becoming a domain: the run directory, its sockets and HELLO.
+//! Attaching to a domain: the run directory, its sockets and HELLO.
 
 use std::fs;
 use std::io;
@@ -13,25 +13,25 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::geteuid;
 
 use super::proto::{Reply, Request, VERSION};
-use super::service::{PATIENCE, Service};
+use super::service::{REPLY_TIMEOUT, Service};
 use crate::{Domid, Error, ErrorKind};
 
-/// What attaching gave us.
+/// The result of attaching.
 pub(super) struct Attached {
     pub(super) domid: Domid,
     /// The domain's own directory, absolute.
     pub(super) dir: PathBuf,
-    /// Open for as long as we are that domain.
+    /// The control connection. The domain lives as long as it is open.
     pub(super) control: OwnedFd,
 }
 
-/// Says HELLO at `<run>/hub.sock` or, where only one domain's directory is to
-/// be seen, at its `control.sock`.
+/// Sends HELLO to `<run>/hub.sock` or, if only one domain's directory is visible, to its
+/// `control.sock`.
 pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error> {
-    let run = checked(run)?;
-    let (control, own) = if is_there(&run, "hub.sock")? {
+    let run = check_run_dir(run)?;
+    let (control, own) = if socket_exists(&run, "hub.sock")? {
         ("hub.sock", false)
-    } else if is_there(&run, "control.sock")? {
+    } else if socket_exists(&run, "control.sock")? {
         ("control.sock", true)
     } else {
         let nothing = format_args!("no hub in {}", run.display());
@@ -48,7 +48,7 @@ pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error
             return Err(Error::new(ErrorKind::HubVersion, what));
         }
         (Reply::Welcome { domid: given, .. }, _) if domid.is_none_or(|d| d == given) => given,
-        _ => return Err(service.nonsense()),
+        _ => return Err(service.unexpected_reply()),
     };
     let dir = if own {
         run
@@ -62,16 +62,16 @@ pub(super) fn attach(run: &Path, domid: Option<Domid>) -> Result<Attached, Error
     })
 }
 
-/// Connects to a socket in the domain's directory. It comes non-blocking.
+/// Connects to a socket in the domain's directory. The result is non-blocking.
 pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, Error> {
     let path = dir.join(name);
-    let doing = |errno| match errno {
-        // Another kind of socket listens there.
+    let failed = |errno| match errno {
+        // The socket there is of another type.
         Errno::PROTOTYPE => Error::new(
             ErrorKind::NotAHub,
-            format!("{} is not a hub's", path.display()),
+            format!("{} is not the socket of a hub", path.display()),
         ),
-        // A backlog that stayed full until the time limit.
+        // The backlog stayed full until the time limit.
         Errno::AGAIN => Error::posix(
             Errno::TIMEDOUT,
             format_args!("connecting to {}", path.display()),
@@ -79,50 +79,55 @@ pub(super) fn dial(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, 
         errno => Error::posix(errno, format_args!("connecting to {}", path.display())),
     };
     let socket =
-        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(doing)?;
-    // The limit of a connect, too, on sockets of this family.
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE)).map_err(doing)?;
+        socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    // For Unix sockets this also limits connect.
+    set_socket_timeout(&socket, Timeout::Send, Some(REPLY_TIMEOUT)).map_err(failed)?;
     match SocketAddrUnix::new(&path) {
-        Ok(address) => connect(&socket, &address).map_err(doing)?,
+        Ok(address) => connect(&socket, &address).map_err(failed)?,
         Err(Errno::NAMETOOLONG) => {
-            // An address holds 107 bytes; reach a deeper directory through a
-            // descriptor of it.
-            let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(doing)?;
+            // A socket address holds 107 bytes. Reach a longer path through a descriptor of the
+            // directory.
+            let dir = open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
             let short = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
-            let address = SocketAddrUnix::new(short).map_err(doing)?;
-            connect(&socket, &address).map_err(doing)?;
+            let address = SocketAddrUnix::new(short).map_err(failed)?;
+            connect(&socket, &address).map_err(failed)?;
         }
-        Err(errno) => return Err(doing(errno)),
+        Err(errno) => return Err(failed(errno)),
     }
-    fcntl_setfl(&socket, OFlags::NONBLOCK).map_err(doing)?;
+    fcntl_setfl(&socket, OFlags::NONBLOCK).map_err(failed)?;
     Ok(socket)
 }
 
-/// The directory, absolute, if nobody but its owner can put sockets there, and
-/// its owner is us or root.
-fn checked(run: &Path) -> Result<PathBuf, Error> {
-    let bad = |why: &str| {
+/// Resolves the directory, and checks that its owner is this user or root and that nobody else can
+/// create sockets in it.
+fn check_run_dir(run: &Path) -> Result<PathBuf, Error> {
+    let refuse = |why: &str| {
         let what = format!("run directory {}: {why}", run.display());
         Err(Error::new(ErrorKind::BadRunDir, what))
     };
     let (absolute, meta) = match fs::canonicalize(run).and_then(|p| Ok((fs::metadata(&p)?, p))) {
         Ok((meta, absolute)) => (absolute, meta),
-        // Missing: perhaps a hub has yet to make it.
-        Err(error) => return Err(os(&error, format_args!("run directory {}", run.display()))),
+        // ENOENT included: the hub may not have created it yet.
+        Err(error) => {
+            return Err(io_error(
+                &error,
+                format_args!("run directory {}", run.display()),
+            ));
+        }
     };
     let us = geteuid().as_raw();
     if !meta.is_dir() {
-        bad("not a directory")
+        refuse("not a directory")
     } else if meta.uid() != us && meta.uid() != 0 {
-        bad("belongs to another user")
+        refuse("belongs to another user")
     } else if meta.mode() & 0o022 != 0 {
-        bad("others can write to it")
+        refuse("other users can write to it")
     } else {
         Ok(absolute)
     }
 }
 
-fn is_there(dir: &Path, name: &str) -> Result<bool, Error> {
+fn socket_exists(dir: &Path, name: &str) -> Result<bool, Error> {
     let path = dir.join(name);
     match fs::metadata(&path) {
         Ok(meta) if meta.file_type().is_socket() => Ok(true),
@@ -131,10 +136,10 @@ fn is_there(dir: &Path, name: &str) -> Result<bool, Error> {
             format!("{} is not a socket", path.display()),
         )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(os(&error, path.display())),
+        Err(error) => Err(io_error(&error, path.display())),
     }
 }
 
-fn os(error: &io::Error, doing: impl std::fmt::Display) -> Error {
+fn io_error(error: &io::Error, doing: impl std::fmt::Display) -> Error {
     Error::posix(Errno::from_io_error(error).unwrap_or(Errno::IO), doing)
 }

@@ -1,10 +1,9 @@
-//! Event channels made of two pipes, one for each direction.
+//! Event channels made of two pipes, one per direction.
 //!
-//! A bell is one byte. The hub makes the pipes and sets them non-blocking; each
-//! side holds the only description of its ends, so no peer can make ours block.
-//! (An eventfd would be one description for both sides, and `O_NONBLOCK` is a
-//! property of the description.) That nobody else holds an end is also what
-//! makes a peer's death an end of file.
+//! A notification is one byte. The hub creates the pipes and sets them non-blocking. Each side
+//! holds the only description of its ends, so no peer can make ours blocking. (An eventfd would be
+//! one description for both sides, and `O_NONBLOCK` is a property of the description.) Exclusive
+//! ends also turn a peer's death into an end of file.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,29 +16,29 @@ use super::proto::{Reply, Request};
 use super::service::Service;
 use crate::{Access, Ack, Domid, Error, ErrorKind, EventChannel};
 
-/// Bells taken in one acknowledgement. A peer that rings without end costs us
-/// one system call per wake-up all the same; what is left keeps us readable.
-const BELLS: usize = 1024;
+/// Most notifications consumed per acknowledgement. A peer that notifies without end costs one
+/// system call per wake-up; the rest keeps the descriptor readable.
+const ACKNOWLEDGE_MAX: usize = 1024;
 
 /// Client of the hub's event channel service.
 pub(super) struct Evtchn {
     service: Service,
-    /// Channels that are open, for whoever is to ring one at its end.
-    open: Mutex<HashMap<u32, Weak<Ends>>>,
+    /// The open channels by port, for unmap-notify.
+    channels: Mutex<HashMap<u32, Weak<Ends>>>,
 }
 
 impl Evtchn {
     pub(super) fn new(service: Service) -> Self {
         Self {
             service,
-            open: Mutex::default(),
+            channels: Mutex::default(),
         }
     }
 
     pub(super) fn alloc(self: &Arc<Self>, peer: Domid) -> Result<Channel, Error> {
         match self.service.call(&Request::Alloc { peer }, &[])? {
             (Reply::Alloc { port }, fds) => self.channel(port, fds),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 
@@ -54,45 +53,45 @@ impl Evtchn {
         };
         match self.service.call(&bind, &[])? {
             (Reply::Bind { port }, fds) => self.channel(port, fds),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 
-    /// The channel open under this number.
+    /// The open channel with this port.
     pub(super) fn find(&self, port: u32) -> Option<Weak<Ends>> {
-        self.open().get(&port).cloned()
+        self.channels().get(&port).cloned()
     }
 
     fn channel(self: &Arc<Self>, port: u32, fds: Vec<OwnedFd>) -> Result<Channel, Error> {
         let ends = <[OwnedFd; 2]>::try_from(fds)
             .ok()
-            .map(|[pending, bell]| Ends {
+            .map(|[read_end, write_end]| Ends {
                 port,
-                pending,
-                bell,
+                read_end,
+                write_end,
             })
             .filter(|ends| {
-                is_pipe_end(&ends.pending, OFlags::RDONLY)
-                    && is_pipe_end(&ends.bell, OFlags::WRONLY)
+                is_pipe_end(&ends.read_end, OFlags::RDONLY)
+                    && is_pipe_end(&ends.write_end, OFlags::WRONLY)
             });
         let Some(ends) = ends else {
-            self.service.tell(Request::Close { port });
-            return Err(self.service.nonsense());
+            self.service.send_notice(Request::Close { port });
+            return Err(self.service.unexpected_reply());
         };
         let ends = Arc::new(ends);
-        self.open().insert(port, Arc::downgrade(&ends));
+        self.channels().insert(port, Arc::downgrade(&ends));
         Ok(Channel {
             ends,
             evtchn: Arc::clone(self),
         })
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u32, Weak<Ends>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn channels(&self) -> MutexGuard<'_, HashMap<u32, Weak<Ends>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Never blocking is the hub's to arrange and ours to rely on: look.
+/// Checks what the hub promises: a non-blocking end of a pipe.
 fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
     let pipe = fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     let flags = fcntl_getfl(fd).unwrap_or(OFlags::empty());
@@ -102,30 +101,30 @@ fn is_pipe_end(fd: &OwnedFd, mode: OFlags) -> bool {
 /// Our ends of the two pipes.
 pub(super) struct Ends {
     port: u32,
-    /// Read end: the peer's bells.
-    pending: OwnedFd,
-    /// Write end: ours.
-    bell: OwnedFd,
+    /// The peer's notifications arrive here.
+    read_end: OwnedFd,
+    /// Our notifications leave here.
+    write_end: OwnedFd,
 }
 
 impl Ends {
     pub(super) fn notify(&self) -> Result<(), Error> {
-        match retry_on_intr(|| write(&self.bell, &[1])) {
-            // A full pipe is an event pending.
+        match retry_on_intr(|| write(&self.write_end, &[1])) {
+            // A full pipe means that an event is pending.
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(Errno::PIPE) => Err(Error::new(
                 ErrorKind::PeerGone,
                 format!("event channel {}: the peer has closed", self.port),
             )),
-            Err(errno) => Err(Error::posix(errno, "ringing")),
+            Err(errno) => Err(Error::posix(errno, "notifying")),
         }
     }
 
     fn acknowledge(&self) -> Result<Ack, Error> {
-        let mut bells = [0; BELLS];
-        match retry_on_intr(|| read(&self.pending, &mut bells)) {
+        let mut buffer = [0; ACKNOWLEDGE_MAX];
+        match retry_on_intr(|| read(&self.read_end, &mut buffer)) {
             Ok(0) => Ok(Ack::PeerGone),
-            // Bells first, the end of file at the next call: it stays.
+            // Notifications first; the next call reports the end of file.
             Ok(_) | Err(Errno::AGAIN) => Ok(Ack::Open),
             Err(errno) => Err(Error::posix(errno, "acknowledging")),
         }
@@ -144,7 +143,7 @@ impl EventChannel for Channel {
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.ends.pending.as_fd()
+        self.ends.read_end.as_fd()
     }
 
     fn notify(&self) -> Result<(), Error> {
@@ -159,45 +158,38 @@ impl EventChannel for Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         let port = self.ends.port;
-        self.evtchn.open().remove(&port);
-        self.evtchn.service.tell(Request::Close { port });
+        self.evtchn.channels().remove(&port);
+        self.evtchn.service.send_notice(Request::Close { port });
     }
 }
 
-/// A byte to zero and a bell to ring when pages go.
-pub(super) struct Farewell {
+/// What to do when a mapping ends: zero a byte and notify a channel.
+pub(super) struct UnmapNotify {
     pub(super) offset: usize,
-    /// Weak: a channel closed by then has told the peer by its end of file.
+    /// Weak: if the channel is closed by then, the peer has seen its end of file.
     ends: Weak<Ends>,
 }
 
-impl Farewell {
-    /// Checks a notify byte against what Xen allows: page 0, a port of ours,
-    /// and a mapping that can be written.
+impl UnmapNotify {
+    /// Applies Xen's rules: the byte lies in page 0 of a writable mapping, and the port is ours.
     pub(super) fn new(
         notify: crate::Notify,
         access: Access,
         evtchn: &Evtchn,
     ) -> Result<Self, Error> {
-        let invalid = |why: &str| Error::new(ErrorKind::Posix(Errno::INVAL), why);
-        if notify.offset >= crate::PAGE {
-            return Err(invalid("a notify byte has to be in the first page"));
-        }
-        if access == Access::ReadOnly {
-            return Err(invalid("a notify byte has to be writable"));
-        }
+        notify.check(access)?;
         let ends = evtchn
             .find(notify.port)
-            .ok_or_else(|| invalid("no such event channel to notify"))?;
+            .ok_or_else(|| Error::invalid("no such event channel to notify"))?;
         Ok(Self {
             offset: notify.offset,
             ends,
         })
     }
 
-    pub(super) fn ring(&self) {
+    pub(super) fn send(&self) {
         if let Some(ends) = self.ends.upgrade() {
-            // A peer that has gone does not need to be told.
+            // No notification is needed if the peer has gone.
             let _ = ends.notify();
         }
     }

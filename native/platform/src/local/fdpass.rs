@@ -1,4 +1,4 @@
-//! Packets with descriptors over `SOCK_SEQPACKET`, shared by the hub and us.
+//! Packets with descriptors over `SOCK_SEQPACKET`, for the hub and its clients.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,8 +16,8 @@ use super::proto::FDS_MAX;
 /// Sends one packet, whole or not at all. Blocks if the socket does.
 ///
 /// # Errors
-/// `EINVAL` for more than [`FDS_MAX`] descriptors; `EPIPE` (never the signal)
-/// when the other side has closed; else what the system says, `EAGAIN` included.
+/// `EINVAL` for more than [`FDS_MAX`] descriptors; `EPIPE` (never `SIGPIPE`) if the other side has
+/// closed; otherwise the system's error, including `EAGAIN`.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     if fds.len() > FDS_MAX {
         return Err(Errno::INVAL);
@@ -38,43 +38,44 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
     .map(drop)
 }
 
-/// Receives one packet into `buffer` and gives its length and descriptors,
-/// which are close-on-exec. Blocks if the socket does. `None` is the end of
-/// file; a packet of no bytes, which no protocol of ours has, counts as that.
+/// Receives one packet into `buffer`. Returns its length and its descriptors, which are
+/// close-on-exec, or `None` at the end of file. An empty packet, which is valid in none of our
+/// protocols, counts as the end of file. Blocks if the socket does.
 ///
 /// # Errors
-/// `EMSGSIZE` for a packet longer than `buffer`, `EBADMSG` for one with more
-/// than `most` descriptors, `EMFILE` when the system could not give us all of
-/// them; else what the system says, `EAGAIN` included. Whatever descriptors had
-/// come are closed, so a sender can neither fill our table nor make us take
-/// half a message for a whole one.
+/// `EMSGSIZE` for a packet longer than `buffer`, `EBADMSG` for one with more than `max_fds`
+/// descriptors, `EMFILE` if the system could not deliver all of them; otherwise the system's error,
+/// including `EAGAIN`. On an error all received descriptors are closed, so a sender can neither
+/// fill our descriptor table nor make us accept half a message.
 pub fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
-    most: usize,
+    max_fds: usize,
 ) -> Result<Option<(usize, Vec<OwnedFd>)>, Errno> {
-    match take(socket, buffer)? {
-        Packet { cut: true, .. } => Err(Errno::MFILE),
-        Packet { fds, .. } if fds.len() > most => Err(Errno::BADMSG),
+    match receive_packet(socket, buffer)? {
+        Packet {
+            truncated: true, ..
+        } => Err(Errno::MFILE),
+        Packet { fds, .. } if fds.len() > max_fds => Err(Errno::BADMSG),
         Packet { len: 0, .. } => Ok(None),
         Packet { len, fds, .. } => Ok(Some((len, fds))),
     }
 }
 
-/// A packet as it came.
+/// A packet as received.
 pub(super) struct Packet {
-    /// Bytes of it; zero at the end of file.
+    /// Length in bytes; zero at the end of file.
     pub(super) len: usize,
     pub(super) fds: Vec<OwnedFd>,
-    /// The system could not give us all of its descriptors.
-    pub(super) cut: bool,
+    /// The system could not deliver all of its descriptors.
+    pub(super) truncated: bool,
 }
 
-/// As [`receive`], but a packet that lost descriptors is still given, so that
-/// what it says can be undone.
-pub(super) fn take(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno> {
-    // Room for all that a packet can carry. So control data cut short means
-    // that the system ran out of descriptors, and nothing else.
+/// Like [`receive`], but also returns a packet that lost descriptors, so that the caller can undo
+/// what it announces.
+pub(super) fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno> {
+    // There is room for the most that a packet can carry, so truncated control data always means
+    // that the system ran out of descriptors.
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let packet = retry_on_intr(|| {
@@ -97,6 +98,6 @@ pub(super) fn take(socket: impl AsFd, buffer: &mut [u8]) -> Result<Packet, Errno
     Ok(Packet {
         len: packet.bytes,
         fds,
-        cut: packet.flags.contains(ReturnFlags::CTRUNC),
+        truncated: packet.flags.contains(ReturnFlags::CTRUNC),
     })
 }

@@ -1,4 +1,4 @@
-//! Shared pages: ours to hand out, and a peer's to map.
+//! Shared pages: granting our own, and mapping a peer's.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::evtchn::Farewell;
+use super::evtchn::UnmapNotify;
 use super::mapping::Mapping;
 use super::memfd;
 use super::proto::{
     self, FDS_MAX, MAP_REFS_MAX, Reply, Request, Run, SHARE_PAGES_MAX, page_of, share_of,
 };
 use super::service::Service;
-use crate::{Access, Domid, Error, ErrorKind, Gref, Pages};
+use crate::{Access, Domid, Error, Gref, Pages};
 
 /// Client of the hub's grant service.
 pub(super) struct Grants {
@@ -30,12 +30,12 @@ impl Grants {
         peer: Domid,
         pages: usize,
         access: Access,
-        farewell: Option<Farewell>,
+        unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         let count = u32::try_from(pages)
             .ok()
             .filter(|n| (1..=SHARE_PAGES_MAX).contains(n))
-            .ok_or_else(|| invalid(format!("cannot share {pages} pages at once")))?;
+            .ok_or_else(|| Error::invalid(format!("cannot share {pages} pages at once")))?;
         let (memfd, mapping) = memfd::create(pages, access)?;
         let share = Request::Share {
             peer,
@@ -44,14 +44,14 @@ impl Grants {
         };
         let first_ref = match self.service.call(&share, &[memfd.as_fd()])? {
             (Reply::Share { first_ref }, _) if page_of(first_ref) == 0 => first_ref,
-            _ => return Err(self.service.nonsense()),
+            _ => return Err(self.service.unexpected_reply()),
         };
         let refs = (0..count).map(|page| first_ref | page).collect();
         let grant = Grant {
             grants: Arc::clone(self),
             first_ref,
         };
-        Ok(pages_of(mapping, refs, farewell, Some(grant)))
+        Ok(into_pages(mapping, refs, unmap_notify, Some(grant)))
     }
 
     pub(super) fn map(
@@ -59,57 +59,62 @@ impl Grants {
         granter: Domid,
         refs: &[Gref],
         access: Access,
-        farewell: Option<Farewell>,
+        unmap_notify: Option<UnmapNotify>,
     ) -> Result<Pages, Error> {
         if refs.is_empty() {
-            return Err(invalid("cannot map no pages"));
+            return Err(Error::invalid("no references to map"));
         }
-        let doing = |errno| Error::posix(errno, "mapping a peer's pages");
-        let mut mapping = Mapping::reserve(refs.len()).map_err(doing)?;
+        let failed = |errno| Error::posix(errno, "mapping a peer's pages");
+        let mut mapping = Mapping::reserve(refs.len()).map_err(failed)?;
         let mut at = 0;
         while at < refs.len() {
             let batch = &refs[at..][..batch_len(&refs[at..])];
-            let (runs, memfds) = self.ask(granter, batch)?;
-            for (run, run_refs) in fit(batch, &runs).ok_or_else(|| self.service.nonsense())? {
+            let (runs, memfds) = self.request_map(granter, batch)?;
+            for (run, run_refs) in
+                match_runs(batch, &runs).ok_or_else(|| self.service.unexpected_reply())?
+            {
                 let memfd = memfds
                     .get(run.fd_index as usize)
-                    .ok_or_else(|| self.service.nonsense())?;
+                    .ok_or_else(|| self.service.unexpected_reply())?;
                 if run.access != access {
                     return Err(Error::posix(
                         Errno::ACCESS,
-                        format_args!("reference {:#x} was granted otherwise", run_refs[0]),
+                        format_args!(
+                            "reference {:#x} was granted with another access",
+                            run_refs[0]
+                        ),
                     ));
                 }
                 let (first, pages) = (run.first_page as usize, run.pages as usize);
                 memfd::check(memfd, first + pages, access)?;
                 mapping
                     .place(at, memfd.as_fd(), first, pages, access)
-                    .map_err(doing)?;
+                    .map_err(failed)?;
                 at += pages;
             }
         }
-        mapping.not_in_children().map_err(doing)?;
-        Ok(pages_of(mapping, refs.to_vec(), farewell, None))
+        mapping.exclude_from_children().map_err(failed)?;
+        Ok(into_pages(mapping, refs.to_vec(), unmap_notify, None))
     }
 
-    fn ask(&self, granter: Domid, batch: &[Gref]) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
+    fn request_map(
+        &self,
+        granter: Domid,
+        batch: &[Gref],
+    ) -> Result<(Vec<Run>, Vec<OwnedFd>), Error> {
         let map = Request::Map {
             granter,
             refs: batch.to_vec(),
         };
         match self.service.call(&map, &[])? {
             (Reply::Map { runs }, memfds) => Ok((runs, memfds)),
-            _ => Err(self.service.nonsense()),
+            _ => Err(self.service.unexpected_reply()),
         }
     }
 }
 
-fn invalid(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Posix(Errno::INVAL), what)
-}
-
-/// How many references from the first can be asked for at once: a message holds
-/// so many, and its reply only so many memfds.
+/// How many references from the start one MAP can request: a message holds [`MAP_REFS_MAX`], and
+/// its reply [`FDS_MAX`] memfds.
 fn batch_len(refs: &[Gref]) -> usize {
     let mut shares = HashSet::new();
     refs.iter()
@@ -121,10 +126,9 @@ fn batch_len(refs: &[Gref]) -> usize {
         .count()
 }
 
-/// Each run with the references that it stands for; none if the runs are not
-/// exactly these pages in this order.
-fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
-    let mut fitted = Vec::with_capacity(runs.len());
+/// Pairs each run with its references. None unless the runs are exactly these pages in this order.
+fn match_runs<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [Gref])>> {
+    let mut matched = Vec::with_capacity(runs.len());
     for run in runs {
         let (these, rest) = refs.split_at_checked(run.pages as usize)?;
         let share = share_of(*these.first()?);
@@ -132,42 +136,42 @@ fn fit<'a>(mut refs: &'a [Gref], runs: &'a [Run]) -> Option<Vec<(&'a Run, &'a [G
         if !these.iter().copied().eq(expected.take(these.len())) {
             return None;
         }
-        fitted.push((run, these));
+        matched.push((run, these));
         refs = rest;
     }
-    refs.is_empty().then_some(fitted)
+    refs.is_empty().then_some(matched)
 }
 
-fn pages_of(
+fn into_pages(
     mapping: Mapping,
     refs: Vec<Gref>,
-    farewell: Option<Farewell>,
+    unmap_notify: Option<UnmapNotify>,
     grant: Option<Grant>,
 ) -> Pages {
     let ptr = mapping.ptr();
     let keeper = Keeper {
         mapping,
-        farewell,
+        unmap_notify,
         _grant: grant,
     };
-    // SAFETY: the mapping holds one page for each reference, all of them placed
-    // and readable, and the keeper owns it until it is dropped.
+    // SAFETY: the mapping holds one placed, readable page per reference, and the keeper owns it
+    // until it is dropped.
     unsafe { Pages::from_raw(ptr, refs, Box::new(keeper)) }
 }
 
-/// Undoes what made the pages, in the order that Xen's kernel does: byte, bell,
-/// mapping (the fields drop in this order), grant.
+/// Undoes the mapping in the order of Xen's kernel: byte, notification, mapping (by the order of
+/// the fields), grant.
 struct Keeper {
     mapping: Mapping,
-    farewell: Option<Farewell>,
+    unmap_notify: Option<UnmapNotify>,
     _grant: Option<Grant>,
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(farewell) = &self.farewell {
-            self.mapping.zero_byte(farewell.offset);
-            farewell.ring();
+        if let Some(unmap_notify) = &self.unmap_notify {
+            self.mapping.zero_byte(unmap_notify.offset);
+            unmap_notify.send();
         }
     }
 }
@@ -180,7 +184,7 @@ struct Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.grants.service.tell(Request::Unshare {
+        self.grants.service.send_notice(Request::Unshare {
             first_ref: self.first_ref,
         });
     }
@@ -200,21 +204,21 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_holds_what_a_message_holds() {
+    fn a_batch_fits_in_one_message() {
         let neighbours: Vec<Gref> = (0..1024).collect();
         assert_eq!(batch_len(&neighbours), MAP_REFS_MAX);
         let apart: Vec<Gref> = (0..300).map(|share| proto::gref(share, 0)).collect();
         assert_eq!(batch_len(&apart), FDS_MAX);
         assert_eq!(batch_len(&apart[..7]), 7);
-        // One share, seen again and again, comes with one descriptor.
+        // References to one share need one descriptor.
         assert_eq!(batch_len(&[5; 300]), 300);
     }
 
     #[test]
-    fn runs_have_to_be_the_pages_that_were_asked_for() {
+    fn runs_must_match_the_requested_pages() {
         let refs = [proto::gref(7, 2), proto::gref(7, 3), proto::gref(9, 0)];
-        assert!(fit(&refs, &[run(2, 2), run(0, 1)]).is_some());
-        assert!(fit(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());
+        assert!(match_runs(&refs, &[run(2, 2), run(0, 1)]).is_some());
+        assert!(match_runs(&refs, &[run(2, 1), run(3, 1), run(0, 1)]).is_some());
         for wrong in [
             &[run(2, 2)][..],
             &[run(2, 3)],
@@ -224,7 +228,7 @@ mod tests {
             &[run(2, 2), run(0, 1), run(0, 1)],
             &[],
         ] {
-            assert!(fit(&refs, wrong).is_none(), "{wrong:?}");
+            assert!(match_runs(&refs, wrong).is_none(), "{wrong:?}");
         }
     }
 }

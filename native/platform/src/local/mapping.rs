@@ -1,4 +1,4 @@
-//! A contiguous stretch of address space put together from memfds.
+//! A contiguous range of address space, filled from memfds.
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
@@ -10,18 +10,18 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mun
 
 use crate::{Access, PAGE};
 
-/// Address space that is ours until dropped.
+/// Owns the range until dropped.
 pub(super) struct Mapping {
     base: NonNull<c_void>,
     len: usize,
 }
 
 impl Mapping {
-    /// Reserves room for `pages` pages, which cannot be touched until placed.
+    /// Reserves room for `pages` pages, which are inaccessible until placed.
     pub(super) fn reserve(pages: usize) -> Result<Self, Errno> {
         let len = pages.checked_mul(PAGE).ok_or(Errno::INVAL)?;
-        // SAFETY: a new anonymous mapping, at an address that the kernel
-        // chooses, touches nothing that exists.
+        // SAFETY: a new anonymous mapping, at an address that the kernel chooses, affects no
+        // existing memory.
         let base = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
@@ -34,11 +34,11 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// Puts `pages` pages of a memfd, from its page `first`, at page `at` of
-    /// this mapping, in the place of whatever was there.
+    /// Maps `pages` pages of a memfd, from its page `first`, at page `at` of this mapping. They
+    /// replace what was there.
     ///
-    /// Nothing may use that part yet, which is why this wants `&mut self`. The
-    /// memfd has been checked: touching the pages cannot fault.
+    /// That part must not be in use yet, hence `&mut self`. The caller has checked the memfd:
+    /// touching the pages cannot fault.
     pub(super) fn place(
         &mut self,
         at: usize,
@@ -57,9 +57,8 @@ impl Mapping {
             Access::ReadOnly => ProtFlags::READ,
             Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
         };
-        // SAFETY: the piece replaced lies wholly inside the range that this
-        // value owns (checked above), so MAP_FIXED takes nobody else's memory;
-        // `&mut self` means that nobody holds a pointer into it yet.
+        // SAFETY: the replaced range lies within the range that this value owns (checked above), so
+        // MAP_FIXED replaces no other memory; `&mut self` means that no pointer into it exists yet.
         unsafe {
             mmap(
                 self.base.as_ptr().byte_add(at * PAGE),
@@ -73,11 +72,11 @@ impl Mapping {
         Ok(())
     }
 
-    /// Keeps the mapping out of child processes, as Xen's devices do: a child
-    /// that lives on must not keep a dead tube's memory.
-    pub(super) fn not_in_children(&self) -> Result<(), Errno> {
-        // SAFETY: the range is ours, and the advice changes only what a later
-        // fork copies; no Rust code relies on finding it in a child.
+    /// Keeps the mapping out of child processes, as Xen's devices do: a long-lived child must not
+    /// keep a dead tube's memory.
+    pub(super) fn exclude_from_children(&self) -> Result<(), Errno> {
+        // SAFETY: the range is ours, and the advice affects only what a later fork copies; no Rust
+        // code expects the range in a child.
         unsafe { madvise(self.base.as_ptr(), self.len, Advice::LinuxDontFork) }
     }
 
@@ -85,12 +84,11 @@ impl Mapping {
         self.base.cast()
     }
 
-    /// Zeroes one byte, ordered after all that this thread did before. The
-    /// mapping must be writable.
+    /// Zeroes one byte, after all earlier accesses of this thread. The mapping must be writable.
     pub(super) fn zero_byte(&self, offset: usize) {
-        assert!(offset < self.len, "a notify byte is checked when taken");
-        // SAFETY: inside our mapping (checked), which is writable and which the
-        // peer cannot shrink; shared bytes are only accessed atomically.
+        assert!(offset < self.len, "the notify byte was checked");
+        // SAFETY: inside our mapping (checked), which is writable and which the peer cannot shrink;
+        // all accesses to shared bytes are atomic.
         let byte = unsafe { AtomicU8::from_ptr(self.ptr().as_ptr().add(offset)) };
         byte.store(0, Ordering::SeqCst);
     }
@@ -98,8 +96,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly what was reserved; `Pages`, the only holder of a
-        // pointer into it, is being dropped with us.
+        // SAFETY: exactly the reserved range; `Pages`, the only holder of a pointer into it, is
+        // being dropped with this.
         let unmapped = unsafe { munmap(self.base.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok(), "munmap of our own range: {unmapped:?}");
     }
@@ -107,5 +105,5 @@ impl Drop for Mapping {
 
 // SAFETY: the pointer is to shared memory and not tied to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: through `&Mapping` one gets the address and an atomic store.
+// SAFETY: `&Mapping` gives out only the address and an atomic store.
 unsafe impl Sync for Mapping {}

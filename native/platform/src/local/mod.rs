@@ -1,5 +1,5 @@
-//! The platform of one Linux host: domains are processes, and `tube-hub` plays
-//! hypervisor and xenstored for them.
+//! The platform of one Linux host: processes are the domains, and `tube-hub` acts as their
+//! hypervisor and xenstored.
 
 mod attach;
 mod evtchn;
@@ -17,17 +17,16 @@ use std::sync::Arc;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{Shutdown, SocketType, shutdown};
 
-use crate::platform::possible;
+use crate::platform::check_domid;
 use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
-use evtchn::{Evtchn, Farewell};
+use evtchn::{Evtchn, UnmapNotify};
 use grants::Grants;
 use service::Service;
 
 /// Membership of a virtual domain.
 ///
-/// Dropping it leaves the domain at once, even while descriptors of
-/// [`life`](Platform::life) are open. Pages and channels that outlive it stay
-/// usable: after set-up nothing goes through the hub.
+/// Dropping it leaves the domain at once, even if descriptors of [`life`](Platform::life) are still
+/// open. Pages and channels that outlive it stay usable: after set-up they do not need the hub.
 pub struct Local {
     domid: Domid,
     /// The domain's own directory.
@@ -38,19 +37,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// Becomes domain `domid`, or the lowest free one from 1, at the hub of a
-    /// run directory. `run` may also be one domain's own `dom<N>` directory,
-    /// for a process that sees no more than that.
+    /// Attaches to domain `domid`, or to the lowest free one from 1, at the hub of a run directory.
+    /// `run` may also be one domain's own `dom<N>` directory, for a process that sees only that.
     ///
     /// # Errors
-    /// - `BadRunDir`: not a directory, or one in which another user could have
-    ///   put the sockets.
-    /// - `ENOENT`, `ECONNREFUSED`: no hub runs there; one may be started.
-    /// - `NotAHub`, `HubVersion`, `HubGone`, `ETIMEDOUT`: something answers, or
-    ///   should have, but not as a hub of our version.
-    /// - `DomidTaken`; `EINVAL` for a domid that no domain can have.
+    /// - `BadRunDir`: not a directory, or one in which another user could have created the sockets.
+    /// - `ENOENT`, `ECONNREFUSED`: no hub runs there. You can start one.
+    /// - `NotAHub`, `HubVersion`, `HubGone`, `ETIMEDOUT`: the process at the socket is not a
+    ///   working hub of our version.
+    /// - `DomidTaken`; `EINVAL` for a number above [`DOMID_MAX`](crate::DOMID_MAX).
     pub fn attach(run: &Path, domid: Option<Domid>) -> Result<Self, Error> {
-        domid.map_or(Ok(()), possible)?;
+        domid.map_or(Ok(()), check_domid)?;
         let attach::Attached {
             domid,
             dir,
@@ -61,17 +58,21 @@ impl Local {
             Ok::<_, Error>(Service::new(name, socket))
         };
         Ok(Self {
-            grants: Arc::new(Grants::new(service("grants", "grants.sock")?)),
-            evtchn: Arc::new(Evtchn::new(service("event channels", "evtchn.sock")?)),
+            grants: Arc::new(Grants::new(service("grant", "grants.sock")?)),
+            evtchn: Arc::new(Evtchn::new(service("event channel", "evtchn.sock")?)),
             domid,
             dir,
             control,
         })
     }
 
-    fn farewell(&self, notify: Option<Notify>, access: Access) -> Result<Option<Farewell>, Error> {
+    fn unmap_notify(
+        &self,
+        notify: Option<Notify>,
+        access: Access,
+    ) -> Result<Option<UnmapNotify>, Error> {
         notify
-            .map(|notify| Farewell::new(notify, access, &self.evtchn))
+            .map(|notify| UnmapNotify::new(notify, access, &self.evtchn))
             .transpose()
     }
 }
@@ -92,10 +93,10 @@ impl Platform for Local {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        possible(peer)?;
-        // Our own mapping is writable whatever the peer may do.
-        let farewell = self.farewell(notify, Access::ReadWrite)?;
-        self.grants.share(peer, pages, access, farewell)
+        check_domid(peer)?;
+        // Our own mapping is always writable.
+        let unmap_notify = self.unmap_notify(notify, Access::ReadWrite)?;
+        self.grants.share(peer, pages, access, unmap_notify)
     }
 
     fn map(
@@ -105,18 +106,18 @@ impl Platform for Local {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        possible(peer)?;
-        let farewell = self.farewell(notify, access)?;
-        self.grants.map(peer, refs, access, farewell)
+        check_domid(peer)?;
+        let unmap_notify = self.unmap_notify(notify, access)?;
+        self.grants.map(peer, refs, access, unmap_notify)
     }
 
     fn evtchn_unbound(&self, peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         Ok(Box::new(self.evtchn.alloc(peer)?))
     }
 
     fn evtchn_bind(&self, peer: Domid, port: u32) -> Result<Box<dyn EventChannel>, Error> {
-        possible(peer)?;
+        check_domid(peer)?;
         Ok(Box::new(self.evtchn.bind(peer, port)?))
     }
 
@@ -132,8 +133,8 @@ impl Platform for Local {
 
 impl Drop for Local {
     fn drop(&mut self) {
-        // Closing our descriptor would leave the domain alive through others of
-        // the same connection. A hub that is gone already is no failure.
+        // Closing our descriptor is not enough: others of the same connection would keep the domain
+        // alive. An error means that the hub has gone already.
         let _ = shutdown(&self.control, Shutdown::Both);
     }
 }

@@ -1,10 +1,9 @@
-//! The hub protocol: pure encoding and decoding, shared by the hub and us.
+//! The hub protocol: pure encoding and decoding, for the hub and its clients.
 //!
-//! All sockets but the store's are `SOCK_SEQPACKET`, so one packet is one
-//! message: `u32 op, u32 seq`, then the fields below, little-endian and packed.
-//! A reply repeats `seq` and has bit 31 of `op` set; an [`Reply::Error`] takes
-//! the place of any reply. A client has one request at a time under way on a
-//! connection.
+//! All sockets except xenstore's are `SOCK_SEQPACKET`, and one packet is one message: `u32 op, u32
+//! seq`, then the fields below, little-endian and packed. A reply repeats `seq` and has bit 31 of
+//! `op` set. [`Reply::Error`] can replace any reply. A client has one request at a time in flight
+//! per connection.
 //!
 //! | socket | request | reply, with descriptors |
 //! |---|---|---|
@@ -17,14 +16,14 @@
 //! | evtchn | CLOSE `u32 port` | none |
 //! | any | | ERROR `u32 code, utf-8 text` |
 //!
-//! UNSHARE and CLOSE are *notices*: they are never answered, not even by an
-//! error, so that letting go never waits. Being on the same connection as the
-//! requests, they take effect before whatever the domain asks next.
+//! UNSHARE and CLOSE are *notices*: they have no reply, not even an error, so that releasing never
+//! waits. They share a connection with the requests, so they take effect before the domain's next
+//! request.
 //!
-//! WELCOME is sent once the domain's own sockets accept connections. That
-//! connection is the domain's life: at its end of file the domain is destroyed.
-//! HELLO's and WELCOME's version and the whole of ERROR keep their place in
-//! every version, so that two that do not match can still say so.
+//! The hub sends WELCOME once the domain's own sockets accept connections. The domain lives as long
+//! as that connection: at its end of file the hub destroys the domain. The version in HELLO and
+//! WELCOME and the whole of ERROR have the same layout in every version, so that two versions that
+//! do not match can still report it.
 
 mod wire;
 
@@ -39,18 +38,18 @@ pub const VERSION: u32 = 1;
 /// The most descriptors that one message can carry (`SCM_MAX_FD` in Linux).
 pub const FDS_MAX: usize = 253;
 
-/// Pages in one share: the low bits of a reference count them.
+/// Most pages in one share: the low bits of a reference number them.
 pub const SHARE_PAGES_MAX: u32 = 1 << PAGE_BITS;
 
-/// References in one MAP. Its reply then fits in [`MESSAGE_MAX`] even if each
-/// is a run of its own; that its memfds are at most [`FDS_MAX`] is for the
-/// client to see to, and for the hub to refuse.
+/// Most references in one MAP. Its reply then fits in [`MESSAGE_MAX`] even if each reference is a
+/// run of its own. The client must also keep the reply within [`FDS_MAX`] memfds; the hub refuses
+/// more.
 pub const MAP_REFS_MAX: usize = 512;
 
 /// Bytes in the longest message.
 pub const MESSAGE_MAX: usize = 16 * 1024;
 
-/// Bytes of text in an ERROR; more is cut.
+/// Most bytes of text in an ERROR; longer text is truncated.
 pub const TEXT_MAX: usize = 512;
 
 const PAGE_BITS: u32 = 10;
@@ -65,8 +64,7 @@ const BIND: u32 = 6;
 const CLOSE: u32 = 7;
 const ERROR: u32 = REPLY;
 
-/// The reference of one page of a share. Shares are counted per granting
-/// domain, in 22 bits.
+/// The reference of one page of a share. Each granting domain numbers its shares, in 22 bits.
 pub const fn gref(share: u32, page: u32) -> Gref {
     share << PAGE_BITS | page
 }
@@ -81,76 +79,76 @@ pub const fn page_of(gref: Gref) -> u32 {
     gref & (SHARE_PAGES_MAX - 1)
 }
 
-/// What a domain asks of the hub.
+/// A message from a domain to the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// First message on a control connection.
     Hello {
         /// [`VERSION`] of the sender.
         version: u32,
-        /// The domain it wants to be; none: the lowest free from 1. Means
-        /// nothing if the version is not ours.
+        /// The domain to attach to, or none for the lowest free one from 1. Ignored if the versions
+        /// differ.
         domid: Option<Domid>,
     },
     /// Grants the pages of the memfd that comes with it.
     Share {
-        /// Who may map them.
+        /// The domain that may map them.
         peer: Domid,
-        /// How many, from the start of the memfd; 1 to [`SHARE_PAGES_MAX`].
+        /// Their number, from the start of the memfd; 1 to [`SHARE_PAGES_MAX`].
         pages: u32,
         /// What the peer may do with them.
         access: Access,
     },
-    /// Ends a grant. What is mapped stays so. Not answered.
+    /// Ends a grant. Existing mappings stay. Has no reply.
     Unshare {
-        /// As the reply to `Share` gave it.
+        /// From the reply to `Share`.
         first_ref: Gref,
     },
-    /// Asks for the memfds behind references, 1 to [`MAP_REFS_MAX`].
+    /// Requests the memfds behind references, 1 to [`MAP_REFS_MAX`].
     Map {
-        /// Who granted them.
+        /// The domain that granted them.
         granter: Domid,
         /// In the order in which they will be mapped.
         refs: Vec<Gref>,
     },
-    /// Makes an event channel that `peer` may bind to.
+    /// Allocates an event channel that `peer` may bind to.
     Alloc {
-        /// Who may bind.
+        /// The domain that may bind.
         peer: Domid,
     },
-    /// Binds to a port that `remote` made for us.
+    /// Binds to a port that `remote` allocated for us.
     Bind {
-        /// Who made it.
+        /// The domain that allocated the port.
         remote: Domid,
-        /// Its number there.
+        /// The port's number in that domain.
         remote_port: u32,
     },
-    /// Lets go of a port. Not answered.
+    /// Closes a port. Has no reply.
     Close {
-        /// Our number of it.
+        /// The port's number in our domain.
         port: u32,
     },
 }
 
-/// What the hub answers.
+/// A message from the hub to a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// To `Hello`.
     Welcome {
         /// [`VERSION`] of the hub.
         version: u32,
-        /// The domain that the connection now is.
+        /// The domain that this connection is attached to.
         domid: Domid,
     },
-    /// To `Share`. The references of the further pages follow on.
+    /// To `Share`. The other pages have the references that follow.
     Share {
-        /// The first page's.
+        /// The reference of the first page.
         first_ref: Gref,
     },
-    /// To `Map`: runs that cover the references in their order, and the memfd
-    /// of each share, once, however many runs are in it.
+    /// To `Map`: runs that cover the references in order, with the memfd of each share. A memfd is
+    /// sent once, even if it has several runs.
     Map {
-        /// Pages that are neighbours in one memfd.
+        /// Runs of adjacent pages.
         runs: Vec<Run>,
     },
     /// To `Alloc`, with the read end and the write end.
@@ -163,30 +161,30 @@ pub enum Reply {
         /// The new port.
         port: u32,
     },
-    /// Instead of any of them.
+    /// In reply to any request that failed.
     Error(Error),
 }
 
-/// Neighbouring pages of one memfd.
+/// Adjacent pages of one memfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Which of the descriptors that came with the message.
+    /// Index into the message's descriptors.
     pub fd_index: u32,
     /// First page in the memfd.
     pub first_page: u32,
-    /// How many; at least one.
+    /// Number of pages; at least one.
     pub pages: u32,
-    /// As granted.
+    /// The granted access.
     pub access: Access,
 }
 
 impl Request {
-    /// Whether the hub answers it.
-    pub fn is_answered(&self) -> bool {
+    /// Whether the hub replies to it. A request without a reply is a notice.
+    pub fn has_reply(&self) -> bool {
         !matches!(self, Self::Unshare { .. } | Self::Close { .. })
     }
 
-    /// The message.
+    /// Encodes the message.
     pub fn encode(&self, seq: u32) -> Vec<u8> {
         match self {
             Self::Hello { version, domid } => Writer::new(HELLO, seq)
@@ -215,11 +213,11 @@ impl Request {
         .0
     }
 
-    /// The request in `bytes`, and its `seq`.
+    /// Decodes a request and its `seq`.
     ///
     /// # Errors
-    /// [`Malformed`]. Counts and lengths are checked here, and that domids are
-    /// possible ones; whether they exist is the hub's to say.
+    /// [`Malformed`]. Checks counts and lengths, and that domids are valid. Whether a domain exists
+    /// is for the hub to check.
     pub fn decode(bytes: &[u8]) -> Result<(u32, Self), Malformed> {
         let mut r = Reader::new(bytes)?;
         let (op, seq) = (r.u32()?, r.u32()?);
@@ -227,7 +225,7 @@ impl Request {
             HELLO => {
                 let version = r.u32()?;
                 if version != VERSION {
-                    // What follows is that version's business.
+                    // Only that version knows the other fields.
                     let domid = None;
                     return Ok((seq, Self::Hello { version, domid }));
                 }
@@ -269,7 +267,7 @@ impl Request {
 }
 
 impl Reply {
-    /// The message.
+    /// Encodes the message.
     pub fn encode(&self, seq: u32) -> Vec<u8> {
         match self {
             Self::Welcome { version, domid } => {
@@ -294,11 +292,10 @@ impl Reply {
         .0
     }
 
-    /// The reply in `bytes`, and its `seq`.
+    /// Decodes a reply and its `seq`.
     ///
     /// # Errors
-    /// [`Malformed`]. That runs fit the request and the descriptors is for the
-    /// caller to check.
+    /// [`Malformed`]. The caller must check that runs match its request and the descriptors.
     pub fn decode(bytes: &[u8]) -> Result<(u32, Self), Malformed> {
         let mut r = Reader::new(bytes)?;
         let (op, seq) = (r.u32()?, r.u32()?);

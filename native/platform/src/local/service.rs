@@ -1,7 +1,7 @@
-//! One connection to the hub: requests and their replies, in bounded time.
+//! One connection to the hub, with requests and their replies in bounded time.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,28 +12,27 @@ use super::fdpass::{self, Packet};
 use super::proto::{MESSAGE_MAX, Reply, Request};
 use crate::{Error, ErrorKind};
 
-/// How long a hub may take to answer. It answers from memory; a hub that needs
-/// longer is stopped or gone.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a reply. The hub replies from memory; a slower one is stopped or gone.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection for one kind of request.
 pub(super) struct Service {
-    /// For people: which service this is.
+    /// The service's name in error texts.
     name: &'static str,
-    /// Non-blocking; what waits is `poll`, with a limit.
+    /// Non-blocking. Waiting is done in `poll`, with a time limit.
     socket: OwnedFd,
-    turn: Mutex<Turn>,
-    /// Notices not sent yet. Held for moments only, so that letting go of
-    /// something never waits for a request under way.
+    session: Mutex<Session>,
+    /// Notices not sent yet. This lock is only held briefly, so that releasing never waits for a
+    /// request in flight.
     notices: Mutex<VecDeque<Request>>,
 }
 
-/// State of the conversation, held by whoever's turn it is.
-struct Turn {
+/// State of the connection. A thread holds its lock for the length of a request.
+struct Session {
     seq: u32,
-    /// Requests given up on, whose replies may still come.
+    /// Requests given up after a timeout or an error, whose replies may still come.
     abandoned: Vec<u32>,
-    /// The hub has gone or made no sense: every further call fails like this.
+    /// The hub has gone or broke the protocol: every further call fails with this.
     broken: Option<ErrorKind>,
     buffer: Box<[u8]>,
 }
@@ -44,7 +43,7 @@ impl Service {
         Self {
             name,
             socket,
-            turn: Mutex::new(Turn {
+            session: Mutex::new(Session {
                 seq: 0,
                 abandoned: Vec::new(),
                 broken: None,
@@ -54,113 +53,112 @@ impl Service {
         }
     }
 
-    /// The socket, the conversation being over.
+    /// Ends the service and returns its socket.
     pub(super) fn into_socket(self) -> OwnedFd {
         self.socket
     }
 
-    /// Sends a request and waits for its reply, [`PATIENCE`] at most, waiting
-    /// for our turn included. An ERROR comes back as the error it carries.
+    /// Sends a request and waits for its reply, for [`REPLY_TIMEOUT`] at most, including
+    /// the wait for the session. An ERROR becomes the error that it carries.
     pub(super) fn call(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut turn = lock(&self.turn);
-        let answer = match turn.broken {
-            Some(kind) => Err(self.error(kind, "is not usable any more")),
-            None => self.converse(&mut turn, request, fds, deadline),
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let mut session = lock(&self.session);
+        let result = match session.broken {
+            Some(kind) => Err(self.error(kind, "failed earlier and cannot be used")),
+            None => self.exchange(&mut session, request, fds, deadline),
         };
-        drop(turn);
-        // What was let go of meanwhile could not be told while we had the turn.
-        self.tell_all();
-        match answer? {
+        drop(session);
+        // Other threads could not send their notices while this one held the session.
+        self.send_notices();
+        match result? {
             (Reply::Error(error), _) => Err(error),
-            answer => Ok(answer),
+            reply => Ok(reply),
         }
     }
 
-    /// Sends a notice when that can be done without waiting: now, or by
-    /// whoever has the turn, or before the next request.
-    pub(super) fn tell(&self, notice: Request) {
-        debug_assert!(!notice.is_answered());
+    /// Sends a notice as soon as that does not block: now, by the thread that holds the session, or
+    /// before the next request.
+    pub(super) fn send_notice(&self, notice: Request) {
+        debug_assert!(!notice.has_reply());
         lock(&self.notices).push_back(notice);
-        self.tell_all();
+        self.send_notices();
     }
 
-    /// A reply that does not answer what was asked.
-    pub(super) fn nonsense(&self) -> Error {
+    /// The error for a reply of the wrong kind.
+    pub(super) fn unexpected_reply(&self) -> Error {
         self.error(
             ErrorKind::NotAHub,
-            "answered something that was not asked for",
+            "sent a reply that does not match the request",
         )
     }
 
-    fn converse(
+    fn exchange(
         &self,
-        turn: &mut Turn,
+        session: &mut Session,
         request: &Request,
         fds: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        // First what was let go of: its room may be what this asks for.
-        while !self.flush(turn) {
+        // Notices first: this request may need what they release.
+        while !self.flush(session) {
             self.wait(PollFlags::OUT, deadline)?;
         }
-        turn.seq = turn.seq.wrapping_add(1);
-        let seq = turn.seq;
+        session.seq = session.seq.wrapping_add(1);
+        let seq = session.seq;
         let message = request.encode(seq);
         loop {
             match fdpass::send(&self.socket, &message, fds) {
                 Ok(()) => break,
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
-                Err(errno) => return Err(self.failed(turn, errno)),
+                Err(errno) => return Err(self.io_error(session, errno)),
             }
         }
         loop {
-            let packet = match fdpass::take(&self.socket, &mut turn.buffer) {
-                Ok(Packet { len: 0, .. }) => return Err(self.failed(turn, Errno::CONNRESET)),
+            let packet = match fdpass::receive_packet(&self.socket, &mut session.buffer) {
+                Ok(Packet { len: 0, .. }) => return Err(self.io_error(session, Errno::CONNRESET)),
                 Ok(packet) => packet,
                 Err(Errno::AGAIN) => {
                     if let Err(error) = self.wait(PollFlags::IN, deadline) {
-                        turn.abandoned.push(seq);
+                        session.abandoned.push(seq);
                         return Err(error);
                     }
                     continue;
                 }
                 Err(errno) => {
-                    turn.abandoned.push(seq);
-                    return Err(self.failed(turn, errno));
+                    session.abandoned.push(seq);
+                    return Err(self.io_error(session, errno));
                 }
             };
-            match Reply::decode(&turn.buffer[..packet.len]) {
-                Ok((got, reply)) if got == seq && packet.cut => {
-                    self.give_back(reply);
-                    return Err(self.failed(turn, Errno::MFILE));
+            match Reply::decode(&session.buffer[..packet.len]) {
+                Ok((got, reply)) if got == seq && packet.truncated => {
+                    self.release(reply);
+                    return Err(self.io_error(session, Errno::MFILE));
                 }
                 Ok((got, reply)) if got == seq => return Ok((reply, packet.fds)),
-                Ok((got, reply)) if turn.abandoned.contains(&got) => {
-                    turn.abandoned.retain(|old| *old != got);
-                    self.give_back(reply);
+                Ok((got, reply)) if session.abandoned.contains(&got) => {
+                    session.abandoned.retain(|old| *old != got);
+                    self.release(reply);
                 }
                 Ok((got, _)) => {
-                    turn.broken = Some(ErrorKind::NotAHub);
-                    let what = format!("answered request {got}, which was not asked");
+                    session.broken = Some(ErrorKind::NotAHub);
+                    let what = format!("replied to request {got}, which was never sent");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
                 Err(malformed) => {
-                    turn.broken = Some(ErrorKind::NotAHub);
-                    let what = format!("does not speak our protocol: {malformed}");
+                    session.broken = Some(ErrorKind::NotAHub);
+                    let what = format!("sent a malformed reply: {malformed}");
                     return Err(self.error(ErrorKind::NotAHub, what));
                 }
             }
         }
     }
 
-    /// Nobody will use what this reply has given us: it came too late, or
-    /// without its descriptors.
-    fn give_back(&self, reply: Reply) {
+    /// Releases what a reply brought too late, or without its descriptors.
+    fn release(&self, reply: Reply) {
         let notice = match reply {
             Reply::Share { first_ref } => Request::Unshare { first_ref },
             Reply::Alloc { port } | Reply::Bind { port } => Request::Close { port },
@@ -169,34 +167,33 @@ impl Service {
         lock(&self.notices).push_back(notice);
     }
 
-    /// Sends notices as long as it is nobody else's turn.
-    fn tell_all(&self) {
-        // Look again after each turn: whoever found it taken has relied on us.
+    /// Sends notices while no other thread holds the session.
+    fn send_notices(&self) {
+        // Check again after each round: a thread that found the session locked relies on this one.
         while !lock(&self.notices).is_empty() {
-            let Ok(mut turn) = self.turn.try_lock() else {
+            let Ok(mut session) = self.session.try_lock() else {
                 return;
             };
-            if !self.flush(&mut turn) {
+            if !self.flush(&mut session) {
                 return;
             }
         }
     }
 
-    /// Sends notices without waiting. False if some have to stay.
-    fn flush(&self, turn: &mut Turn) -> bool {
+    /// Sends notices without blocking. False if some could not be sent.
+    fn flush(&self, session: &mut Session) -> bool {
         let mut notices = lock(&self.notices);
-        if turn.broken.is_some() {
-            // Nobody is left who would want to know.
+        if session.broken.is_some() {
             notices.clear();
         }
         while let Some(notice) = notices.front() {
-            turn.seq = turn.seq.wrapping_add(1);
-            match fdpass::send(&self.socket, &notice.encode(turn.seq), &[]) {
+            session.seq = session.seq.wrapping_add(1);
+            match fdpass::send(&self.socket, &notice.encode(session.seq), &[]) {
                 Ok(()) => drop(notices.pop_front()),
                 Err(Errno::AGAIN) => return false,
-                // The hub has gone, and with it what it kept for us.
+                // The hub has gone, and all that it held for us.
                 Err(_) => {
-                    turn.broken = Some(ErrorKind::HubGone);
+                    session.broken = Some(ErrorKind::HubGone);
                     notices.clear();
                 }
             }
@@ -207,10 +204,7 @@ impl Service {
     fn wait(&self, what: PollFlags, deadline: Instant) -> Result<(), Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&self.socket, what)];
-        let limit = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let limit = Timespec::try_from(left).expect("a few seconds");
         match retry_on_intr(|| poll(&mut fds, Some(&limit))) {
             Ok(0) => Err(self.error(ErrorKind::Posix(Errno::TIMEDOUT), "did not answer in time")),
             Ok(_) => Ok(()),
@@ -218,31 +212,34 @@ impl Service {
         }
     }
 
-    /// What a failed system call means for the conversation.
-    fn failed(&self, turn: &mut Turn, errno: Errno) -> Error {
+    /// The error for a failed system call. Marks the session as broken if it cannot continue.
+    fn io_error(&self, session: &mut Session, errno: Errno) -> Error {
         let (kind, what) = match errno {
-            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => (ErrorKind::HubGone, "has closed"),
-            Errno::MSGSIZE => (ErrorKind::NotAHub, "sent more than is allowed"),
-            // Out of descriptors or memory: the next request may fare better.
-            errno => return Error::posix(errno, format_args!("asking the hub for {}", self.name)),
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => {
+                (ErrorKind::HubGone, "closed the connection")
+            }
+            Errno::MSGSIZE => (ErrorKind::NotAHub, "sent an oversized message"),
+            // Out of descriptors or memory: the next request may succeed.
+            errno => {
+                return Error::posix(
+                    errno,
+                    format_args!("calling the hub's {} service", self.name),
+                );
+            }
         };
-        turn.broken = Some(kind);
+        session.broken = Some(kind);
         self.error(kind, what)
     }
 
     fn error(&self, kind: ErrorKind, what: impl AsRef<str>) -> Error {
-        Error::new(kind, format!("the hub's {} {}", self.name, what.as_ref()))
+        Error::new(
+            kind,
+            format!("the hub's {} service {}", self.name, what.as_ref()),
+        )
     }
 }
 
-impl AsFd for Service {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// A panic under these locks leaves nothing half done that a later holder could
-/// trip over.
+/// Ignores poisoning: a panic under these locks leaves no inconsistent state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Event channels: libxenevtchn, one handle and so one descriptor for each.
+//! Event channels: libxenevtchn, with one handle, and so one descriptor, per channel.
 //!
-//! The kernel sends the numbers of pending ports through the descriptor that they
-//! were bound on, and masks each until its number is written back. With one port
-//! to a descriptor, readable means this port, and its queue cannot overflow.
+//! The kernel delivers pending port numbers through the descriptor on which the ports were bound,
+//! and masks each port until its number is written back. With one port per descriptor, readable
+//! means that this port is pending, and the queue cannot overflow.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -12,12 +12,13 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+use super::errno;
 use super::library::{self, Logger};
-use super::{Missing, errno};
+use super::missing::Missing;
 use crate::{Ack, Domid, Error, EventChannel};
 
 library::functions! {
-    /// The functions that we use, as tools/include/xenevtchn.h declares them.
+    /// The functions used here, as tools/include/xenevtchn.h declares them.
     Functions: "libxenevtchn.so.1", "no_libxenevtchn", "libxenevtchn1";
     fn xenevtchn_open(*mut Logger, c_uint) -> *mut c_void;
     fn xenevtchn_close(*mut c_void) -> c_int;
@@ -29,7 +30,7 @@ library::functions! {
     fn xenevtchn_unmask(*mut c_void, u32) -> c_int;
 }
 
-/// The library.
+/// libxenevtchn, loaded.
 pub(super) struct Evtchn {
     functions: Arc<Functions>,
 }
@@ -51,7 +52,7 @@ impl Evtchn {
         let port = unsafe {
             (self.functions.xenevtchn_bind_unbound_port)(handle.raw.as_ptr(), peer.into())
         };
-        handle.bound(port, || format!("a port for {peer}"))
+        handle.bound(port, || format!("allocating a port for domain {peer}"))
     }
 
     pub(super) fn bind(&self, peer: Domid, remote_port: u32) -> Result<Channel, Error> {
@@ -64,29 +65,30 @@ impl Evtchn {
                 remote_port,
             )
         };
-        handle.bound(port, || format!("binding to port {remote_port} of {peer}"))
+        handle.bound(port, || {
+            format!("binding to port {remote_port} of domain {peer}")
+        })
     }
 
     fn open(&self) -> Result<Handle, Error> {
         let functions = Arc::clone(&self.functions);
-        // SAFETY: the logger is static; 0 asks for the defaults, close-on-exec
-        // among them.
+        // SAFETY: the logger is static; flags 0 are the defaults, which include close-on-exec.
         let raw = unsafe { (functions.xenevtchn_open)(library::silent(), 0) };
         let raw =
             NonNull::new(raw).ok_or_else(|| Error::posix(errno(), "opening /dev/xen/evtchn"))?;
         let handle = Handle { functions, raw };
-        // Only we hold this description, so it stays as we set it.
-        let blocking = |errno| Error::posix(errno, "making /dev/xen/evtchn non-blocking");
+        // No other process shares this description, so it stays non-blocking.
+        let failed = |errno| Error::posix(errno, "making /dev/xen/evtchn non-blocking");
         let fd = handle.fd();
         // SAFETY: the descriptor is the handle's, which is open.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let flags = fcntl_getfl(fd).map_err(blocking)?;
-        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(blocking)?;
+        let flags = fcntl_getfl(fd).map_err(failed)?;
+        fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(failed)?;
         Ok(handle)
     }
 }
 
-/// `/dev/xen/evtchn`, open. Closing it unbinds what is bound.
+/// An open `/dev/xen/evtchn`. Closing it unbinds its port.
 struct Handle {
     functions: Arc<Functions>,
     raw: NonNull<c_void>,
@@ -112,14 +114,14 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: it is open, and nobody else has it.
+        // SAFETY: the handle is open, and this is its only owner.
         unsafe { (self.functions.xenevtchn_close)(self.raw.as_ptr()) };
     }
 }
 
-// SAFETY: on Linux a handle is a logger, which we give, and a descriptor. What is
-// called on it are ioctl, read and write of one word each, which any thread may
-// do; nothing in it changes between open and close.
+// SAFETY: on Linux a handle is a logger, which is ours, and a descriptor. The calls made on it are
+// ioctl, read and write of one word each, which any thread may make; nothing in the handle changes
+// between open and close.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
@@ -146,12 +148,12 @@ impl EventChannel for Channel {
         // SAFETY: the handle is open.
         match unsafe { (handle.functions.xenevtchn_notify)(handle.raw.as_ptr(), self.port) } {
             0 => Ok(()),
-            _ => Err(Error::posix(errno(), "ringing")),
+            _ => Err(Error::posix(errno(), "notifying")),
         }
     }
 
-    /// Xen sends no event when the other end is closed: who wants to know looks
-    /// at the live byte in the page, and at the peer's nodes in xenstore.
+    /// Xen sends no event when the other end closes. To detect that, check the live byte in the
+    /// page and the peer's nodes in xenstore.
     fn acknowledge(&self) -> Result<Ack, Error> {
         let handle = &self.handle;
         // SAFETY: the handle is open.

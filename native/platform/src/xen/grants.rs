@@ -1,8 +1,8 @@
-//! Shared pages: libxengnttab, which has both halves (gntshr shares, gnttab maps).
+//! Shared pages: libxengnttab, whose two halves share pages (gntshr) and map them (gnttab).
 //!
-//! The kernel ties a grant to the mapping of the page, not to a descriptor: both
-//! end with `munmap`, and so with the process. A page that the peer still maps
-//! then is given back by the kernel when the peer lets go, not before.
+//! The kernel ties a grant to the mapping of the page, not to a descriptor: both end with `munmap`,
+//! and so with the process. If the peer still has the page mapped by then, the kernel frees it only
+//! when the peer unmaps it.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr::NonNull;
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::mm::ProtFlags;
 
+use super::errno;
 use super::library::{self, Logger};
-use super::{Missing, errno};
-use crate::{Access, Domid, Error, ErrorKind, Gref, Notify, PAGE, Pages};
+use super::missing::Missing;
+use crate::{Access, Domid, Error, Gref, Notify, Pages};
 
-/// Pages in one call, 16 MiB. A request near the size of the whole grant table
-/// (32,768 entries) fails and leaves Linux's free list broken: after it no
-/// process of the domain could share a page (seen with Linux 6.1).
+/// Most pages per call, 16 MiB. A request near the size of the whole grant table (32,768 entries)
+/// fails and corrupts Linux's free list: afterwards no process of the domain can share a page (seen
+/// with Linux 6.1).
 const PAGES_MAX: usize = 4096;
 
 library::functions! {
-    /// The functions that we use, as tools/include/xengnttab.h declares them.
+    /// The functions used here, as tools/include/xengnttab.h declares them.
     Functions: "libxengnttab.so.1", "no_libxengnttab", "libxengnttab1";
     fn xengntshr_open(*mut Logger, c_uint) -> *mut c_void;
     fn xengntshr_close(*mut c_void) -> c_int;
@@ -43,9 +44,9 @@ pub(super) struct Grants {
     gnttab: NonNull<c_void>,
 }
 
-// SAFETY: on Linux a handle of either kind is a logger, which we give, and a
-// descriptor. What is called on it are ioctl and mmap, which any thread may do;
-// nothing in it changes between open and close.
+// SAFETY: on Linux a handle of either kind is a logger, which is ours, and a descriptor. The calls
+// made on it are ioctl and mmap, which any thread may make; nothing in the handle changes between
+// open and close.
 unsafe impl Send for Grants {}
 // SAFETY: as above.
 unsafe impl Sync for Grants {}
@@ -56,7 +57,7 @@ impl Grants {
     }
 
     pub(super) fn open(functions: Functions) -> Result<Self, Error> {
-        // SAFETY: the logger is static; 0 asks for the defaults.
+        // SAFETY: the logger is static; flags 0 are the defaults.
         let gntshr = unsafe { (functions.xengntshr_open)(library::silent(), 0) };
         let gntshr = NonNull::new(gntshr)
             .ok_or_else(|| Error::posix(errno(), "opening /dev/xen/gntalloc"))?;
@@ -73,13 +74,13 @@ impl Grants {
             gntshr,
             gnttab,
         };
-        grants.not_in_children();
+        grants.exclude_from_children();
         Ok(grants)
     }
 
-    /// The library opens gntalloc without close-on-exec (up to Xen 4.22, and
-    /// gntdev with it). A child with it could do no harm, but has no use for it.
-    fn not_in_children(&self) {
+    /// Sets close-on-exec, which the library omits for gntalloc (and, up to Xen 4.22, for gntdev).
+    /// A child could do no harm with the descriptor, but has no use for it.
+    fn exclude_from_children(&self) {
         // SAFETY: the handle is open, and so is its descriptor during the call.
         unsafe {
             let fd = (self.functions.xengntshr_fd)(self.gntshr.as_ptr());
@@ -98,7 +99,7 @@ impl Grants {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         let count = count(pages)?;
-        possible(notify, pages, Access::ReadWrite)?;
+        check_notify(notify, pages, Access::ReadWrite)?;
         let writable = (access == Access::ReadWrite).into();
         let mut refs = vec![0; pages];
         let (at, handle) = (refs.as_mut_ptr(), self.gntshr.as_ptr());
@@ -122,8 +123,9 @@ impl Grants {
                 ),
             }
         };
-        self.pages(start, refs, Kind::Shared)
-            .map_err(|errno| Error::posix(errno, format!("sharing {pages} pages with {peer}")))
+        self.pages(start, refs, Kind::Shared).map_err(|errno| {
+            Error::posix(errno, format!("sharing {pages} pages with domain {peer}"))
+        })
     }
 
     pub(super) fn map(
@@ -134,7 +136,7 @@ impl Grants {
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
         let count = count(refs.len())?;
-        possible(notify, refs.len(), access)?;
+        check_notify(notify, refs.len(), access)?;
         let prot = match access {
             Access::ReadOnly => ProtFlags::READ,
             Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
@@ -142,8 +144,7 @@ impl Grants {
         let prot = prot.bits() as c_int;
         let mut refs = refs.to_vec();
         let handle = self.gnttab.as_ptr();
-        // SAFETY: `refs` has `count` references, which the library only reads;
-        // the handle is open.
+        // SAFETY: `refs` has `count` references, which the library only reads; the handle is open.
         let start = unsafe {
             match notify {
                 None => (self.functions.xengnttab_map_domain_grant_refs)(
@@ -164,10 +165,10 @@ impl Grants {
             }
         };
         self.pages(start, refs, Kind::Mapped)
-            .map_err(|errno| Error::posix(errno, format!("mapping {count} pages of {peer}")))
+            .map_err(|errno| Error::posix(errno, format!("mapping {count} pages of domain {peer}")))
     }
 
-    /// `start` is what the library gave for `refs`.
+    /// Wraps `start`, which the library returned for `refs`.
     fn pages(
         self: &Arc<Self>,
         start: *mut c_void,
@@ -181,17 +182,17 @@ impl Grants {
             count: refs.len() as u32,
             kind,
         };
-        // SAFETY: the library has mapped a page for each reference, one after
-        // the other and page-aligned, and leaves them until the keeper goes.
-        // Pages of the same machine: a peer cannot take them away.
+        // SAFETY: the library mapped one page per reference, contiguously and page-aligned, and
+        // they stay mapped until the keeper is dropped. They are pages of this machine: a peer
+        // cannot take them away.
         Ok(unsafe { Pages::from_raw(start.cast(), refs, Box::new(keeper)) })
     }
 }
 
 impl Drop for Grants {
     fn drop(&mut self) {
-        // SAFETY: both were opened in `open`; every mapping holds an `Arc` of
-        // this, so there is none left.
+        // SAFETY: both were opened in `open`; every mapping holds an `Arc` of this value, so none
+        // is left.
         unsafe {
             (self.functions.xengntshr_close)(self.gntshr.as_ptr());
             (self.functions.xengnttab_close)(self.gnttab.as_ptr());
@@ -204,7 +205,7 @@ enum Kind {
     Mapped,
 }
 
-/// Ends a mapping.
+/// Ends a mapping when dropped.
 struct Keeper {
     grants: Arc<Grants>,
     start: NonNull<c_void>,
@@ -212,16 +213,16 @@ struct Keeper {
     kind: Kind,
 }
 
-// SAFETY: an address range and the handle, which are tied to no thread.
+// SAFETY: an address range and the handle, neither tied to a thread.
 unsafe impl Send for Keeper {}
-// SAFETY: nothing can be done through `&Keeper`.
+// SAFETY: `&Keeper` has no methods.
 unsafe impl Sync for Keeper {}
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         let (functions, start) = (&self.grants.functions, self.start.as_ptr());
-        // SAFETY: exactly what the library mapped; `Pages`, the only holder of a
-        // pointer into it, is being dropped with us.
+        // SAFETY: exactly what the library mapped; `Pages`, the only holder of a pointer into it,
+        // is being dropped with this.
         let ended = unsafe {
             match self.kind {
                 Kind::Shared => {
@@ -239,29 +240,28 @@ impl Drop for Keeper {
 fn count(pages: usize) -> Result<u32, Error> {
     match pages {
         1..=PAGES_MAX => Ok(pages as u32),
-        _ => Err(invalid(format!(
-            "{pages} pages in one call: 1 to {PAGES_MAX}"
+        _ => Err(Error::invalid(format!(
+            "cannot share or map {pages} pages in one call: 1 to {PAGES_MAX}"
         ))),
     }
 }
 
-/// The C interface has a notify byte for a mapping of one page only.
-fn possible(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
-    match notify {
-        None => Ok(()),
-        Some(Notify { offset, .. }) if offset >= PAGE => {
-            Err(invalid("a notify byte has to be in the first page"))
-        }
-        Some(_) if pages != 1 => Err(invalid("a notify byte goes with one page on Xen")),
-        Some(_) if access == Access::ReadOnly => Err(invalid("a notify byte has to be writable")),
-        // The library takes all ones for "no event".
-        Some(Notify { port: u32::MAX, .. }) => Err(invalid("no such event channel to notify")),
-        Some(_) => Ok(()),
+/// The C interface has a notify byte only for a mapping of one page.
+fn check_notify(notify: Option<Notify>, pages: usize, access: Access) -> Result<(), Error> {
+    let Some(notify) = notify else {
+        return Ok(());
+    };
+    notify.check(access)?;
+    if pages != 1 {
+        return Err(Error::invalid(
+            "on Xen, only a mapping of one page can have a notify byte",
+        ));
     }
-}
-
-fn invalid(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Posix(Errno::INVAL), what)
+    // The library takes all ones to mean "no event".
+    if notify.port == u32::MAX {
+        return Err(Error::invalid("no such event channel to notify"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

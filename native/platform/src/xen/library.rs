@@ -1,35 +1,33 @@
-//! Xen's C libraries, found by their versioned names at run time.
+//! Xen's C libraries, loaded by their versioned names at run time.
 //!
-//! Nothing of them is needed to build, and a machine without Xen has none of
-//! them. The unversioned names come with the development packages only and say
-//! nothing about the interface, so they are never asked for. The types are those
-//! of tools/include/{xengnttab,xenevtchn,xentoollog}.h, which have not changed
-//! since these sonames began (Xen 4.7).
+//! Building needs none of them, and a machine without Xen has none. The unversioned names come only
+//! with the development packages and do not identify the interface, so they are not used. The types
+//! are those of tools/include/{xengnttab,xenevtchn,xentoollog}.h, unchanged since these sonames
+//! were introduced (Xen 4.7).
 
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::Missing;
+use super::missing::Missing;
 
-/// Loads a library by its soname; `word` and `package` say what is missing if
-/// it is not there.
+/// Loads a library by its soname. `word` and `package` go into the report if it is missing.
 pub(super) fn open(
     soname: &'static str,
     word: &'static str,
     package: &str,
 ) -> Result<Library, Missing> {
-    // SAFETY: loading runs the initialisers of what the dynamic linker finds
-    // under this name, which is a system library or what the user of this
-    // process has put in its place; Xen's have none.
+    // SAFETY: loading runs the initialisers of what the dynamic linker finds under this name: a
+    // system library, or what the user of this process has put in its place. Xen's libraries have
+    // none.
     unsafe { Library::open(Some(soname), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| Missing {
         word,
         what: format!("{soname} cannot be loaded (Debian: apt install {package}): {error}"),
     })
 }
 
-/// Declares the functions of one library as a struct of their addresses, with
-/// `load`. The struct keeps the library, so an address lives as long as it.
+/// Declares the functions of one library as a struct of their addresses, with `load`. The struct
+/// owns the library, so the addresses stay valid.
 macro_rules! functions {
     (
         $(#[$doc:meta])* $name:ident: $soname:literal, $word:literal, $package:literal;
@@ -38,23 +36,28 @@ macro_rules! functions {
         $(#[$doc])*
         pub(super) struct $name {
             $( pub(super) $symbol: unsafe extern "C" fn($($arg),*) $(-> $ret)?, )*
-            /// Last, so that it goes last. `None` for a test's own functions.
+            /// Last, so that it is dropped last. `None` for the fake functions of a test.
             pub(super) _library: Option<libloading::os::unix::Library>,
         }
 
         impl $name {
             pub(super) const SONAME: &'static str = $soname;
 
-            pub(super) fn load() -> Result<Self, $crate::xen::Missing> {
+            pub(super) fn load() -> Result<Self, $crate::xen::missing::Missing> {
                 let library = $crate::xen::library::open($soname, $word, $package)?;
                 Ok(Self {
-                    // SAFETY: the symbol has this type in every version of the
-                    // soname, by the header; the address is used only while
-                    // `_library` is there.
-                    $( $symbol: *unsafe { library.get(concat!(stringify!($symbol), "\0").as_bytes()) }
-                        .map_err(|error| $crate::xen::Missing {
+                    // SAFETY: the header gives the symbol this type in every version of the soname;
+                    // the address is used only while `_library` is loaded.
+                    $( $symbol: *unsafe {
+                            library.get(concat!(stringify!($symbol), "\0").as_bytes())
+                        }
+                        .map_err(|error| $crate::xen::missing::Missing {
                             word: $word,
-                            what: format!("{} has no {}: {error}", Self::SONAME, stringify!($symbol)),
+                            what: format!(
+                                "{} has no {}: {error}",
+                                Self::SONAME,
+                                stringify!($symbol)
+                            ),
                         })?, )*
                     _library: Some(library),
                 })
@@ -67,8 +70,8 @@ pub(super) use functions;
 /// `struct xentoollog_logger`.
 #[repr(C)]
 pub(super) struct Logger {
-    /// The `va_list` at the end is a pointer, or passed as one, on all
-    /// architectures that Xen runs on. It is not looked at.
+    /// The `va_list` at the end is a pointer, or passed as one, on every architecture that Xen runs
+    /// on. It is ignored.
     vmessage:
         unsafe extern "C" fn(*mut Logger, c_int, c_int, *const c_char, *const c_char, *mut c_void),
     progress:
@@ -76,17 +79,17 @@ pub(super) struct Logger {
     destroy: unsafe extern "C" fn(*mut Logger),
 }
 
-/// A logger that says nothing. Without one the libraries write to standard
-/// error, which belongs to the application, and errno tells us the same.
+/// A logger that discards everything. Without one the libraries write to standard error, which
+/// belongs to the application; errno carries the same information.
 static SILENT: Logger = Logger {
     vmessage: no_message,
     progress: no_progress,
     destroy: no_end,
 };
 
-/// For the first argument of the libraries' `open` functions.
+/// The first argument for the libraries' `open` functions.
 pub(super) fn silent() -> *mut Logger {
-    // The libraries only hand it back to the three functions, which leave it be.
+    // The libraries only pass it to the three functions, which do not touch it.
     (&raw const SILENT).cast_mut()
 }
 
@@ -117,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_is_not_there_is_said_by_name_and_package() {
+    fn a_missing_library_is_reported_by_name_and_package() {
         let missing = open("libtube-nothing.so.1", "no_nothing", "nothing1").unwrap_err();
         assert_eq!(missing.word, "no_nothing");
         assert!(

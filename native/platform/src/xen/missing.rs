@@ -1,124 +1,20 @@
-//! What a machine lacks to be a Xen domain with tubes, in words that one can act on.
+//! Reports one thing that a Xen domain with tubes needs and this machine lacks.
 
 use std::fmt;
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, retry_on_intr};
-
-use super::{evtchn::Evtchn, grants::Grants, store};
-
-/// One thing that is missing.
+/// One missing requirement of a Xen domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// One lower-case word, fit to become an atom: `no_xenbus`, `no_gntalloc`,
-    /// `no_gntdev`, `no_evtchn`, `no_libxengnttab`, `no_libxenevtchn`, or
-    /// `eacces` for a device that is there and not for us.
+    /// One lower-case word, suitable as an atom: `no_xenbus`, `no_gntalloc`, `no_gntdev`,
+    /// `no_evtchn`, `no_libxengnttab`, `no_libxenevtchn`, or `eacces` for a device that this user
+    /// may not open.
     pub word: &'static str,
-    /// What it is, and the cure.
+    /// What is missing, and how to fix it.
     pub what: String,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.what, self.word)
-    }
-}
-
-/// The devices: path, our word for its absence, the cure.
-const DEVICES: [(&str, &str, &str); 3] = [
-    (
-        "/dev/xen/gntalloc",
-        "no_gntalloc",
-        "in a Xen domain, modprobe xen-gntalloc",
-    ),
-    (
-        "/dev/xen/gntdev",
-        "no_gntdev",
-        "in a Xen domain, modprobe xen-gntdev",
-    ),
-    (
-        "/dev/xen/evtchn",
-        "no_evtchn",
-        "in a Xen domain, modprobe xen-evtchn",
-    ),
-];
-
-/// The driver of xenbus is no module: Linux has it in itself where it knows Xen.
-const NO_DOMAIN: &str = "this is not a Xen domain, or its /dev is not the kernel's";
-
-/// Everything that is missing here; nothing if tubes are possible.
-pub fn missing() -> Vec<Missing> {
-    let mut all = Vec::new();
-    if let Err(error) = store::connection() {
-        all.push(match error.kind {
-            crate::ErrorKind::Posix(errno) => lacking(errno, store::DEVICE, "no_xenbus", NO_DOMAIN),
-            _ => unreachable!("opening gives error numbers only"),
-        });
-    }
-    for (path, word, cure) in DEVICES {
-        // Opening has no effect in any of these drivers before the first ioctl.
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        if let Err(errno) = retry_on_intr(|| open(path, flags, Mode::empty())) {
-            all.push(lacking(errno, path, word, cure));
-        }
-    }
-    all.extend(Grants::load().err());
-    all.extend(Evtchn::load().err());
-    all
-}
-
-fn lacking(errno: Errno, path: &str, word: &'static str, cure: &str) -> Missing {
-    match errno {
-        Errno::ACCESS | Errno::PERM => Missing {
-            word: "eacces",
-            what: format!(
-                "this user may not open {path}: run as root, or let a group have it by a udev \
-                 rule: SUBSYSTEM==\"misc\", KERNEL==\"xen/{}\", GROUP=\"tube\", MODE=\"0660\"",
-                path.rsplit('/').next().unwrap_or_default()
-            ),
-        },
-        // The driver is there and says no: this kernel is not in a Xen domain.
-        Errno::NODEV | Errno::NOENT | Errno::NXIO => Missing {
-            word,
-            what: format!("{path} is not there: {cure}"),
-        },
-        errno => Missing {
-            word,
-            what: format!("{path} cannot be opened: {errno}"),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_that_is_not_there_names_its_module() {
-        for (path, word, cure) in DEVICES {
-            let lack = lacking(Errno::NOENT, path, word, cure);
-            assert_eq!(lack.word, word);
-            assert!(lack.what.contains(path) && lack.what.contains("modprobe"));
-        }
-    }
-
-    #[test]
-    fn a_device_that_is_not_ours_names_the_rule() {
-        let lack = lacking(Errno::ACCESS, "/dev/xen/gntdev", "no_gntdev", "a cure");
-        assert_eq!(lack.word, "eacces");
-        assert!(
-            lack.what.contains("KERNEL==\"xen/gntdev\""),
-            "{}",
-            lack.what
-        );
-    }
-
-    #[test]
-    fn what_is_missing_is_what_cannot_be_opened() {
-        let words: Vec<_> = missing().iter().map(|lack| lack.word).collect();
-        for (path, word, _) in DEVICES {
-            let there = std::path::Path::new(path).exists();
-            assert!(there || words.contains(&word), "{path}: {words:?}");
-        }
     }
 }

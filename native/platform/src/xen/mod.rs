@@ -1,20 +1,22 @@
 //! A real domain: grants, event channels and xenstore of the hypervisor below.
 //!
-//! The Xen Project's own C libraries do the work, loaded when somebody attaches,
-//! so this builds and its tests run where there is no Xen. Three things differ
-//! from the local platform by nature:
+//! The Xen Project's own C libraries do the work. They are loaded when a process attaches, so this
+//! module builds, and its tests run, on a machine without Xen. Three things differ from the local
+//! platform:
 //!
-//! - A domain is not its own peer: mapping one's own grant crashes Linux.
-//! - Nothing tells that the other end of an event channel has closed; the byte
-//!   that unmap-notify zeroes does, and for a destroyed domain xenstore.
-//! - A notify byte goes with a mapping of one page.
+//! - A domain cannot be its own peer: mapping one's own grant crashes Linux.
+//! - Nothing reports that the other end of an event channel has closed. The byte that unmap-notify
+//!   zeroes shows it, and for a destroyed domain xenstore does.
+//! - Only a mapping of one page can have a notify byte.
 
 mod evtchn;
 mod grants;
 mod library;
 mod missing;
 mod relay;
+mod requirements;
 mod store;
+mod wire;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -23,35 +25,38 @@ use std::sync::Arc;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::platform::possible;
-use crate::{Access, Domid, Error, ErrorKind, EventChannel, Gref, Notify, Pages, Platform};
+use crate::platform::check_domid;
+use crate::{Access, Domid, Error, EventChannel, Gref, Notify, Pages, Platform};
 use evtchn::Evtchn;
 use grants::Grants;
 
-pub use missing::{Missing, missing};
+pub use missing::Missing;
+pub use requirements::missing;
+#[cfg(feature = "conformance")]
+pub(crate) use store::query;
 
 /// Membership of the Xen domain that this process is in.
 pub struct Xen {
     domid: Domid,
     grants: Arc<Grants>,
     evtchn: Evtchn,
-    /// The read end comes to its end of file when the write end goes, with us.
-    /// A hypervisor does not go before its domains, so nothing else ends it.
+    /// The read end reaches its end of file when the write end is closed, with this value. A
+    /// hypervisor does not end before its domains, so nothing else ends it.
     life: OwnedFd,
     _alive: OwnedFd,
 }
 
-/// Why this process cannot be a Xen domain's.
+/// The error of [`Xen::attach`]: it lists all that is missing, so that you can fix it in one go.
 #[derive(Clone, Debug)]
-pub enum Unattached {
-    /// These things are missing, at least one.
+pub enum AttachError {
+    /// At least one of the requirements is missing.
     Missing(Vec<Missing>),
-    /// All is there, and something failed all the same.
+    /// Nothing is missing, but a call failed.
     Failed(Error),
 }
 
-impl Unattached {
-    /// One lower-case word, fit to become an atom.
+impl AttachError {
+    /// One lower-case word, suitable as an atom.
     pub fn atom(&self) -> &'static str {
         match self {
             Self::Missing(all) => all.first().map_or("enodev", |first| first.word),
@@ -60,7 +65,7 @@ impl Unattached {
     }
 }
 
-impl fmt::Display for Unattached {
+impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(all) => {
@@ -74,30 +79,29 @@ impl fmt::Display for Unattached {
     }
 }
 
-impl std::error::Error for Unattached {}
+impl std::error::Error for AttachError {}
 
-impl From<Missing> for Unattached {
+impl From<Missing> for AttachError {
     fn from(missing: Missing) -> Self {
         Self::Missing(vec![missing])
     }
 }
 
-impl From<Error> for Unattached {
+impl From<Error> for AttachError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
 impl Xen {
-    /// Takes this process for one of the domain that it runs in.
+    /// Attaches this process to the domain that it runs in.
     ///
     /// # Errors
-    /// What is missing, all of it at once, so that one need not find out piece
-    /// by piece; else what the system said.
-    pub fn attach() -> Result<Self, Unattached> {
+    /// All that is missing; otherwise the error of the operating system.
+    pub fn attach() -> Result<Self, AttachError> {
         let missing = missing();
         if !missing.is_empty() {
-            return Err(Unattached::Missing(missing));
+            return Err(AttachError::Missing(missing));
         }
         let (life, alive) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| Error::posix(errno, "making a pipe"))?;
@@ -110,15 +114,13 @@ impl Xen {
         })
     }
 
-    fn other(&self, peer: Domid) -> Result<(), Error> {
-        possible(peer)?;
+    fn check_peer(&self, peer: Domid) -> Result<(), Error> {
+        check_domid(peer)?;
         if peer == self.domid {
-            return Err(Error::new(
-                ErrorKind::Posix(Errno::INVAL),
-                format!(
-                    "domain {peer} is our own: on Xen a tube needs two (the local platform connects VMs of one)"
-                ),
-            ));
+            return Err(Error::invalid(format!(
+                "domain {peer} is this domain: on Xen a tube needs two \
+                 (the local platform connects VMs of one)"
+            )));
         }
         Ok(())
     }
@@ -140,7 +142,7 @@ impl Platform for Xen {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         self.grants.share(peer, pages, access, notify)
     }
 
@@ -151,17 +153,17 @@ impl Platform for Xen {
         access: Access,
         notify: Option<Notify>,
     ) -> Result<Pages, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         self.grants.map(peer, refs, access, notify)
     }
 
     fn evtchn_unbound(&self, peer: Domid) -> Result<Box<dyn EventChannel>, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         Ok(Box::new(self.evtchn.alloc(peer)?))
     }
 
     fn evtchn_bind(&self, peer: Domid, port: u32) -> Result<Box<dyn EventChannel>, Error> {
-        self.other(peer)?;
+        self.check_peer(peer)?;
         Ok(Box::new(self.evtchn.bind(peer, port)?))
     }
 
@@ -171,7 +173,7 @@ impl Platform for Xen {
 
     fn life(&self) -> Result<OwnedFd, Error> {
         fcntl_dupfd_cloexec(&self.life, 0)
-            .map_err(|errno| Error::posix(errno, "duplicating the pipe of our life"))
+            .map_err(|errno| Error::posix(errno, "duplicating the life pipe"))
     }
 }
 

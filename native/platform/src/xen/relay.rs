@@ -1,39 +1,38 @@
-//! A thread between the store's device and whoever reads and writes it.
+//! A thread between xenstore's device and its client.
 //!
-//! `/dev/xen/xenbus` knows no non-blocking write: WATCH and UNWATCH are done by the
-//! kernel within it, which takes a round trip to xenstored (`xenbus_file_write` in
-//! drivers/xen/xenbus/xenbus_dev_frontend.c), and no poll says when. So the one side
-//! gets a socket, which never makes it wait, and a thread of ours the device.
+//! `/dev/xen/xenbus` has no non-blocking write: the kernel processes WATCH and UNWATCH within the
+//! write, which takes a round trip to xenstored (`xenbus_file_write` in
+//! drivers/xen/xenbus/xenbus_dev_frontend.c), and poll does not tell when a write would block. So
+//! the client gets a socket, which never blocks it, and a thread of ours writes the device.
 //!
-//! The device also wants no more than one message in a write, and drops what follows
-//! it. So it gets them one by one, however they come.
+//! The device accepts one message per write and discards any bytes after it. The relay writes
+//! messages one by one, however they arrive.
 //!
-//! Nor does it want a second request before the first is answered (`lib/tube/xenstore/transport.ex`
-//! tells what it does then), while whoever asks need not wait: what has come is sent in
-//! turn. Answers are held back while the next question is under way, a few at most, so
-//! that who has asked ten things is woken once.
+//! The device must not get a second request before it has replied to the first
+//! (`lib/tube/xenstore/transport.ex` says why). The client need not wait for that: the relay queues
+//! its requests. It holds replies back while the next request is in flight, up to a limit, so that
+//! a client with ten requests wakes up once.
 //!
-//! And what the kernel refuses by itself, a watch above all, is the result of the write,
-//! not a reply. Here it becomes the reply that xenstored would give, so that a domain
-//! without a watch left to it keeps its connection.
+//! When the kernel itself rejects a request, above all a watch, the error is the result of the
+//! write and not a reply. The relay turns it into the reply that xenstored would send, so that a
+//! domain without watches left keeps its connection.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::store::{ERROR, HEADER, PAYLOAD_MAX, WATCH_EVENT};
+use super::wire::{HEADER, PAYLOAD_MAX, WATCH_EVENT, error_reply, message_len};
 use crate::Error;
 
-/// Answers that wait for one another. A single caller's, mostly; somebody else's waits
-/// for as many round trips at the most.
-const HELD_MAX: usize = 8;
+/// Most replies to hold back. They usually belong to one caller; another caller's reply is delayed
+/// by this many round trips at most.
+const BATCH_MAX: usize = 8;
 
-/// Takes a device, and gives a non-blocking socket in its place. Each ends with the
-/// other: to close the socket closes the device, which ends its watches and
-/// transactions.
+/// Wraps a device in a non-blocking socket. Each ends with the other: closing the socket closes the
+/// device, which ends its watches and transactions.
 pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
-    let failed = |errno| Error::posix(errno, "a way to the store");
+    let failed = |errno| Error::posix(errno, "starting the relay to xenstore");
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
@@ -41,17 +40,16 @@ pub(super) fn relay(device: OwnedFd) -> Result<OwnedFd, Error> {
     std::thread::Builder::new()
         .name("tube-xenbus".into())
         .spawn(move || {
-            // Either end of file, or an error that the store's client can only answer
-            // by a new connection.
-            _ = carry(&device, &ours);
+            // Either an end of file, or an error after which the client must reconnect anyway.
+            _ = run(&device, &ours);
         })
         .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)))?;
     Ok(theirs)
 }
 
-/// Both ways until one of them ends. The device is read when it has something: its
-/// descriptor is non-blocking. Writes block, which is what this thread is for.
-fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
+/// Relays in both directions until one of them ends. Reads of the device do not block. Writes do,
+/// which is why this is a thread.
+fn run(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
     let mut traffic = Traffic::default();
     let mut buffer = [0; HEADER + PAYLOAD_MAX];
     loop {
@@ -64,7 +62,7 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         if from_device {
             match read(device, &mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(count) => traffic.answered(&buffer[..count])?,
+                Ok(count) => traffic.received(&buffer[..count])?,
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
@@ -77,95 +75,81 @@ fn carry(device: &OwnedFd, socket: &OwnedFd) -> Result<(), Errno> {
         }
         while let Some(request) = traffic.next()? {
             if let Err(errno) = write_all(device, &request) {
-                let word = word(errno).ok_or(errno)?;
-                traffic.refused(&request, word);
+                let name = error_name(errno).ok_or(errno)?;
+                traffic.refused(&request, name);
             }
         }
-        // A client that does not read holds up no one but itself.
-        if let Some(answers) = traffic.due() {
-            write_all(socket, &answers)?;
+        // This blocks if the client does not read, which delays nobody else.
+        if let Some(replies) = traffic.take_replies() {
+            write_all(socket, &replies)?;
         }
     }
 }
 
-/// What is on its way.
+/// The messages in transit.
 #[derive(Default)]
 struct Traffic {
-    /// From the client, not yet sent. As many as its window lets it ask.
+    /// From the client, not sent yet. The client's window limits them.
     requests: Vec<u8>,
-    /// From the device, up to the end of a message.
-    part: Vec<u8>,
-    /// For the client: whole messages.
-    answers: Vec<u8>,
-    /// Answers among them.
-    held: usize,
-    /// A watch event is among them, for which nobody has asked.
-    event: bool,
-    /// The device has a request that it has not answered.
-    asked: bool,
+    /// From the device: an incomplete message.
+    partial: Vec<u8>,
+    /// For the client: complete messages.
+    replies: Vec<u8>,
+    /// How many of them are replies.
+    reply_count: usize,
+    /// One of them is a watch event, which replies to no request.
+    has_event: bool,
+    /// The device has not replied to the last request.
+    in_flight: bool,
 }
 
 impl Traffic {
-    fn answered(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        self.part.extend_from_slice(bytes);
-        while let Some(length) = whole(&self.part)? {
-            if self.part.starts_with(&WATCH_EVENT.to_ne_bytes()) {
-                self.event = true;
+    fn received(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.partial.extend_from_slice(bytes);
+        while let Some(length) = message_len(&self.partial)? {
+            if self.partial.starts_with(&WATCH_EVENT.to_ne_bytes()) {
+                self.has_event = true;
             } else {
-                self.held += 1;
-                self.asked = false;
+                self.reply_count += 1;
+                self.in_flight = false;
             }
-            self.answers.extend(self.part.drain(..length));
+            self.replies.extend(self.partial.drain(..length));
         }
         Ok(())
     }
 
-    /// The next request, if it may be sent now. It counts as sent.
+    /// The next request, if it may be sent now. It counts as in flight.
     fn next(&mut self) -> Result<Option<Vec<u8>>, Errno> {
-        if self.asked {
+        if self.in_flight {
             return Ok(None);
         }
-        let Some(length) = whole(&self.requests)? else {
+        let Some(length) = message_len(&self.requests)? else {
             return Ok(None);
         };
-        self.asked = true;
+        self.in_flight = true;
         Ok(Some(self.requests.drain(..length).collect()))
     }
 
-    fn refused(&mut self, request: &[u8], word: &str) {
-        self.asked = false;
-        self.held += 1;
-        self.answers.extend_from_slice(&refusal(request, word));
+    fn refused(&mut self, request: &[u8], name: &str) {
+        self.in_flight = false;
+        self.reply_count += 1;
+        self.replies.extend_from_slice(&error_reply(request, name));
     }
 
-    /// What the client is to be told now.
-    fn due(&mut self) -> Option<Vec<u8>> {
-        let due = self.event || !self.asked || self.held >= HELD_MAX;
-        if !due || self.answers.is_empty() {
+    /// The messages to send to the client now.
+    fn take_replies(&mut self) -> Option<Vec<u8>> {
+        let due = self.has_event || !self.in_flight || self.reply_count >= BATCH_MAX;
+        if !due || self.replies.is_empty() {
             return None;
         }
-        self.held = 0;
-        self.event = false;
-        Some(std::mem::take(&mut self.answers))
+        self.reply_count = 0;
+        self.has_event = false;
+        Some(std::mem::take(&mut self.replies))
     }
 }
 
-/// Bytes of the first message, if all of it is there.
-fn whole(bytes: &[u8]) -> Result<Option<usize>, Errno> {
-    let Some(header) = bytes.first_chunk::<HEADER>() else {
-        return Ok(None);
-    };
-    let payload = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]) as usize;
-    if payload > PAYLOAD_MAX {
-        // Neither the device nor xenstored would take it.
-        return Err(Errno::TOOBIG);
-    }
-    let length = HEADER + payload;
-    Ok((bytes.len() >= length).then_some(length))
-}
-
-/// What xenstored calls an error, if it is one of a request and not of the connection.
-fn word(errno: Errno) -> Option<&'static str> {
+/// xenstored's name for an error of a request. None for an error of the connection.
+fn error_name(errno: Errno) -> Option<&'static str> {
     Some(match errno {
         Errno::INVAL => "EINVAL",
         Errno::ACCESS => "EACCES",
@@ -179,16 +163,6 @@ fn word(errno: Errno) -> Option<&'static str> {
         Errno::PERM => "EPERM",
         _ => return None,
     })
-}
-
-/// The reply to a request that was not even sent: its req_id and tx_id, and the word.
-fn refusal(request: &[u8], word: &str) -> Vec<u8> {
-    let mut reply = ERROR.to_ne_bytes().to_vec();
-    reply.extend_from_slice(&request[4..12]);
-    reply.extend_from_slice(&(word.len() as u32 + 1).to_ne_bytes());
-    reply.extend_from_slice(word.as_bytes());
-    reply.push(0);
-    reply
 }
 
 fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
@@ -213,21 +187,22 @@ mod tests {
         [words.as_flattened(), payload].concat()
     }
 
-    /// A device that shows what each write of it was, and the client's side.
+    /// The kernel's side of a device, which receives each write as one datagram, and the client's
+    /// side.
     fn pair() -> (UnixDatagram, UnixStream) {
-        let (device, shows) = UnixDatagram::pair().unwrap();
-        shows.set_read_timeout(LIMIT).unwrap();
+        let (device, kernel) = UnixDatagram::pair().unwrap();
+        kernel.set_read_timeout(LIMIT).unwrap();
         let client = UnixStream::from(relay(device.into()).unwrap());
-        (shows, client)
+        (kernel, client)
     }
 
-    fn received(shows: &UnixDatagram) -> Vec<u8> {
+    fn device_write(kernel: &UnixDatagram) -> Vec<u8> {
         let mut buffer = [0; 8192];
-        let count = shows.recv(&mut buffer).unwrap();
+        let count = kernel.recv(&mut buffer).unwrap();
         buffer[..count].to_vec()
     }
 
-    fn heard(mut client: &UnixStream, count: usize) -> Vec<u8> {
+    fn received_by(mut client: &UnixStream, count: usize) -> Vec<u8> {
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(LIMIT).unwrap();
         let mut got = vec![0; count];
@@ -237,71 +212,71 @@ mod tests {
     }
 
     #[test]
-    fn the_device_gets_one_message_at_a_time_however_they_come() {
-        let (shows, mut client) = pair();
+    fn the_device_gets_one_message_per_write() {
+        let (kernel, mut client) = pair();
         let all = [
             message(4, b"/path\0token\0"),
             message(6, b"\0"),
             message(11, &[b'v'; PAYLOAD_MAX]),
             message(99, b""),
         ];
-        let answer = message(6, b"OK\0");
+        let reply = message(6, b"OK\0");
         // All at once, then byte by byte.
         client.write_all(&all.concat()).unwrap();
         for expected in &all {
-            assert_eq!(received(&shows), *expected);
-            shows.send(&answer).unwrap();
+            assert_eq!(device_write(&kernel), *expected);
+            kernel.send(&reply).unwrap();
         }
         for byte in all[..2].concat() {
             client.write_all(&[byte]).unwrap();
         }
         for expected in &all[..2] {
-            assert_eq!(received(&shows), *expected);
-            shows.send(&answer).unwrap();
+            assert_eq!(device_write(&kernel), *expected);
+            kernel.send(&reply).unwrap();
         }
     }
 
     #[test]
-    fn the_next_request_goes_when_the_last_one_is_answered() {
-        let (shows, mut client) = pair();
+    fn a_request_is_sent_after_the_reply_to_the_last() {
+        let (kernel, mut client) = pair();
         let all = [message(2, b"/a\0"), message(2, b"/b\0")];
         client.write_all(&all.concat()).unwrap();
-        assert_eq!(received(&shows), all[0]);
-        // An event is no answer, and does not wait for one.
+        assert_eq!(device_write(&kernel), all[0]);
+        // An event is not a reply, and is not held back.
         let event = message(WATCH_EVENT, b"/path\0token\0");
-        shows.send(&event).unwrap();
-        assert_eq!(heard(&client, event.len()), event);
-        shows.set_nonblocking(true).unwrap();
-        assert!(shows.recv(&mut [0; 64]).is_err());
-        shows.set_nonblocking(false).unwrap();
-        let answer = message(2, b"value");
-        shows.send(&answer).unwrap();
-        assert_eq!(received(&shows), all[1]);
-        shows.send(&answer).unwrap();
+        kernel.send(&event).unwrap();
+        assert_eq!(received_by(&client, event.len()), event);
+        kernel.set_nonblocking(true).unwrap();
+        assert!(kernel.recv(&mut [0; 64]).is_err());
+        kernel.set_nonblocking(false).unwrap();
+        let reply = message(2, b"value");
+        kernel.send(&reply).unwrap();
+        assert_eq!(device_write(&kernel), all[1]);
+        kernel.send(&reply).unwrap();
         assert_eq!(
-            heard(&client, 2 * answer.len()),
-            [&answer[..], &answer].concat()
+            received_by(&client, 2 * reply.len()),
+            [&reply[..], &reply].concat()
         );
     }
 
     #[test]
-    fn few_answers_wait_for_others() {
-        let (shows, mut client) = pair();
+    fn a_full_batch_of_replies_is_sent() {
+        let (kernel, mut client) = pair();
         let request = message(2, b"/a\0");
-        client.write_all(&request.repeat(HELD_MAX + 1)).unwrap();
-        let answer = message(2, b"value");
-        for _ in 0..HELD_MAX {
-            assert_eq!(received(&shows), request);
-            shows.send(&answer).unwrap();
+        client.write_all(&request.repeat(BATCH_MAX + 1)).unwrap();
+        let reply = message(2, b"value");
+        for _ in 0..BATCH_MAX {
+            assert_eq!(device_write(&kernel), request);
+            kernel.send(&reply).unwrap();
         }
-        // The last one is not answered.
-        assert_eq!(received(&shows), request);
-        let all = answer.repeat(HELD_MAX);
-        assert_eq!(heard(&client, all.len()), all);
+        // The last request gets no reply.
+        assert_eq!(device_write(&kernel), request);
+        let all = reply.repeat(BATCH_MAX);
+        assert_eq!(received_by(&client, all.len()), all);
     }
 
     #[test]
-    fn an_answer_in_pieces_arrives_whole() {
+    fn a_reply_in_pieces_arrives_whole() {
         let (device, mut far) = UnixStream::pair().unwrap();
         far.set_read_timeout(LIMIT).unwrap();
         let mut client = UnixStream::from(relay(device.into()).unwrap());
@@ -316,21 +291,20 @@ mod tests {
             }
         }
         let all = message(2, b"value").repeat(2);
-        assert_eq!(heard(&client, all.len()), all);
+        assert_eq!(received_by(&client, all.len()), all);
     }
 
     #[test]
-    fn what_the_device_says_arrives() {
-        let (shows, client) = pair();
-        let answer = message(2, b"value");
-        shows.send(&answer).unwrap();
-        assert_eq!(heard(&client, answer.len()), answer);
+    fn a_reply_without_a_request_arrives() {
+        let (kernel, client) = pair();
+        let reply = message(2, b"value");
+        kernel.send(&reply).unwrap();
+        assert_eq!(received_by(&client, reply.len()), reply);
     }
 
-    /// An eventfd takes no eight bytes that are all ones (EINVAL), which a type and a
-    /// number can be.
+    /// An eventfd rejects eight bytes of ones (EINVAL), which a message's type and req_id can be.
     #[test]
-    fn what_the_device_refuses_is_answered_and_the_connection_lives() {
+    fn a_failed_write_becomes_an_error_reply() {
         use rustix::event::{EventfdFlags, eventfd};
         let device = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         let mut client = UnixStream::from(relay(device).unwrap());
@@ -338,21 +312,21 @@ mod tests {
         client.set_read_timeout(LIMIT).unwrap();
         let words = [u32::MAX, u32::MAX, 9, 3].map(u32::to_ne_bytes);
         let request = [words.as_flattened(), b"/a\0"].concat();
-        let answer = [16, u32::MAX, 9, 7].map(u32::to_ne_bytes);
-        let answer = [answer.as_flattened(), b"EINVAL\0"].concat();
+        let reply = [16, u32::MAX, 9, 7].map(u32::to_ne_bytes);
+        let reply = [reply.as_flattened(), b"EINVAL\0"].concat();
         for _ in 0..2 {
             client.write_all(&request).unwrap();
-            let mut got = vec![0; answer.len()];
+            let mut got = vec![0; reply.len()];
             client.read_exact(&mut got).unwrap();
-            assert_eq!(got, answer);
+            assert_eq!(got, reply);
         }
     }
 
-    /// A device whose write takes its time is a datagram queue that is full.
+    /// A full datagram queue acts as a device whose write blocks.
     #[test]
-    fn a_write_that_blocks_makes_the_client_wait_for_nothing() {
-        let (device, shows) = UnixDatagram::pair().unwrap();
-        shows.set_read_timeout(LIMIT).unwrap();
+    fn a_blocked_device_does_not_block_the_client() {
+        let (device, kernel) = UnixDatagram::pair().unwrap();
+        kernel.set_read_timeout(LIMIT).unwrap();
         device.set_nonblocking(true).unwrap();
         let mut full = 0;
         while device.send(b"full").is_ok() {
@@ -365,20 +339,20 @@ mod tests {
             client.write_all(&watch).unwrap();
         }
         for _ in 0..full {
-            assert_eq!(received(&shows), b"full");
+            assert_eq!(device_write(&kernel), b"full");
         }
         for _ in 0..100 {
-            assert_eq!(received(&shows), watch);
-            shows.send(&message(4, b"OK\0")).unwrap();
+            assert_eq!(device_write(&kernel), watch);
+            kernel.send(&message(4, b"OK\0")).unwrap();
         }
     }
 
     #[test]
     fn each_side_ends_with_the_other() {
-        let (shows, client) = pair();
+        let (kernel, client) = pair();
         drop(client);
-        // A datagram socket tells of the other's end to who sends.
-        while shows.send(b"x").is_ok() {}
+        // Sending on a datagram socket fails once the other end is closed.
+        while kernel.send(b"x").is_ok() {}
 
         let (device, far) = UnixStream::pair().unwrap();
         let mut client = UnixStream::from(relay(device.into()).unwrap());
@@ -389,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_no_store_takes_is_the_end() {
-        let (shows, mut client) = pair();
+    fn an_oversized_message_ends_the_connection() {
+        let (kernel, mut client) = pair();
         client.set_nonblocking(false).unwrap();
         client.set_read_timeout(LIMIT).unwrap();
         client
             .write_all(&message(2, &[0; PAYLOAD_MAX + 1])[..HEADER])
             .unwrap();
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
-        drop(shows);
+        drop(kernel);
     }
 }

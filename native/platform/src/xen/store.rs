@@ -1,4 +1,4 @@
-//! The way to xenstored: the kernel's device, or the daemon's socket in domain 0.
+//! Connections to xenstored: through the kernel's device, or the daemon's socket in domain 0.
 
 use std::time::{Duration, Instant};
 
@@ -9,51 +9,43 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::relay::relay;
-use crate::{DOMID_MAX, Domid, Error, ErrorKind};
+use super::wire::{self, HEADER, PAYLOAD_MAX, READ};
+use crate::{DOMID_MAX, Domid, Error};
 
-/// The kernel's device: for every domain.
+/// The kernel's device, which every domain has.
 pub(super) const DEVICE: &str = "/dev/xen/xenbus";
-/// The daemon's socket, where it runs; the second is its older place.
+/// Paths of the daemon's socket in domain 0; the second is the older one.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
-/// How long xenstored may take to say who we are.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a reply to [`query`].
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// XS_READ, XS_WATCH_EVENT and XS_ERROR in xen/include/public/io/xs_wire.h.
-const READ: u32 = 2;
-pub(super) const WATCH_EVENT: u32 = 15;
-pub(super) const ERROR: u32 = 16;
-/// `struct xsd_sockmsg`: type, req_id, tx_id, len.
-pub(super) const HEADER: usize = 16;
-/// XENSTORE_PAYLOAD_MAX.
-pub(super) const PAYLOAD_MAX: usize = 4096;
-
-/// A new connection, non-blocking.
+/// Opens a non-blocking connection.
 pub(super) fn connection() -> Result<OwnedFd, Error> {
     match connect_to_store()? {
-        Way::Device(device) => relay(device),
-        Way::Socket(socket) => Ok(socket),
+        Transport::Device(device) => relay(device),
+        Transport::Socket(socket) => Ok(socket),
     }
 }
 
-/// What there is. On the device some writes block.
-enum Way {
+/// A connection to xenstored. Some writes to the device block.
+enum Transport {
     Device(OwnedFd),
     Socket(OwnedFd),
 }
 
-/// The device first: it is what a domain that is not 0 has, and in domain 0 it
-/// needs no daemon in the same file system.
-fn connect_to_store() -> Result<Way, Error> {
+/// Tries the device first: only it exists outside domain 0, and in domain 0 it works without access
+/// to the daemon's file system.
+fn connect_to_store() -> Result<Transport, Error> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let device = retry_on_intr(|| open(DEVICE, flags, Mode::empty()));
     let errno = match device {
-        Ok(fd) => return Ok(Way::Device(fd)),
+        Ok(fd) => return Ok(Transport::Device(fd)),
         Err(errno) => errno,
     };
     SOCKETS
         .iter()
-        .find_map(|path| dial(path).ok().map(Way::Socket))
+        .find_map(|path| dial(path).ok().map(Transport::Socket))
         .ok_or_else(|| Error::posix(errno, format!("opening {DEVICE}")))
 }
 
@@ -64,30 +56,30 @@ fn dial(path: &str) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Which domain this is: the toolstack writes it to the domain's own `domid`.
+/// The domid of this domain, which the toolstack writes to the node `domid`.
 pub(super) fn domid() -> Result<Domid, Error> {
-    let (Way::Device(store) | Way::Socket(store)) = connect_to_store()?;
-    let text = ask(&store, READ, "domid")?;
+    let (Transport::Device(store) | Transport::Socket(store)) = connect_to_store()?;
+    let text = query(&store, READ, "domid")?;
     text.parse()
         .ok()
         .filter(|domid| *domid <= DOMID_MAX)
-        .ok_or_else(|| nonsense(format!("domid is {text:?}")))
+        .ok_or_else(|| wire::unexpected(format!("xenstore has {text:?} as domid")))
 }
 
-/// One request of one string on a connection that has seen none.
-fn ask(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
-    let posix = |errno| Error::posix(errno, format!("asking xenstore for {argument}"));
-    let request = request(operation, argument);
-    // A device or a socket that has just been opened takes these few bytes whole.
+/// Sends one request with one string on a fresh connection, and returns the value of the reply.
+pub(crate) fn query(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error> {
+    let posix = |errno| Error::posix(errno, format!("querying xenstore for {argument}"));
+    let request = wire::request(operation, argument);
+    // A newly opened device or socket accepts these few bytes in one write.
     if write(store, &request).map_err(posix)? != request.len() {
         return Err(posix(Errno::IO));
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REPLY_TIMEOUT;
     let mut bytes = Vec::new();
     loop {
-        if let Some(reply) = reply(operation, &bytes)? {
+        if let Some(reply) = wire::reply(operation, &bytes)? {
             return reply.map_err(|word| {
-                nonsense(format!("xenstore answers {word} when asked for {argument}"))
+                wire::unexpected(format!("xenstore replied {word} to a query for {argument}"))
             });
         }
         let mut some = [0; HEADER + PAYLOAD_MAX];
@@ -105,10 +97,7 @@ fn ask(store: &OwnedFd, operation: u32, argument: &str) -> Result<String, Error>
 
 fn await_input(store: &OwnedFd, deadline: Instant) -> Result<(), Errno> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let left = Timespec {
-        tv_sec: left.as_secs() as i64,
-        tv_nsec: left.subsec_nanos().into(),
-    };
+    let left = Timespec::try_from(left).expect("a few seconds");
     match poll(&mut [PollFd::new(store, PollFlags::IN)], Some(&left)) {
         Ok(0) => Err(Errno::TIMEDOUT),
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -116,47 +105,10 @@ fn await_input(store: &OwnedFd, deadline: Instant) -> Result<(), Errno> {
     }
 }
 
-fn request(operation: u32, argument: &str) -> Vec<u8> {
-    let mut packet = Vec::with_capacity(HEADER + argument.len() + 1);
-    for word in [operation, 0, 0, argument.len() as u32 + 1] {
-        packet.extend_from_slice(&word.to_ne_bytes());
-    }
-    packet.extend_from_slice(argument.as_bytes());
-    packet.push(0);
-    packet
-}
-
-/// The value, or the word of an error, once all of it is there.
-fn reply(operation: u32, bytes: &[u8]) -> Result<Option<Result<String, String>>, Error> {
-    let Some((header, payload)) = bytes.split_first_chunk::<HEADER>() else {
-        return Ok(None);
-    };
-    let word = |at: usize| {
-        let bytes = header[at..at + 4].try_into().expect("four bytes");
-        u32::from_ne_bytes(bytes)
-    };
-    let (kind, len) = (word(0), word(12) as usize);
-    if len > PAYLOAD_MAX || ![operation, ERROR].contains(&kind) {
-        return Err(nonsense(format!("a reply of type {kind} and {len} bytes")));
-    }
-    let Some(payload) = payload.get(..len) else {
-        return Ok(None);
-    };
-    let payload = payload.strip_suffix(b"\0").unwrap_or(payload);
-    let text = String::from_utf8_lossy(payload).into_owned();
-    Ok(Some(match kind {
-        ERROR => Err(text),
-        _ => Ok(text),
-    }))
-}
-
-fn nonsense(what: String) -> Error {
-    Error::new(ErrorKind::Posix(Errno::PROTO), what)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xen::wire::ERROR;
     use rustix::net::socketpair;
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -174,31 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn the_question_is_what_the_wire_format_says() {
-        let mut expected = Vec::new();
-        for word in [2u32, 0, 0, 6] {
-            expected.extend_from_slice(&word.to_ne_bytes());
-        }
-        expected.extend_from_slice(b"domid\0");
-        assert_eq!(request(READ, "domid"), expected);
-    }
-
-    #[test]
-    fn an_answer_in_pieces_is_put_together() {
+    fn a_reply_in_pieces_is_reassembled() {
         let (ours, theirs) = pair();
         let whole = packet(READ, b"17");
-        let answering = std::thread::spawn(move || {
+        let writer = std::thread::spawn(move || {
             for byte in whole {
                 write(&theirs, &[byte]).expect("written");
             }
             theirs
         });
-        assert_eq!(ask(&ours, READ, "domid").expect("an answer"), "17");
-        drop(answering.join());
+        assert_eq!(query(&ours, READ, "domid").expect("a reply"), "17");
+        drop(writer.join());
     }
 
     #[test]
-    fn an_error_an_end_and_nonsense_are_told() {
+    fn an_error_an_end_and_a_malformed_reply_are_errors() {
         for (bytes, atom) in [
             (packet(ERROR, b"ENOENT\0"), "eproto"),
             (packet(7, b"17"), "eproto"),
@@ -208,7 +150,7 @@ mod tests {
             let (ours, theirs) = pair();
             write(&theirs, &bytes).expect("written");
             rustix::net::shutdown(&theirs, rustix::net::Shutdown::Write).expect("shut");
-            assert_eq!(ask(&ours, READ, "domid").unwrap_err().atom(), atom);
+            assert_eq!(query(&ours, READ, "domid").unwrap_err().atom(), atom);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Pages for a ring within this process, and how idle the machine is.
+//! Pages for a ring within this process, and the idle processors of the machine.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ pub struct Pages {
     order: u32,
 }
 
-// SAFETY: plain memory that the ends made of it share as the ring prescribes.
+// SAFETY: plain memory, shared by its two ends under the protocol of the ring.
 unsafe impl Sync for Pages {}
 
 impl Pages {
@@ -28,10 +28,10 @@ impl Pages {
         }
     }
 
-    /// The two ends. To be called once, and the ends to be dropped before the pages.
+    /// The two ends. Call this once, and drop the ends before the pages.
     pub fn ends(&self) -> (Producer, Consumer) {
         let grefs: Vec<u32> = (0..1 << self.order).collect();
-        // SAFETY: the pages are mapped as long as `self`, and here are the one producer and the one consumer.
+        // SAFETY: the pages are mapped as long as `self`, and these are the only two ends.
         let (control, out, into) = unsafe {
             let data = self.base.add(PAGE);
             (
@@ -53,7 +53,7 @@ impl Drop for Pages {
     }
 }
 
-/// How many processors are idle just now; waits a moment to see.
+/// The number of idle processors, measured over 200 ms.
 pub fn idle_cpus() -> f64 {
     let (idle_before, all_before) = ticks();
     std::thread::sleep(Duration::from_millis(200));

@@ -1,5 +1,6 @@
-//! The ring alone, between two threads that never sleep, beside what no ring can beat: memcpy of the same
-//! blocks, and two cores that pass one word. `bin/bench ring` runs it; `bench/README.md` says what it prints.
+//! The ring alone, between two threads that never sleep, compared with upper bounds: memcpy of the
+//! same blocks, and two cores that pass one word. `bin/bench ring` runs it; `bench/README.md`
+//! describes the output.
 
 mod host;
 mod report;
@@ -49,16 +50,16 @@ fn streamed(block: usize, time: Duration) -> f64 {
     thread::scope(|scope| {
         scope.spawn(|| {
             let message = vec![0xA5; block];
-            let mut patience = Patience::default();
+            let mut backoff = Backoff::default();
             while !stop.load(Ordering::Relaxed) {
                 match push(&mut producer, &message) {
-                    true => patience = Patience::default(),
-                    false => patience.lose(),
+                    true => backoff = Backoff::default(),
+                    false => backoff.snooze(),
                 }
             }
         });
         let mut into = Vec::with_capacity(block);
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         let began = Instant::now();
         let mut bytes = 0;
         while began.elapsed() < time {
@@ -66,9 +67,9 @@ fn streamed(block: usize, time: Duration) -> f64 {
                 match pull(&mut consumer, &mut into) {
                     Some(got) => {
                         bytes += got;
-                        patience = Patience::default();
+                        backoff = Backoff::default();
                     }
-                    None => patience.lose(),
+                    None => backoff.snooze(),
                 }
             }
         }
@@ -83,7 +84,7 @@ fn copied(block: usize, time: Duration) -> f64 {
     copied_into(block, block, time)
 }
 
-/// The same to one block after another of as much memory as the ring has: what its one side does.
+/// The same, walking through as much memory as the ring has, as one end does.
 fn spread(block: usize, time: Duration) -> f64 {
     copied_into(block, PAGE << ORDER, time)
 }
@@ -103,36 +104,36 @@ fn copied_into(block: usize, size: usize, time: Duration) -> f64 {
     bytes as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Nanoseconds of a message there and one back: the median.
+/// Nanoseconds of a round trip of one message: the median.
 fn ring_trip() -> f64 {
     let (there, back) = (Pages::new(ORDER), Pages::new(ORDER));
-    let (mut ask, mut hear) = there.ends();
-    let (mut answer, mut take) = back.ends();
+    let (mut request_tx, mut request_rx) = there.ends();
+    let (mut reply_tx, mut reply_rx) = back.ends();
     thread::scope(|scope| {
         scope.spawn(move || {
             let mut message = Vec::new();
             for _ in 0..TRIPS {
-                await_message(&mut hear, &mut message);
-                assert!(push(&mut answer, &message));
+                await_message(&mut request_rx, &mut message);
+                assert!(push(&mut reply_tx, &message));
             }
         });
         let mut message = Vec::new();
         median_trip(|| {
-            assert!(push(&mut ask, b"12345678"));
-            await_message(&mut take, &mut message);
+            assert!(push(&mut request_tx, b"12345678"));
+            await_message(&mut reply_rx, &mut message);
         })
     })
 }
 
-/// The same of one word in a cache line of its own each way.
+/// The same of one word, in a cache line of its own in each direction.
 fn word_trip() -> f64 {
     #[repr(align(128))]
     struct Word(AtomicU32);
     let (there, back) = (Word(AtomicU32::new(0)), Word(AtomicU32::new(0)));
     let await_word = |word: &AtomicU32, value: u32| {
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         while word.load(Ordering::Acquire) != value {
-            patience.lose();
+            backoff.snooze();
         }
     };
     thread::scope(|scope| {
@@ -163,12 +164,12 @@ fn median_trip(mut trip: impl FnMut()) -> f64 {
     took[TRIPS / 2] as f64
 }
 
-/// Spins, and lets others run now and then: on a machine with too few cores the other end may need ours.
+/// Spins, and yields now and then: on a machine with too few cores the other end may need this one.
 #[derive(Default)]
-struct Patience(u32);
+struct Backoff(u32);
 
-impl Patience {
-    fn lose(&mut self) {
+impl Backoff {
+    fn snooze(&mut self) {
         self.0 += 1;
         match self.0 % 1000 {
             0 => thread::yield_now(),
@@ -179,14 +180,16 @@ impl Patience {
 
 /// False when the ring is full.
 fn push(producer: &mut Producer, message: &[u8]) -> bool {
-    // As a link does: the short way first.
+    // As a link does: the fast path first.
     let whole = producer.put(message) || {
         let pushed = producer.push(message, &mut Progress::default(), usize::MAX);
-        pushed.expect("the other end keeps the rules") == Push::Whole
+        pushed.expect("the other end keeps the protocol") == Push::Whole
     };
-    // The peer never sleeps: a bell, which a mark of 4 GiB ago may ask for, is for nobody. To find out is
-    // part of the ring's cost all the same.
-    _ = producer.publish().expect("the other end keeps the rules");
+    // The peer never sleeps, so ignore a notification for an event index of 4 GiB ago. The
+    // comparison is part of the ring's cost all the same.
+    _ = producer
+        .publish()
+        .expect("the other end keeps the protocol");
     whole
 }
 
@@ -197,7 +200,7 @@ fn pull(consumer: &mut Consumer, into: &mut Vec<u8>) -> Option<usize> {
             black_box(into.last());
             _ = consumer
                 .release_batch()
-                .expect("the other end keeps the rules");
+                .expect("the other end keeps the protocol");
             Some(bytes)
         }
         Ok(Pull::Empty) => None,
@@ -206,8 +209,8 @@ fn pull(consumer: &mut Consumer, into: &mut Vec<u8>) -> Option<usize> {
 }
 
 fn await_message(consumer: &mut Consumer, into: &mut Vec<u8>) {
-    let mut patience = Patience::default();
+    let mut backoff = Backoff::default();
     while pull(consumer, into).is_none() {
-        patience.lose();
+        backoff.snooze();
     }
 }

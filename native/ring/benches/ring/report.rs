@@ -1,4 +1,4 @@
-//! Arguments in, medians of interleaved rounds out: the same lines as of `bin/bench tube`.
+//! Arguments, and medians of interleaved rounds: the same lines as those of `bin/bench tube`.
 
 use crate::host::idle_cpus;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub struct Options {
     json: bool,
     rounds: usize,
-    /// Of one measurement.
+    /// Duration of one measurement.
     pub time: Duration,
     idle_cpus: f64,
 }
@@ -41,7 +41,7 @@ impl Options {
         options
     }
 
-    /// One warm-up, and then as many rounds as were asked for, each of the ring and its baseline.
+    /// One warm-up, and then all rounds, each of the ring and its baseline.
     pub fn rounds(&self, mut round: impl FnMut() -> (f64, f64)) -> Vec<(f64, f64)> {
         round();
         (0..self.rounds).map(|_| round()).collect()
@@ -81,7 +81,9 @@ fn number(text: Option<String>) -> Option<usize> {
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("bench: what is {what}? [--quick] [--json] [--rounds N] [--ms MILLISECONDS]");
+    eprintln!(
+        "bench: unknown argument {what}; [--quick] [--json] [--rounds N] [--ms MILLISECONDS]"
+    );
     std::process::exit(2)
 }
 
@@ -99,7 +101,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Medians of the rounds; the ratio is taken within each, where both had the same machine.
+    /// Medians of the rounds. Ratios are taken within a round, measured under the same conditions.
     pub fn new(
         case: &'static str,
         metric: &'static str,
@@ -111,9 +113,9 @@ impl Line {
             case,
             metric,
             baseline,
-            value: middle(&sorted(rounds.iter().map(|round| round.0))),
-            baseline_value: middle(&sorted(rounds.iter().map(|round| round.1))),
-            ratio: middle(&ratios),
+            value: median(&sorted(rounds.iter().map(|round| round.0))),
+            baseline_value: median(&sorted(rounds.iter().map(|round| round.1))),
+            ratio: median(&ratios),
             least: ratios[0],
             most: ratios[ratios.len() - 1],
             rounds: rounds.len(),
@@ -127,7 +129,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-fn middle(sorted: &[f64]) -> f64 {
+fn median(sorted: &[f64]) -> f64 {
     let half = sorted.len() / 2;
     match sorted.len() % 2 {
         1 => sorted[half],

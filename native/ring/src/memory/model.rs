@@ -1,5 +1,5 @@
-//! Shared memory for the model checker: the same interface, every word and every eight data bytes
-//! an object whose accesses loom orders and checks.
+//! Shared memory for the model checker: the same interface, in which every word and every eight
+//! data bytes are an object whose accesses loom orders and checks.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering};
 
-use crate::layout::{CONSUMER, INDEX, LIMIT, MARK, PRODUCER, STATE};
-use crate::wake::nowhere_near;
+use crate::layout::{CONSUMER, EVENT_INDEX, INDEX, LIMIT, PRODUCER, STATE, never};
 
 /// Bytes of a data cell.
 const CELL: usize = 8;
@@ -19,25 +18,25 @@ struct Words {
     consumer: [AtomicU32; 4],
 }
 
-/// The lines of the two ends; the header and the live bytes take no part in any race.
+/// The lines of the two ends; no race involves the header or the live bytes.
 #[derive(Clone, Debug)]
 pub struct ControlPage(Arc<Words>);
 
 impl ControlPage {
     /// A page as `initialise` leaves it, with both indices at `start`.
     pub fn model(start: u32) -> Self {
-        let words = [start, nowhere_near(start), 0];
-        let [index, mark, state] = words;
+        let words = [start, never(start), 0];
+        let [index, event_index, state] = words;
         Self(Arc::new(Words {
             producer: words.map(AtomicU32::new),
-            consumer: [index, mark, state, 0].map(AtomicU32::new),
+            consumer: [index, event_index, state, 0].map(AtomicU32::new),
         }))
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
         const LAST: usize = CONSUMER + LIMIT;
         match offset {
-            o if o == PRODUCER + INDEX || o == PRODUCER + MARK || o == PRODUCER + STATE => {
+            o if o == PRODUCER + INDEX || o == PRODUCER + EVENT_INDEX || o == PRODUCER + STATE => {
                 &self.0.producer[(offset - PRODUCER) / 4]
             }
             CONSUMER..=LAST => &self.0.consumer[(offset - CONSUMER) / 4],
@@ -53,11 +52,7 @@ impl ControlPage {
         self.word(offset).store(value, order);
     }
 
-    // Counters decide nothing, and would only multiply the interleavings.
-    pub(crate) fn load_count(&self, _offset: usize) -> u64 {
-        0
-    }
-
+    // Counters control nothing, and would only multiply the interleavings.
     pub(crate) fn store_count(&self, _offset: usize, _value: u64) {}
 
     pub(crate) fn load_live(&self, _offset: usize) -> u8 {
@@ -111,7 +106,7 @@ impl DataArea {
         cell.with_mut(|bytes| unsafe { *bytes = word.to_le_bytes() });
     }
 
-    pub(crate) fn prepare(&self, _index: u32, _bytes: u32) {}
+    pub(crate) fn prefetch(&self, _index: u32, _bytes: u32) {}
 
     pub(crate) fn write(&mut self, index: u32, bytes: &[u8]) {
         for (i, &byte) in bytes.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! What a consumer can do to a producer.
+//! A hostile consumer against a producer.
 
 use std::sync::atomic::Ordering;
 
-use tube_ring::wire::{CONSUMER, GREFS, INDEX, Kind, LIMIT, MARK, PRODUCER, STATE, header};
+use tube_ring::wire::{CONSUMER, EVENT_INDEX, GREFS, INDEX, Kind, LIMIT, PRODUCER, STATE, header};
 use tube_ring::{Armed, MESSAGE_MAX, Producer, Progress, Pull, Push, Violation};
 
 use crate::support::{Pages, push};
@@ -10,7 +10,7 @@ use crate::{LIMIT_BYTES, START, at, drain};
 
 #[test]
 fn impossible_consumer_indices() {
-    let lies = [
+    let indices = [
         at(1),
         at(4),
         at(24),
@@ -19,18 +19,18 @@ fn impossible_consumer_indices() {
         at(1 << 31),
         at(0u32.wrapping_sub(8)),
     ];
-    for lie in lies {
+    for index in indices {
         let pages = Pages::new(0);
         let ends = || {
             let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
             push(&mut producer, b"sixteen bytes.");
             let _ = producer.publish().unwrap();
-            pages.set(CONSUMER + INDEX, lie);
+            pages.set(CONSUMER + INDEX, index);
             producer
         };
-        let violation = Violation::ConsumerIndex(lie);
-        if lie == at(24) {
-            // The truth, for once.
+        let violation = Violation::ConsumerIndex(index);
+        if index == at(24) {
+            // This one is possible.
             assert_eq!(
                 ends().arm(),
                 Ok(Armed {
@@ -47,23 +47,23 @@ fn impossible_consumer_indices() {
             Err(violation)
         );
         assert_eq!(producer.publish(), Err(violation));
-        assert_eq!(producer.peer_gone(), Err(violation));
+        assert_eq!(producer.has_room(), Err(violation));
         assert_eq!(producer.limit(), Err(violation));
-        // A push asks only when room runs out, and by then 32 bytes have been published.
-        if lie == at(32) {
+        // A push loads the index only when room runs out, and by then 32 bytes have been published.
+        if index == at(32) {
             continue;
         }
         let mut producer = ends();
         assert_eq!(fill(&mut producer), Err(violation));
-        assert!(pages.canaries_sing());
+        assert!(pages.canaries_intact());
     }
 }
 
 fn fill(producer: &mut Producer) -> Result<Push, Violation> {
     for _ in 0..100 {
-        let answer = producer.push(&[1; 100], &mut Progress::default(), usize::MAX)?;
-        if answer != Push::Whole {
-            return Ok(answer);
+        let outcome = producer.push(&[1; 100], &mut Progress::default(), usize::MAX)?;
+        if outcome != Push::Whole {
+            return Ok(outcome);
         }
     }
     panic!("a ring without end");
@@ -82,22 +82,22 @@ fn a_consumer_index_that_goes_back() {
 }
 
 #[test]
-fn records_not_yet_published_cannot_have_been_read() {
+fn a_consumer_index_beyond_what_was_published() {
     let pages = Pages::new(0);
     let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
     assert_eq!(fill(&mut producer), Ok(Push::Full));
-    // Most was shown on the way, at every quarter of the ring; the last records are still private.
-    let shown = pages.get(PRODUCER + INDEX);
-    assert!((1..producer.backlog() as u32).contains(&shown.wrapping_sub(START)));
-    pages.set(CONSUMER + INDEX, shown.wrapping_add(8));
+    // Most was published on the way, at every quarter of the ring; the last records are not yet.
+    let published = pages.get(PRODUCER + INDEX);
+    assert!((1..producer.backlog() as u32).contains(&published.wrapping_sub(START)));
+    pages.set(CONSUMER + INDEX, published.wrapping_add(8));
     assert_eq!(
         fill(&mut producer),
-        Err(Violation::ConsumerIndex(shown.wrapping_add(8)))
+        Err(Violation::ConsumerIndex(published.wrapping_add(8)))
     );
 }
 
 #[test]
-fn impossible_consumer_marks_states_and_limits() {
+fn impossible_consumer_event_indices_states_and_limits() {
     let pages = Pages::new(0);
     let ends = |offset, value| {
         let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
@@ -105,24 +105,30 @@ fn impossible_consumer_marks_states_and_limits() {
         pages.set(CONSUMER + offset, value);
         producer
     };
-    for mark in [1, 4, 7, u32::MAX] {
-        assert_eq!(ends(MARK, mark).publish(), Err(Violation::Mark(mark)));
-        assert_eq!(ends(MARK, mark).arm(), Err(Violation::Mark(mark)));
+    for event_index in [1, 4, 7, u32::MAX] {
+        assert_eq!(
+            ends(EVENT_INDEX, event_index).publish(),
+            Err(Violation::EventIndex(event_index))
+        );
+        assert_eq!(
+            ends(EVENT_INDEX, event_index).arm(),
+            Err(Violation::EventIndex(event_index))
+        );
     }
     for state in [2, 3, 0x100, u32::MAX] {
-        assert_eq!(ends(STATE, state).peer_gone(), Err(Violation::State(state)));
+        assert_eq!(ends(STATE, state).has_room(), Err(Violation::State(state)));
         assert_eq!(ends(STATE, state).arm(), Err(Violation::State(state)));
     }
     for limit in [MESSAGE_MAX + 1, u32::MAX] {
         let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
         pages.set(CONSUMER + LIMIT, limit);
-        let answer = producer.push(b"", &mut Progress::default(), 9);
-        assert_eq!(answer, Err(Violation::Limit(limit)));
+        let outcome = producer.push(b"", &mut Progress::default(), 9);
+        assert_eq!(outcome, Err(Violation::Limit(limit)));
     }
 }
 
 #[test]
-fn a_consumer_that_never_reads_stops_the_sender_and_no_more() {
+fn a_consumer_that_never_reads_only_stops_the_sender() {
     let pages = Pages::new(0);
     let (mut producer, _) = pages.ends(START, LIMIT_BYTES);
     let mut done = Progress::default();
@@ -134,11 +140,11 @@ fn a_consumer_that_never_reads_stops_the_sender_and_no_more() {
         assert!(!producer.arm().unwrap().ready);
         assert!(done.sent() <= pages.size());
     }
-    assert!(pages.canaries_sing());
+    assert!(pages.canaries_intact());
 }
 
 #[test]
-fn a_lie_in_the_header_words_of_a_ring_in_use_is_never_read() {
+fn the_header_words_of_a_ring_in_use_are_never_read_again() {
     let pages = Pages::new(0);
     let (mut producer, mut consumer) = pages.ends(START, LIMIT_BYTES);
     for offset in (0..0x80).step_by(4).chain((GREFS..4096).step_by(4)) {

@@ -1,4 +1,4 @@
-//! What a tip can do to a nock before the ring is in use, and a peer to the live bytes.
+//! A hostile tip against a nock before the ring is in use, and impossible live bytes.
 
 use std::sync::atomic::Ordering;
 
@@ -46,7 +46,7 @@ fn a_header_with_one_wrong_word_is_refused() {
 }
 
 #[test]
-fn features_that_may_be_ignored_are() {
+fn optional_features_are_ignored() {
     let pages = Pages::new(0);
     pages.set(HEADER_FEATURES, !FEATURES_REQUIRED);
     assert_eq!(

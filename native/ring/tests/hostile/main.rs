@@ -1,5 +1,5 @@
-//! Every impossible value that a peer can write is a violation, found before anything is done with
-//! it: no panic, no byte outside the ring, no loop.
+//! Every impossible value that a peer can write is a violation, detected before it is used: no
+//! panic, no access outside the ring, no endless loop.
 #![cfg(not(loom))]
 
 mod consumer;
@@ -19,13 +19,13 @@ fn at(offset: u32) -> u32 {
     START.wrapping_add(offset)
 }
 
-/// Pulls until something other than progress comes, in a bounded number of calls.
+/// Pulls until there is no more progress, in a bounded number of calls.
 fn drain(consumer: &mut Consumer) -> Result<Pull, Violation> {
     let mut message = Vec::new();
     for _ in 0..10_000 {
         match consumer.pull(&mut message, 1000)? {
             Pull::Message(_) | Pull::Partial(_) | Pull::Aborted => {}
-            answer => return Ok(answer),
+            outcome => return Ok(outcome),
         }
     }
     panic!("no end");

@@ -1,19 +1,19 @@
-//! What a producer can do to a consumer.
+//! A hostile producer against a consumer.
 
-use tube_ring::wire::{Kind, MARK, PRODUCER, STATE};
+use tube_ring::wire::{EVENT_INDEX, Kind, PRODUCER, STATE};
 use tube_ring::{Armed, Fragment, MESSAGE_MAX, Pull, Sink, Violation};
 
 use crate::support::Pages;
 use crate::{LIMIT_BYTES, START, at, drain};
 
-/// Expects `violation` from a pull after the peer wrote what `lie` does, and for ever after.
-fn caught(name: &str, violation: Violation, lie: impl FnOnce(&Pages)) {
+/// Expects `violation` from a pull after the peer has done `write`, and from every later call.
+fn expect_violation(name: &str, violation: Violation, write: impl FnOnce(&Pages)) {
     let pages = Pages::new(0);
     let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
-    lie(&pages);
+    write(&pages);
     assert_eq!(drain(&mut consumer), Err(violation), "{name}");
-    // Even if the peer repents: whatever it writes now is not believed.
-    let (_, _innocent) = pages.ends(START, LIMIT_BYTES);
+    // Even if what the peer writes now is correct.
+    let (_, _fresh) = pages.ends(START, LIMIT_BYTES);
     assert_eq!(drain(&mut consumer), Err(violation), "{name}, later");
     assert_eq!(consumer.arm(), Err(violation), "{name}, arm");
     assert_eq!(consumer.release(), Err(violation), "{name}, release");
@@ -22,7 +22,7 @@ fn caught(name: &str, violation: Violation, lie: impl FnOnce(&Pages)) {
         Err(violation),
         "{name}, peer_finished"
     );
-    assert!(pages.canaries_sing(), "{name}");
+    assert!(pages.canaries_intact(), "{name}");
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn impossible_producer_indices() {
         at(1 << 31),
         at(0u32.wrapping_sub(8)),
     ] {
-        caught("index", Violation::ProducerIndex(index), |pages| {
+        expect_violation("index", Violation::ProducerIndex(index), |pages| {
             pages.put(at(0), Kind::Whole, 0);
             pages.publish(index);
         });
@@ -44,18 +44,18 @@ fn impossible_producer_indices() {
 }
 
 #[test]
-fn an_index_that_goes_back_or_overtakes_what_was_given_back() {
+fn an_index_that_goes_back_or_overtakes_what_was_released() {
     let pages = Pages::new(0);
-    for lie in [at(8), at(4096 + 8)] {
+    for index in [at(8), at(4096 + 8)] {
         let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
         pages.put(at(0), Kind::Whole, 0);
         pages.put(at(8), Kind::Whole, 0);
         pages.publish(at(16));
         assert_eq!(consumer.pull(&mut Vec::new(), 1), Ok(Pull::Message(0)));
-        pages.publish(lie);
-        // 16 read at least were seen; 8 were read but nothing was given back before `arm`.
-        let expected = if lie == at(8) {
-            Err(Violation::ProducerIndex(lie))
+        pages.publish(index);
+        // The index was at 16; 8 bytes were read, but nothing was released before `arm`.
+        let expected = if index == at(8) {
+            Err(Violation::ProducerIndex(index))
         } else {
             Ok(Armed {
                 ready: true,
@@ -91,7 +91,7 @@ fn impossible_flags() {
         0x8000_0001,
         u32::MAX,
     ] {
-        caught("flags", Violation::Flags(flags), |pages| {
+        expect_violation("flags", Violation::Flags(flags), |pages| {
             pages.put_raw(at(0), u64::from(flags) << 32);
             pages.publish(at(64));
         });
@@ -111,14 +111,14 @@ fn impossible_lengths() {
             u32::MAX - 7,
             u32::MAX,
         ] {
-            caught("length", Violation::Length(length), |pages| {
+            expect_violation("length", Violation::Length(length), |pages| {
                 pages.put(at(0), kind, length);
                 pages.put_raw(at(8), 5000);
                 pages.publish(at(64));
             });
         }
     }
-    caught(
+    expect_violation(
         "longer than a full ring",
         Violation::Length(4089),
         |pages| {
@@ -126,7 +126,7 @@ fn impossible_lengths() {
             pages.publish(at(4096));
         },
     );
-    caught(
+    expect_violation(
         "FIRST without room for its total",
         Violation::Length(0),
         |pages| {
@@ -134,7 +134,7 @@ fn impossible_lengths() {
             pages.publish(at(8));
         },
     );
-    caught("ABORT with payload", Violation::Length(1), |pages| {
+    expect_violation("ABORT with payload", Violation::Length(1), |pages| {
         first(pages, 100);
         pages.put(at(24), Kind::Abort, 1);
         pages.publish(at(40));
@@ -151,12 +151,12 @@ fn first(pages: &Pages, total: u64) {
 #[test]
 fn impossible_totals() {
     for total in [0, 1, 7, 8, 1 << 32, (1 << 32) + 100, u64::MAX] {
-        caught("total", Violation::Total(total), |pages| {
+        expect_violation("total", Violation::Total(total), |pages| {
             first(pages, total)
         });
     }
     for total in [LIMIT_BYTES + 1, MESSAGE_MAX + 1, u32::MAX] {
-        caught("limit", Violation::TooLong(total), |pages| {
+        expect_violation("limit", Violation::TooLong(total), |pages| {
             first(pages, total.into())
         });
     }
@@ -170,7 +170,7 @@ fn impossible_totals() {
 #[test]
 fn fragments_that_do_not_add_up() {
     let follow = |kind, length, violation| {
-        caught("sum", violation, |pages| {
+        expect_violation("sum", violation, |pages| {
             first(pages, 24);
             pages.put(at(24), kind, length);
             pages.publish(at(24 + 40));
@@ -182,7 +182,7 @@ fn fragments_that_do_not_add_up() {
     follow(Kind::More, 17, Violation::Sum(25));
     follow(Kind::More, 0, Violation::EmptyFragment);
     follow(Kind::Last, 0, Violation::EmptyFragment);
-    caught("empty FIRST", Violation::EmptyFragment, |pages| {
+    expect_violation("empty FIRST", Violation::EmptyFragment, |pages| {
         pages.put(at(0), Kind::First, 0);
         pages.put_raw(at(8), 24);
         pages.publish(at(16));
@@ -192,17 +192,17 @@ fn fragments_that_do_not_add_up() {
 #[test]
 fn records_out_of_order() {
     for kind in [Kind::More, Kind::Last, Kind::Abort] {
-        caught("not begun", Violation::NotBegun, |pages| {
+        expect_violation("not begun", Violation::NotBegun, |pages| {
             pages.put(at(0), kind, 0);
             pages.publish(at(8));
         });
-        caught("ended by LAST, then more", Violation::NotBegun, |pages| {
+        expect_violation("ended by LAST, then more", Violation::NotBegun, |pages| {
             first(pages, 16);
             pages.put(at(24), Kind::Last, 8);
             pages.put(at(40), kind, 0);
             pages.publish(at(48));
         });
-        caught("ended by ABORT, then more", Violation::NotBegun, |pages| {
+        expect_violation("ended by ABORT, then more", Violation::NotBegun, |pages| {
             first(pages, 16);
             pages.put(at(24), Kind::Abort, 0);
             pages.put(at(32), kind, 0);
@@ -210,7 +210,7 @@ fn records_out_of_order() {
         });
     }
     for kind in [Kind::Whole, Kind::First] {
-        caught("not ended", Violation::NotEnded, |pages| {
+        expect_violation("not ended", Violation::NotEnded, |pages| {
             first(pages, 100);
             pages.put(at(24), kind, 8);
             pages.put_raw(at(32), 100);
@@ -222,11 +222,11 @@ fn records_out_of_order() {
 #[test]
 fn impossible_ends() {
     for state in [2, 3, 0x100, u32::MAX] {
-        caught("state", Violation::State(state), |pages| {
+        expect_violation("state", Violation::State(state), |pages| {
             pages.set(PRODUCER + STATE, state)
         });
     }
-    caught("end within a message", Violation::FinInMessage, |pages| {
+    expect_violation("end within a message", Violation::FinInMessage, |pages| {
         first(pages, 100);
         pages.fin();
     });
@@ -246,32 +246,32 @@ fn impossible_ends() {
 }
 
 #[test]
-fn impossible_producer_marks() {
-    for mark in [1, 4, 7, u32::MAX] {
+fn impossible_producer_event_indices() {
+    for event_index in [1, 4, 7, u32::MAX] {
         let pages = Pages::new(0);
         let ends = || {
             let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
             pages.put(at(0), Kind::Whole, 0);
             pages.publish(at(8));
-            pages.set(PRODUCER + MARK, mark);
+            pages.set(PRODUCER + EVENT_INDEX, event_index);
             assert_eq!(consumer.pull(&mut Vec::new(), 1), Ok(Pull::Message(0)));
             consumer
         };
-        assert_eq!(ends().release(), Err(Violation::Mark(mark)));
-        assert_eq!(ends().arm(), Err(Violation::Mark(mark)));
+        assert_eq!(ends().release(), Err(Violation::EventIndex(event_index)));
+        assert_eq!(ends().arm(), Err(Violation::EventIndex(event_index)));
     }
 }
 
-/// A sink that has an accomplice on the other side change the ring while it is asked.
-struct Accomplice<'a> {
+/// A sink during whose calls the peer changes the ring.
+struct Changing<'a> {
     pages: &'a Pages,
     record: u32,
     taken: Vec<u8>,
 }
 
-impl Sink for Accomplice<'_> {
+impl Sink for Changing<'_> {
     fn begin(&mut self, _total: usize) -> bool {
-        // The header was checked; now make it a lie.
+        // The header was checked; now change it.
         self.pages.put(self.record, Kind::Whole, u32::MAX);
         true
     }
@@ -290,7 +290,7 @@ fn a_header_changed_after_it_was_checked_changes_nothing() {
     let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
     pages.put(at(0), Kind::Whole, 13);
     pages.publish(at(24));
-    let mut sink = Accomplice {
+    let mut sink = Changing {
         pages: &pages,
         record: at(0),
         taken: Vec::new(),
@@ -301,7 +301,7 @@ fn a_header_changed_after_it_was_checked_changes_nothing() {
     assert_eq!(sink.taken.len(), 13);
 }
 
-/// Publishes a ring of records at a time, and one more whenever the consumer says anything to it.
+/// Publishes more records whenever the consumer calls it.
 struct Flood<'a> {
     pages: &'a Pages,
     index: u32,
@@ -337,7 +337,7 @@ impl Sink for Flood<'_> {
 }
 
 #[test]
-fn a_flood_of_aborts_costs_one_record_a_call() {
+fn a_flood_of_aborts_costs_one_record_per_call() {
     let pages = Pages::new(0);
     let (_, mut consumer) = pages.ends(START, LIMIT_BYTES);
     let mut sink = Flood {

@@ -1,19 +1,18 @@
-//! A ring in private memory between canaries, and the pen of a hostile peer.
+//! A ring in private memory between canaries, and what a hostile peer writes to it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use tube_ring::wire::{CONSUMER, INDEX, Kind, MARK, PRODUCER, STATE, STATE_FIN, header};
+use tube_ring::wire::{CONSUMER, EVENT_INDEX, INDEX, Kind, PRODUCER, STATE, STATE_FIN, header};
 use tube_ring::{
     Armed, Consumer, ControlPage, DataArea, Direction, MESSAGE_MAX, PAGE, Producer, Progress, Push,
 };
 
-/// As long as messages may be.
+/// The longest messages allowed.
 pub const LIMIT: u32 = MESSAGE_MAX;
-/// What an end that asks for a wake-up is told when there is something to do, and when there is not; in
-/// either case nobody waits for it.
+/// The outcomes of `arm` with something to do and with nothing to do, when the peer does not wait.
 pub const AWAKE: Armed = Armed {
     ready: true,
     notify: false,
@@ -32,11 +31,11 @@ pub fn cases(usual: u32) -> u32 {
 }
 
 pub const NONCE: u64 = 0xfeed_beef_0000_0001;
-/// Bytes before, between and after the shared parts that nobody may touch.
+/// Bytes before, between and after the shared parts that must not change.
 const CANARY: usize = PAGE;
 const CANARY_BYTE: u8 = 0xa5;
 
-/// Owner of the memory: declare it before the ends, so that it is dropped after them.
+/// Owns the memory: declare it before the ends, so that it is dropped after them.
 pub struct Pages {
     base: NonNull<u8>,
     layout: Layout,
@@ -67,13 +66,13 @@ impl Pages {
             order,
         };
         for offset in pages.canaries() {
-            // SAFETY: a canary lies within the allocation, which nobody else knows yet.
+            // SAFETY: a canary lies within the allocation, which is still private.
             unsafe { base.add(offset).write_bytes(CANARY_BYTE, CANARY) };
         }
         pages
     }
 
-    /// What an end is made of, or moves to.
+    /// The parts of an end.
     pub fn parts(&self) -> (ControlPage, DataArea) {
         (self.control(), self.area())
     }
@@ -84,10 +83,10 @@ impl Pages {
         [0, CANARY + PAGE, data + (PAGE << self.order)]
     }
 
-    /// Whether nothing outside the shared parts was written.
-    pub fn canaries_sing(&self) -> bool {
+    /// Whether nothing was written outside the shared parts.
+    pub fn canaries_intact(&self) -> bool {
         self.canaries().into_iter().all(|offset| {
-            // SAFETY: within the allocation; the test calls this when the ends are at rest.
+            // SAFETY: within the allocation; the test calls this while no end is in use.
             let canary = unsafe { self.base.add(offset).cast::<[u8; CANARY]>().read() };
             canary == [CANARY_BYTE; CANARY]
         })
@@ -107,7 +106,7 @@ impl Pages {
     pub fn ends(&self, start: u32, limit: u32) -> (Producer, Consumer) {
         for line in [PRODUCER, CONSUMER] {
             self.set(line + INDEX, start);
-            self.set(line + MARK, start.wrapping_add(1 << 31));
+            self.set(line + EVENT_INDEX, start.wrapping_add(1 << 31));
             self.set(line + STATE, 0);
         }
         (
@@ -155,7 +154,7 @@ impl Pages {
         }
     }
 
-    /// Writes a header word as a peer that may lie.
+    /// Writes a header word as a possibly hostile peer.
     pub fn put(&self, index: u32, kind: Kind, length: u32) {
         self.put_raw(index, header(kind, length));
     }
@@ -180,7 +179,7 @@ impl Drop for Pages {
     }
 }
 
-/// A message whose bytes tell its length, its number and their place.
+/// A message whose bytes depend on its length, its number and their position.
 pub fn message(number: u64, length: usize) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ length as u64;
     (0..length)
@@ -193,8 +192,8 @@ pub fn message(number: u64, length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Pushes a message that is expected to fit at once.
+/// Pushes a message that must fit at once.
 pub fn push(producer: &mut Producer, message: &[u8]) {
-    let answer = producer.push(message, &mut Progress::default(), usize::MAX);
-    assert_eq!(answer, Ok(Push::Whole));
+    let outcome = producer.push(message, &mut Progress::default(), usize::MAX);
+    assert_eq!(outcome, Ok(Push::Whole));
 }

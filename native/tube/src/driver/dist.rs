@@ -1,103 +1,81 @@
-//! A link's port as a distribution controller: the packets that the VM puts out go into the ring, those
-//! that come out of the ring go to the VM. Until the handshake of OTP is over, the process that carries
-//! it out writes to the port and reads from the link, as anybody would who has a port.
+//! A link's port as a distribution controller: packets of the VM go into the ring, packets out of
+//! the ring go to the VM. Until OTP's handshake is over, the process that carries it out writes to
+//! the port and reads from the link, as with any other port.
 
+use super::delivery::{Message, MessageBuffer};
 use super::fragments::{Held, Next, Packet};
-use super::intake::{Intake, Whole};
-use super::sys;
+use super::iovec::{Piece, pieces, prefix};
 use super::term::{ATOMS, Sender};
-use crate::process::{Beam, Buffer, Pid};
+use crate::Beam;
+use crate::buffer::Buffer;
+use crate::pid::Pid;
+use crate::sys;
 use std::cell::Cell;
 use std::collections::VecDeque;
-use tube_link::{Event, Fragment, Herald, Link, Outlet, Refusal, Sent, Small};
+use tube_link::{Deliver, Event, Fragment, Link, LinkError, MessageSink, Notifier, Sent};
 
-/// Longest packet of a peer that has not shown yet that it knows the cookie, in bytes: those of OTP's
-/// handshake carry their length in two bytes with other carriers.
-pub const STRANGER: u32 = 64 << 10;
+/// Longest packet of a peer that has not yet shown that it knows the cookie, in bytes. Other
+/// carriers give the length of handshake packets in two bytes.
+pub const MAX_UNAUTHENTICATED: u32 = 64 << 10;
 
-/// Packets up to this size are copied out of the ring to one place, and the VM copies what it must keep;
-/// for larger ones a binary is made that the VM keeps as it is. Bytes.
-const SMALL: usize = 512;
-/// So many pieces of work (256 KiB each, as the link bounds them) are put into the ring in one callback.
-/// A reader that keeps up must not keep the port's scheduler here.
+/// Packets up to this size are copied out of the ring to one place, from where the VM copies what
+/// it keeps. A larger one gets a binary that the VM keeps as it is. Bytes.
+const INLINE: usize = 512;
+/// Calls of the link (of [`CALL_BYTES`](crate::limits::CALL_BYTES) each) in one callback. Without a
+/// limit a reader that keeps up would keep this port's scheduler here.
 const ROUNDS: usize = 4;
 
-/// What a port is while it carries a distribution connection.
+/// The state of a port that carries a distribution connection.
 pub struct Dist {
     port: sys::Port,
-    /// Whom the link takes for the one sender there is, and who is told what becomes of the link.
+    /// The only sender that the link knows, and the receiver of the link's events.
     connection: Pid,
-    events: Sender,
-    intake: Intake<SMALL>,
+    sender: Sender,
+    buffer: MessageBuffer<INLINE>,
     held: Held<Buffer>,
-    /// Sizes of the packets in the port's queue, which itself knows only bytes.
+    /// Sizes of the packets in the port's queue, which itself only counts bytes.
     queued: VecDeque<usize>,
-    /// Bytes of the first of them that are in the ring.
+    /// Bytes of the first queued packet that are in the ring.
     sent: u64,
     busy: bool,
-    /// The link says that there is room.
-    room: Cell<bool>,
-    /// Nothing more will come, or nothing more can be sent.
+    /// There may be space in the ring for queued packets.
+    space: Cell<bool>,
+    /// No more packets will come, or none can be sent.
     ended: bool,
 }
 
-/// How far a packet has got.
+/// Progress of a packet into the ring.
 enum Pushed {
     Whole,
-    /// Until there is room.
+    /// So many bytes are there. Wait for space.
     Wait(u64),
-    /// Until the next callback, which is soon.
+    /// So many bytes are there. Continue in the next callback, which is soon.
     Later(u64),
 }
 
-/// One piece of a packet.
-#[repr(transparent)]
-struct Piece(sys::IoVec);
-
-impl AsRef<[u8]> for Piece {
-    fn as_ref(&self) -> &[u8] {
-        match self.0.len {
-            // May have no address.
-            0 => &[],
-            // SAFETY: `pieces` was promised that the bytes are readable for as long as this is borrowed.
-            len => unsafe { std::slice::from_raw_parts(self.0.base, len) },
-        }
-    }
-}
-
-/// # Safety
-/// `iov` are `count` pieces (or null, for none), and they and their bytes do not change for `'a`.
-unsafe fn pieces<'a>(iov: *const sys::IoVec, count: usize) -> &'a [Piece] {
-    match iov.is_null() {
-        true => &[],
-        // SAFETY: the caller's promise, and a `Piece` is laid out as what it wraps.
-        false => unsafe { std::slice::from_raw_parts(iov.cast(), count) },
-    }
-}
-
 impl Dist {
-    /// For `port`, whose connection process hears of events from `events`.
-    pub fn new(port: sys::Port, connection: Pid, events: Sender) -> Dist {
+    /// For `port`. Its connection process gets events through `sender`.
+    pub fn new(port: sys::Port, connection: Pid, sender: Sender) -> Dist {
         Dist {
             port,
             connection,
-            events,
-            intake: Intake::new(),
-            held: Held::nothing(),
+            sender,
+            buffer: MessageBuffer::new(),
+            held: Held::new(),
             queued: VecDeque::new(),
             sent: 0,
             busy: false,
-            room: Cell::new(false),
+            space: Cell::new(false),
             ended: false,
         }
     }
 
-    /// Is the connection over?
+    /// Has the distribution connection ended?
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// The VM puts out a packet.
+    /// Sends a packet of the VM, or queues it.
     ///
     /// # Safety
     /// `vector` is that of an `outputv` callback of this port.
@@ -113,63 +91,63 @@ impl Dist {
                 Ok(Pushed::Wait(sent)) => self.sent = sent,
                 Ok(Pushed::Later(sent)) => {
                     self.sent = sent;
-                    self.come_back();
+                    self.continue_later();
                 }
-                Err(refusal) => return self.refused(refusal),
+                Err(error) => return self.fail(error),
             }
         }
-        // All of it, sent or not: the link wants the same packet until it is whole.
-        // SAFETY: in a callback of this port; the queue takes references of its own.
+        // Queue the whole packet, sent bytes too: the link takes the same packet until it is
+        // complete.
+        // SAFETY: in a callback of this port; the queue takes its own references.
         unsafe { sys::driver_enqv(self.port, vector, 0) };
         self.queued.push_back(size);
         self.set_busy(true);
     }
 
-    /// An empty packet, which says that this node is alive. With others under way there is no need.
+    /// Sends an empty packet as a sign of life, unless others are queued.
     pub fn tick(&mut self, link: &Link<Beam>) {
         if self.queued.is_empty()
-            && let Err(refusal) = self.push::<&[u8]>(link, &[], 0)
+            && let Err(error) = self.push::<&[u8]>(link, &[], 0)
         {
-            self.refused(refusal);
+            self.fail(error);
         }
     }
 
-    /// Goes on with what is queued, if the link has said that there is room or a callback ended early.
-    pub fn go_on(&mut self, link: &Link<Beam>) {
+    /// Sends queued packets. Call it after the link has reported space, or a callback stopped
+    /// early.
+    pub fn send_queued(&mut self, link: &Link<Beam>) {
         let mut rounds = ROUNDS;
-        self.room.set(false);
+        self.space.set(false);
         while let Some(&size) = self.queued.front() {
             if rounds == 0 {
-                return self.come_back();
+                return self.continue_later();
             }
             rounds -= 1;
-            let mut count = 0;
-            // SAFETY: in a callback of this port; the queue does not change before `driver_deq`.
-            let queue = unsafe { pieces(sys::driver_peekq(self.port, &mut count), count as usize) };
-            match self.push(link, &first(queue, size), self.sent) {
+            let pushed = self.push(link, &prefix(self.queue(), size), self.sent);
+            match pushed {
                 Ok(Pushed::Whole) => {
                     self.sent = 0;
                     self.queued.pop_front();
-                    // SAFETY: in a callback of this port, and this many bytes are there.
+                    // SAFETY: in a callback of this port, and this many bytes are queued.
                     unsafe { sys::driver_deq(self.port, size) };
                 }
                 Ok(Pushed::Wait(sent)) => return self.sent = sent,
                 Ok(Pushed::Later(sent)) => {
                     self.sent = sent;
-                    return self.come_back();
+                    return self.continue_later();
                 }
-                Err(refusal) => return self.refused(refusal),
+                Err(error) => return self.fail(error),
             }
         }
         self.set_busy(false);
     }
 
-    /// Is there something for [`go_on`](Self::go_on) to do?
-    pub fn has_room(&self) -> bool {
-        self.room.get()
+    /// Is there reason to call [`send_queued`](Self::send_queued)?
+    pub fn has_space(&self) -> bool {
+        self.space.get()
     }
 
-    /// Throws away what is queued: the VM ends the port when nothing is.
+    /// Drops queued packets. The VM closes a port only when its queue is empty.
     pub fn discard(&mut self) {
         self.queued.clear();
         self.sent = 0;
@@ -182,7 +160,7 @@ impl Dist {
         link: &Link<Beam>,
         parts: &[B],
         sent: u64,
-    ) -> Result<Pushed, Refusal> {
+    ) -> Result<Pushed, LinkError> {
         let mut sent = sent;
         for _ in 0..ROUNDS {
             match link.send_parts(self.connection, parts, sent, self)? {
@@ -194,19 +172,26 @@ impl Dist {
         Ok(Pushed::Later(sent))
     }
 
+    /// The port's queue.
+    fn queue(&self) -> &[Piece] {
+        let mut count = 0;
+        // SAFETY: in a callback of this port; the queue does not change before `driver_deq`.
+        unsafe { pieces(sys::driver_peekq(self.port, &mut count), count as usize) }
+    }
+
     /// The link takes no more packets.
-    fn refused(&mut self, refusal: Refusal) {
+    fn fail(&mut self, error: LinkError) {
         self.discard();
         self.set_busy(false);
-        // When the peer has gone, what it sent before comes first: then the bell tells. But a packet that
-        // the peer does not take would be missing in its stream.
+        // When the peer has gone, the packets that it sent before come first; a notification then
+        // reports the end. Any other error leaves a gap in the stream, so the connection ends here.
         let gone = [
-            Refusal::Closed,
-            Refusal::PeerDown,
-            Refusal::DomainGone,
-            Refusal::Suspended,
+            LinkError::Closed,
+            LinkError::PeerDown,
+            LinkError::DomainGone,
+            LinkError::Suspended,
         ];
-        if !gone.contains(&refusal) {
+        if !gone.contains(&error) {
             self.ended = true;
         }
     }
@@ -219,33 +204,18 @@ impl Dist {
         }
     }
 
-    fn come_back(&self) {
-        self.room.set(true);
+    fn continue_later(&self) {
+        self.space.set(true);
         // SAFETY: in a callback of this port.
         unsafe { sys::driver_set_timer(self.port, 0) };
     }
 }
 
-/// The first `size` bytes of a queue. Packets in it may share a piece.
-fn first(queue: &[Piece], size: usize) -> Vec<&[u8]> {
-    let mut left = size;
-    let mut parts = Vec::new();
-    for piece in queue {
-        if left == 0 {
-            break;
-        }
-        let bytes = piece.as_ref();
-        let bytes = &bytes[..bytes.len().min(left)];
-        left -= bytes.len();
-        parts.push(bytes);
-    }
-    parts
-}
-
-/// Hands a packet to the VM, from `begin` on; in a callback of this port. False if it takes none any more.
+/// Hands a packet to the VM, from byte `begin` on, in a callback of `port`. False if the VM takes
+/// no more.
 fn hand_over(port: sys::Port, packet: &Buffer, begin: usize) -> bool {
     let len = packet.len() - begin;
-    // SAFETY: in a callback of this port; the VM takes a reference of its own, and nobody writes to the
+    // SAFETY: in a callback of this port; the VM takes its own reference, and nothing writes to the
     // binary any more.
     unsafe {
         let none = std::ptr::null();
@@ -253,13 +223,13 @@ fn hand_over(port: sys::Port, packet: &Buffer, begin: usize) -> bool {
     }
 }
 
-impl Small for Dist {
+impl MessageSink for Dist {
     fn room(&mut self, len: usize) -> bool {
-        self.intake.room(len)
+        self.buffer.room(len)
     }
 
     fn take(&mut self, bytes: Fragment<'_>) {
-        self.intake.take(bytes);
+        self.buffer.take(bytes);
     }
 }
 
@@ -273,11 +243,11 @@ impl Packet for Buffer {
     }
 }
 
-impl Outlet<Beam> for Dist {
+impl Deliver<Beam> for Dist {
     fn small(&mut self, owner: Pid) -> bool {
         let port = self.port;
-        match self.intake.whole() {
-            Whole::Copied(bytes) => match self.held.next(bytes) {
+        match self.buffer.message() {
+            Message::Inline(bytes) => match self.held.next(bytes) {
                 Next::Joined(packet, begin) => hand_over(port, &packet, begin),
                 Next::Apart(first) => {
                     first.is_none_or(|first| hand_over(port, &first, 0))
@@ -285,35 +255,35 @@ impl Outlet<Beam> for Dist {
                         && unsafe { sys::driver_output(port, bytes.as_ptr(), bytes.len()) >= 0 }
                 }
             },
-            Whole::Kept(binary) => self.long(owner, binary),
+            Message::Binary(binary) => self.long(owner, binary),
         }
     }
 
     fn long(&mut self, _owner: Pid, packet: Buffer) -> bool {
         let port = self.port;
-        let first = self.held.let_go();
+        let first = self.held.take();
         first.is_none_or(|first| hand_over(port, &first, 0))
             && (self.held.hold(packet)).is_none_or(|packet| hand_over(port, &packet, 0))
     }
 
     fn passive(&mut self, _owner: Pid) {}
 
-    fn end(&mut self, _owner: Pid, _reason: Option<Refusal>) {
+    fn end(&mut self, _owner: Pid, _reason: Option<LinkError>) {
         self.ended = true;
     }
 }
 
-impl Herald<Pid> for Dist {
+impl Notifier<Pid> for Dist {
     fn space(&self, _to: Pid) {
-        self.room.set(true);
+        self.space.set(true);
     }
 
-    // For the process of the handshake, and for a poller: packets themselves go to the VM.
+    // For the process of the handshake, and for a busy poller. Packets go to the VM.
     fn data(&self, to: Pid) {
-        self.events.wake(to, ATOMS.our_data);
+        self.sender.wake(to, ATOMS.our_data);
     }
 
     fn event(&self, event: Event) {
-        self.events.report(event);
+        self.sender.report(event);
     }
 }

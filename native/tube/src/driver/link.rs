@@ -1,170 +1,184 @@
-//! The link port: the one reader of a link's event channel, in every mode.
+//! The link port. It reads a link's event channel, in every mode, and delivers.
 
+use super::PortAction;
 use super::delivery::Delivery;
 use super::dist::{self, Dist};
-use super::parked::Selected;
+use super::operation::Operation;
+use super::selected_fd::SelectedFd;
 use super::term::Sender;
-use super::{Verdict, sys};
-use crate::handles::{self, Entry, Form};
-use crate::nif::watch;
-use crate::process::Pid;
+use crate::handles::{self, LinkSlot, Mode};
+use crate::names;
+use crate::nif::sender_monitor;
+use crate::pid::Pid;
+use crate::sys;
 use std::ffi::{CStr, c_uint};
 use std::sync::Arc;
-use tube_link::{Flow, Mode, Nobody, Refusal};
-
-/// Operations of `port_control`, as in lib/tube/native.ex.
-const START: c_uint = 0x5455_0001;
-const ACTIVE: c_uint = 0x5455_0002;
-const DIST_INPUT: c_uint = 0x5455_0004;
-const DIST_TICK: c_uint = 0x5455_0005;
-const CUT: c_uint = 0x5455_0006;
-const DELIVER: c_uint = 0x5455_0007;
+use tube_link::{Active, LinkError, NullDeliver, Outcome};
 
 /// The port of one link.
 pub struct LinkPort {
     port: sys::Port,
     id: u64,
-    entry: Arc<Entry>,
-    /// From `start` on.
-    flowing: Option<Flowing>,
+    slot: Arc<LinkSlot>,
+    /// Set by [`start`](LinkPort::start).
+    started: Option<Started>,
 }
 
-/// What there is once data flows.
-struct Flowing {
-    selected: Option<Selected>,
-    way: Way,
+/// The state of a port since the start of data flow.
+struct Started {
+    /// The event channel, until the peer has gone.
+    selected: Option<SelectedFd>,
+    destination: Destination,
 }
 
-/// Where messages go.
+/// Where received messages go.
 // One per port, in its box.
 #[allow(clippy::large_enum_variant)]
-enum Way {
+enum Destination {
     /// To the owner.
     Owner(Delivery),
-    /// To the VM, once it wants them, and the VM's into the ring: the port is a distribution controller.
+    /// To the VM: the port is a distribution controller.
     Vm(Dist),
 }
 
 impl LinkPort {
-    /// Takes the link `id` for `port`. `None` for an id that is not there or has a port.
-    pub fn start(port: sys::Port, id: u64) -> Option<LinkPort> {
-        let entry = handles::claim_link(id)?;
+    /// Takes the link `id` for `port`. `None` if there is no such link or it has a port.
+    pub fn open(port: sys::Port, id: u64) -> Option<LinkPort> {
+        let slot = handles::claim_link(id)?;
         Some(LinkPort {
             port,
             id,
-            entry,
-            flowing: None,
+            slot,
+            started: None,
         })
     }
 
-    /// The event channel has something to say.
-    pub fn ready_input(&mut self) -> Verdict {
-        let Some(flowing) = &mut self.flowing else {
-            return Verdict::Stay;
+    /// The event channel has a notification.
+    pub fn ready_input(&mut self) -> PortAction {
+        let Some(started) = &mut self.started else {
+            return PortAction::Continue;
         };
-        let flow = match &mut flowing.way {
-            Way::Owner(delivery) => self.entry.link.bell(delivery),
-            Way::Vm(dist) => self.entry.link.bell(dist),
+        let outcome = match &mut started.destination {
+            Destination::Owner(delivery) => self.slot.link.notified(delivery),
+            Destination::Vm(dist) => self.slot.link.notified(dist),
         };
-        self.follow(flow)
+        self.follow_up(outcome)
     }
 
-    /// The timer that [`follow`](Self::follow) set, or the distribution.
-    pub fn timeout(&mut self) -> Verdict {
+    /// The timer has expired: [`follow_up`](Self::follow_up) or [`Dist`] set it.
+    pub fn timeout(&mut self) -> PortAction {
         self.resume()
     }
 
-    /// The VM puts out a packet of the distribution.
+    /// Sends a packet of the VM's distribution.
     ///
     /// # Safety
     /// `vector` is that of an `outputv` callback of this port.
-    pub unsafe fn output(&mut self, vector: *mut sys::ErlIoVec) -> Verdict {
+    pub unsafe fn output(&mut self, vector: *mut sys::ErlIoVec) -> PortAction {
         match self.dist() {
-            Some((dist, entry)) => {
+            Some((dist, slot)) => {
                 // SAFETY: the caller's promise.
-                unsafe { dist.output(&entry.link, vector) };
-                self.verdict()
+                unsafe { dist.output(&slot.link, vector) };
+                self.action()
             }
-            // Commands to a tube go to its process.
-            None => Verdict::Reason(c"badsig"),
+            // Commands to a tube go to its connection process.
+            None => PortAction::Exit(c"badsig"),
         }
     }
 
-    /// The port is to be closed, and something is queued.
+    /// The port is about to be closed with packets in its queue.
     pub fn flush(&mut self) {
-        if let Some((dist, entry)) = self.dist() {
-            dist.go_on(&entry.link);
+        if let Some((dist, slot)) = self.dist() {
+            dist.send_queued(&slot.link);
             dist.discard();
         }
     }
 
-    /// `port_control`. The answer is the name of an atom.
+    /// `port_control`. Replies with the name of an atom; `None` raises badarg in the caller.
     ///
     /// # Safety
     /// In the `control` callback of this port.
     pub unsafe fn control(
         &mut self,
-        operation: c_uint,
+        code: c_uint,
         data: &[u8],
-    ) -> Option<(&'static CStr, Verdict)> {
+    ) -> Option<(&'static CStr, PortAction)> {
+        let operation = Operation::decode(code, data)?;
         // SAFETY: the caller's promise.
-        let (caller, connected) = unsafe {
+        let (caller, owner) = unsafe {
             let port = self.port;
             (sys::driver_caller(port), sys::driver_connected(port))
         };
-        if (operation, data) == (DELIVER, &[]) {
-            return Some((c"ok", self.deliver()));
-        }
-        let done = match (operation, data) {
-            (START, []) => self.begin(Pid::from_word(connected)),
-            (ACTIVE, data) => match mode(data) {
-                // A controller's port is passive until its input begins, and active for ever then.
-                Some(mode) if mode == Mode::Passive || self.dist().is_none() => {
-                    let by = (caller != connected).then_some(Pid::from_word(caller));
-                    self.entry.link.set_mode(by, mode)
-                }
-                _ => Err(Refusal::Invalid),
-            },
-            (DIST_INPUT, []) => self.dist_input(Pid::from_word(caller)),
-            (DIST_TICK, []) => match self.dist() {
-                Some((dist, entry)) => {
-                    dist.tick(&entry.link);
-                    Ok(())
-                }
-                None => Err(Refusal::Invalid),
-            },
-            (CUT, [why]) if caller == connected => self.cut(*why),
-            _ => return None,
+        let done = match operation {
+            _ if !operation.fits(self.dist().is_some()) => Err(LinkError::Invalid),
+            Operation::Deliver => return Some((c"ok", self.deliver())),
+            Operation::Start => self.start(Pid::from_word(owner)),
+            Operation::Active(active) => {
+                let by = (caller != owner).then_some(Pid::from_word(caller));
+                self.slot.link.set_active(by, active)
+            }
+            Operation::DistInput => self.dist_input(Pid::from_word(caller)),
+            Operation::DistTick => self.dist_tick(),
+            Operation::Cut(reason) if caller == owner => {
+                self.slot.link.cut(reason);
+                Ok(())
+            }
+            Operation::Suspend if caller == owner => {
+                self.slot.link.suspend();
+                Ok(())
+            }
+            Operation::Cut(_) | Operation::Suspend => return None,
+            Operation::Invalid => Err(LinkError::Invalid),
         };
         Some(match done {
             Ok(()) => (c"ok", self.resume()),
-            Err(Refusal::NotOwner) => (c"not_owner", Verdict::Stay),
-            Err(Refusal::Invalid) => (c"einval", Verdict::Stay),
-            Err(_) => (c"closed", Verdict::Stay),
+            Err(error) => (names::error(error), PortAction::Continue),
         })
     }
 
-    /// Everything shared goes, for one of the reasons that `Tube.Native.cut/2` numbers.
-    fn cut(&self, why: u8) -> Result<(), Refusal> {
-        let why = match why {
-            0 => Refusal::PeerDown,
-            1 => Refusal::DomainGone,
-            2 => Refusal::Suspended,
-            3 => {
-                self.entry.link.suspend();
-                return Ok(());
+    /// Starts the flow of data.
+    fn start(&mut self, port_owner: Pid) -> Result<(), LinkError> {
+        let binding = *self.slot.binding.get().ok_or(LinkError::Invalid)?;
+        // This also proves that NIF and driver use the same word for a process. See `Pid`.
+        if binding.connection != port_owner || self.started.is_some() {
+            return Err(LinkError::Invalid);
+        }
+        let channel = self.slot.link.channel().ok_or(LinkError::Closed)?;
+        let fd = channel.fd();
+        // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner
+        // drops it.
+        let selected = unsafe { SelectedFd::new(self.port, fd, channel) };
+        let selected = Some(selected.ok_or(LinkError::Invalid)?);
+        let sender = self.sender(binding.connection);
+        let destination = match binding.mode {
+            Mode::Dist => {
+                self.slot.link.restrict(dist::MAX_UNAUTHENTICATED)?;
+                // All processes that send to the other node share this port, so it must not spin
+                // for long.
+                self.slot.link.shorten_spin()?;
+                Destination::Vm(Dist::new(self.port, binding.connection, sender))
             }
-            _ => return Err(Refusal::Invalid),
+            mode => Destination::Owner(Delivery::new(sender, mode)),
         };
-        self.entry.link.cut(why);
-        Ok(())
+        self.started = Some(Started {
+            selected,
+            destination,
+        });
+        self.slot.link.start(binding.owner)
     }
 
-    /// From here on the peer's packets go to the VM, whose cookie the peer has shown that it knows.
-    fn dist_input(&mut self, owner: Pid) -> Result<(), Refusal> {
-        let (_, entry) = self.dist().ok_or(Refusal::Invalid)?;
-        entry.link.set_mode(Some(owner), Mode::Always)?;
-        entry.link.restrict(u32::MAX)
+    /// Hands the peer's packets to the VM from here on: the peer has shown that it knows the
+    /// cookie.
+    fn dist_input(&mut self, owner: Pid) -> Result<(), LinkError> {
+        let (_, slot) = self.dist().ok_or(LinkError::Invalid)?;
+        slot.link.set_active(Some(owner), Active::Always)?;
+        slot.link.restrict(u32::MAX)
+    }
+
+    fn dist_tick(&mut self) -> Result<(), LinkError> {
+        let (dist, slot) = self.dist().ok_or(LinkError::Invalid)?;
+        dist.tick(&slot.link);
+        Ok(())
     }
 
     fn sender(&self, connection: Pid) -> Sender {
@@ -173,117 +187,84 @@ impl LinkPort {
         Sender::new(term, self.id, connection)
     }
 
-    fn dist(&mut self) -> Option<(&mut Dist, &Entry)> {
-        match &mut self.flowing.as_mut()?.way {
-            Way::Owner(_) => None,
-            Way::Vm(dist) => Some((dist, &self.entry)),
+    fn dist(&mut self) -> Option<(&mut Dist, &LinkSlot)> {
+        match &mut self.started.as_mut()?.destination {
+            Destination::Owner(_) => None,
+            Destination::Vm(dist) => Some((dist, &self.slot)),
         }
     }
 
-    fn verdict(&mut self) -> Verdict {
-        match self.dist() {
-            // Not `normal`: the process that looks after the connection is to end with the port.
-            Some((dist, _)) if dist.has_ended() => Verdict::Reason(c"connection_closed"),
-            _ => Verdict::Stay,
+    fn resume(&mut self) -> PortAction {
+        let Some(started) = &mut self.started else {
+            return PortAction::Continue;
+        };
+        let outcome = match &mut started.destination {
+            Destination::Owner(delivery) => self.slot.link.resume(delivery),
+            Destination::Vm(dist) => self.slot.link.resume(dist),
+        };
+        self.follow_up(outcome)
+    }
+
+    /// Delivers what a busy poller has found.
+    fn deliver(&mut self) -> PortAction {
+        let Some(started) = &mut self.started else {
+            return PortAction::Continue;
+        };
+        let outcome = match &mut started.destination {
+            Destination::Owner(delivery) => self.slot.link.deliver_now(delivery),
+            Destination::Vm(dist) => self.slot.link.deliver_now(dist),
+        };
+        self.follow_up(outcome)
+    }
+
+    /// Does what the link needs after a delivery.
+    fn follow_up(&mut self, outcome: Outcome) -> PortAction {
+        let Some(started) = &mut self.started else {
+            return PortAction::Continue;
+        };
+        if self.slot.link.is_gone() {
+            // A descriptor at its end stays readable for ever.
+            started.selected = None;
         }
-    }
-
-    /// Data begins to flow.
-    fn begin(&mut self, connected: Pid) -> Result<(), Refusal> {
-        let parties = *self.entry.parties.get().ok_or(Refusal::Invalid)?;
-        // Also the proof that NIF and driver mean the same by a process. See `Pid`.
-        if parties.connection != connected || self.flowing.is_some() {
-            return Err(Refusal::Invalid);
-        }
-        let channel = self.entry.link.channel().ok_or(Refusal::Closed)?;
-        let fd = channel.fd();
-        // SAFETY: in a callback of this port. The channel closes the descriptor when its last owner drops it.
-        let selected = unsafe { Selected::new(self.port, fd, channel) };
-        let selected = Some(selected.ok_or(Refusal::Invalid)?);
-        let sender = self.sender(parties.connection);
-        let way = match parties.form {
-            Form::Dist => {
-                self.entry.link.restrict(dist::STRANGER)?;
-                // What others send, and what they are answered, waits for the port.
-                self.entry.link.be_brief()?;
-                Way::Vm(Dist::new(self.port, parties.connection, sender))
-            }
-            form => Way::Owner(Delivery::new(sender, form)),
-        };
-        self.flowing = Some(Flowing { selected, way });
-        self.entry.link.start(parties.owner)
-    }
-
-    fn resume(&mut self) -> Verdict {
-        let Some(flowing) = &mut self.flowing else {
-            return Verdict::Stay;
-        };
-        let flow = match &mut flowing.way {
-            Way::Owner(delivery) => self.entry.link.resume(delivery),
-            Way::Vm(dist) => self.entry.link.resume(dist),
-        };
-        self.follow(flow)
-    }
-
-    /// Somebody who polls has seen that there is something.
-    fn deliver(&mut self) -> Verdict {
-        let Some(flowing) = &mut self.flowing else {
-            return Verdict::Stay;
-        };
-        let flow = match &mut flowing.way {
-            Way::Owner(delivery) => self.entry.link.deliver_now(delivery),
-            Way::Vm(dist) => self.entry.link.deliver_now(dist),
-        };
-        self.follow(flow)
-    }
-
-    fn follow(&mut self, flow: Flow) -> Verdict {
-        let Some(flowing) = &mut self.flowing else {
-            return Verdict::Stay;
-        };
-        if self.entry.link.is_gone() {
-            // At its end a descriptor is readable for ever.
-            flowing.selected = None;
-        }
-        let again = match flow {
-            Flow::Idle => false,
-            Flow::Ready => flowing.selected.is_none(),
-            Flow::Later => true,
+        let again = match outcome {
+            Outcome::Idle => false,
+            Outcome::Ready => started.selected.is_none(),
+            Outcome::Later => true,
         };
         if again {
             // SAFETY: in a callback of this port.
             unsafe { sys::driver_set_timer(self.port, 0) };
         }
-        if let Some((dist, entry)) = self.dist()
-            && dist.has_room()
+        if let Some((dist, slot)) = self.dist()
+            && dist.has_space()
         {
-            dist.go_on(&entry.link);
+            dist.send_queued(&slot.link);
         }
-        self.verdict()
+        self.action()
+    }
+
+    fn action(&mut self) -> PortAction {
+        match self.dist() {
+            // Not `normal`: the process of the connection is linked to the port and must end with
+            // it.
+            Some((dist, _)) if dist.has_ended() => PortAction::Exit(c"connection_closed"),
+            _ => PortAction::Continue,
+        }
     }
 }
 
 impl Drop for LinkPort {
-    /// The port closes: everything goes back.
+    /// Closes the link with its port.
     fn drop(&mut self) {
         handles::remove_link(self.id);
-        watch::forget(&self.entry);
-        // Before the pages go, so that no callback of ours meets a link that is half gone.
-        let way = self.flowing.take().map(|flowing| flowing.way);
-        match way {
-            Some(Way::Owner(mut delivery)) => self.entry.link.close(&mut delivery),
-            Some(Way::Vm(mut dist)) => self.entry.link.close(&mut dist),
-            None => self.entry.link.close(&mut Nobody),
+        sender_monitor::forget(&self.slot);
+        // Stop polling before the pages are unmapped, so that no callback finds a link that is half
+        // closed.
+        let destination = self.started.take().map(|started| started.destination);
+        match destination {
+            Some(Destination::Owner(mut delivery)) => self.slot.link.close(&mut delivery),
+            Some(Destination::Vm(mut dist)) => self.slot.link.close(&mut dist),
+            None => self.slot.link.close(&mut NullDeliver),
         }
-    }
-}
-
-/// The mode of four little-endian bytes. See `Tube.Native.active/2`.
-fn mode(data: &[u8]) -> Option<Mode> {
-    match i32::from_le_bytes(data.try_into().ok()?) {
-        0 => Some(Mode::Passive),
-        -1 => Some(Mode::Always),
-        -2 => Some(Mode::Once),
-        count => u32::try_from(count).ok().map(Mode::Count),
     }
 }

@@ -1,44 +1,44 @@
-//! The driver half: the callbacks of the linked-in driver `tube`, and its two kinds of port. The command
-//! of `open_port` is `tube link <id> <build>` or `tube stream <id> <build>`.
+//! The driver: the callbacks of the linked-in driver `tube`, and its two kinds of port. `open_port`
+//! takes the command `tube link <id> <build id>` or `tube stream <id> <build id>`.
 
 mod delivery;
 mod dist;
 mod fragments;
-mod intake;
+mod iovec;
 mod link;
-mod parked;
+mod operation;
+mod selected_fd;
 mod stream;
-pub mod sys;
 mod term;
 
-use crate::guard::guarded;
-use crate::image;
+use crate::sys;
+use crate::vm::{self, catch_panic};
 use link::LinkPort;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::Once;
 use stream::StreamPort;
 
-/// What a callback wants done with its port. Done when nothing of the port is borrowed any more, because
-/// the VM may call `stop` from within.
-pub enum Verdict {
-    /// Nothing.
-    Stay,
+/// What the VM is to do with a port after a callback. It is done when nothing of the port is
+/// borrowed any more, because the VM may call `stop` from within.
+pub enum PortAction {
+    /// Keep it open.
+    Continue,
     /// Exit with reason `normal`.
     EndOfFile,
     /// Exit with the name of this error number.
     Errno(c_int),
     /// Exit with this atom.
-    Reason(&'static CStr),
+    Exit(&'static CStr),
 }
 
-/// One open port: what the VM hands to every callback.
+/// One open port: the VM passes it to every callback.
 struct Instance {
     port: sys::Port,
     kind: Kind,
 }
 
-// In a box of its own each, and links are the many.
+// One per port, in its box, and most ports are those of links.
 #[allow(clippy::large_enum_variant)]
 enum Kind {
     Link(LinkPort),
@@ -47,10 +47,10 @@ enum Kind {
 
 /// Called by the VM when it loads this library as a driver.
 #[unsafe(no_mangle)]
-pub extern "C" fn driver_init() -> *mut sys::Entry {
+pub extern "C" fn driver_init() -> *mut sys::DriverEntry {
     let (major_version, minor_version) = sys::EXTENDED_VERSION;
-    // Leaked on purpose: the VM keeps it, and writes to it.
-    Box::into_raw(Box::new(sys::Entry {
+    // Leaked on purpose: the VM keeps it and writes to it.
+    Box::into_raw(Box::new(sys::DriverEntry {
         init: None,
         start: Some(start),
         stop: Some(stop),
@@ -80,23 +80,24 @@ pub extern "C" fn driver_init() -> *mut sys::Entry {
 
 unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
     static LOCK: Once = Once::new();
-    let started = guarded(|| {
-        // Else the VM unloads the driver, and kills its ports, when the process that loaded it dies.
+    let started = catch_panic(|| {
+        // Without this the VM unloads the driver, and kills its ports, when the process that loaded
+        // it dies.
         // SAFETY: in a callback of this port.
         LOCK.call_once(|| _ = unsafe { sys::driver_lock_driver(port) });
         // SAFETY: the VM gives a string that ends in a zero byte.
         let command = unsafe { CStr::from_ptr(command) }.to_str().ok()?;
-        let ["tube", kind, id, build] = command.split(' ').collect::<Vec<_>>()[..] else {
+        let ["tube", kind, id, build_id] = command.split(' ').collect::<Vec<_>>()[..] else {
             return None;
         };
-        if build != image::name() {
+        if build_id != vm::build_id() {
             return None;
         }
         let id = id.parse().ok()?;
         let kind = match kind {
-            "link" => Kind::Link(LinkPort::start(port, id)?),
+            "link" => Kind::Link(LinkPort::open(port, id)?),
             // SAFETY: this is the `start` of that port, and `stop` drops it.
-            "stream" => Kind::Stream(unsafe { StreamPort::start(port, id)? }),
+            "stream" => Kind::Stream(unsafe { StreamPort::open(port, id)? }),
             _ => return None,
         };
         Some(Box::into_raw(Box::new(Instance { port, kind })).cast())
@@ -110,7 +111,7 @@ unsafe extern "C" fn start(port: sys::Port, command: *mut c_char) -> sys::Data {
 
 unsafe extern "C" fn stop(data: sys::Data) {
     // SAFETY: made by `start`, and this is the last callback of the port.
-    guarded(|| drop(unsafe { Box::from_raw(data.cast::<Instance>()) }));
+    catch_panic(|| drop(unsafe { Box::from_raw(data.cast::<Instance>()) }));
 }
 
 unsafe extern "C" fn ready_input(data: sys::Data, _event: sys::Event) {
@@ -127,7 +128,7 @@ unsafe extern "C" fn ready_output(data: sys::Data, _event: sys::Event) {
     // SAFETY: as above.
     unsafe {
         with(data, |kind| match kind {
-            Kind::Link(_) => Verdict::Stay,
+            Kind::Link(_) => PortAction::Continue,
             Kind::Stream(stream) => stream.ready_output(),
         });
     }
@@ -138,7 +139,7 @@ unsafe extern "C" fn timeout(data: sys::Data) {
     unsafe {
         with(data, |kind| match kind {
             Kind::Link(link) => link.timeout(),
-            Kind::Stream(_) => Verdict::Stay,
+            Kind::Stream(_) => PortAction::Continue,
         });
     }
 }
@@ -159,10 +160,10 @@ unsafe extern "C" fn flush(data: sys::Data) {
         with(data, |kind| {
             match kind {
                 Kind::Link(link) => link.flush(),
-                // Its queue empties as the descriptor takes it.
+                // The VM keeps the port until the descriptor has taken its queue.
                 Kind::Stream(_) => {}
             }
-            Verdict::Stay
+            PortAction::Continue
         });
     }
 }
@@ -172,12 +173,12 @@ unsafe extern "C" fn control(
     operation: c_uint,
     bytes: *mut c_char,
     len: usize,
-    answer: *mut *mut c_char,
+    reply: *mut *mut c_char,
     room: usize,
 ) -> isize {
-    let mut said = None;
-    // SAFETY: as above. The VM gives `len` readable bytes, none of which may be anywhere, and `room` bytes to
-    // answer in.
+    let mut name = None;
+    // SAFETY: as above. The VM gives `len` readable bytes (no address if there are none), and
+    // `room` bytes for the reply.
     unsafe {
         with(data, |kind| {
             let bytes = match len {
@@ -185,20 +186,20 @@ unsafe extern "C" fn control(
                 _ => std::slice::from_raw_parts(bytes.cast::<u8>(), len),
             };
             let Kind::Link(link) = kind else {
-                return Verdict::Stay;
+                return PortAction::Continue;
             };
             match link.control(operation, bytes) {
-                Some((word, verdict)) => {
-                    said = Some(word);
-                    verdict
+                Some((atom, action)) => {
+                    name = Some(atom);
+                    action
                 }
-                None => Verdict::Stay,
+                None => PortAction::Continue,
             }
         });
-        match said.map(CStr::to_bytes) {
-            Some(said) if said.len() <= room => {
-                ptr::copy_nonoverlapping(said.as_ptr(), (*answer).cast(), said.len());
-                said.len() as isize
+        match name.map(CStr::to_bytes) {
+            Some(name) if name.len() <= room => {
+                ptr::copy_nonoverlapping(name.as_ptr(), (*reply).cast(), name.len());
+                name.len() as isize
             }
             // The call raises badarg.
             _ => -1,
@@ -207,28 +208,28 @@ unsafe extern "C" fn control(
 }
 
 unsafe extern "C" fn stop_select(event: sys::Event, _reserved: *mut c_void) {
-    guarded(|| parked::release(event));
+    catch_panic(|| selected_fd::release(event));
 }
 
-/// Calls `f` with the port's state, and then does what it wants. A panic ends the port.
+/// Calls `f` with the port's state, and then does what it returns. A panic ends the port.
 ///
 /// # Safety
 /// `data` is that of a callback of its port.
-unsafe fn with(data: sys::Data, f: impl FnOnce(&mut Kind) -> Verdict) {
+unsafe fn with(data: sys::Data, f: impl FnOnce(&mut Kind) -> PortAction) {
     let instance = data.cast::<Instance>();
-    // SAFETY: made by `start` and not stopped yet. The port's lock is held, so nobody else has it; the borrow
-    // ends before the VM is asked to end the port.
-    let (port, verdict) = unsafe {
-        let verdict = guarded(|| f(&mut (*instance).kind));
-        ((*instance).port, verdict)
+    // SAFETY: made by `start` and not stopped yet. The port's lock is held, so this is the only
+    // borrow. It ends before the VM is asked to end the port.
+    let (port, action) = unsafe {
+        let action = catch_panic(|| f(&mut (*instance).kind));
+        ((*instance).port, action)
     };
     // SAFETY: in a callback of this port.
     unsafe {
-        match verdict {
-            Some(Verdict::Stay) => {}
-            Some(Verdict::EndOfFile) => _ = sys::driver_failure_eof(port),
-            Some(Verdict::Errno(errno)) => _ = sys::driver_failure_posix(port, errno),
-            Some(Verdict::Reason(reason)) => _ = sys::driver_failure_atom(port, reason.as_ptr()),
+        match action {
+            Some(PortAction::Continue) => {}
+            Some(PortAction::EndOfFile) => _ = sys::driver_failure_eof(port),
+            Some(PortAction::Errno(errno)) => _ = sys::driver_failure_posix(port, errno),
+            Some(PortAction::Exit(reason)) => _ = sys::driver_failure_atom(port, reason.as_ptr()),
             None => _ = sys::driver_failure_atom(port, c"panic".as_ptr()),
         }
     }

@@ -1,10 +1,11 @@
-//! Messages as a driver builds them: lists of tagged words that the VM makes terms of.
+//! Messages of a driver: lists of tagged words, from which the VM makes terms.
 
-use super::sys::{self, Word, tag};
-use crate::process::Pid;
+use crate::names;
+use crate::pid::Pid;
+use crate::sys::{self, Word, tag};
 use std::ffi::CStr;
 use std::sync::LazyLock;
-use tube_link::Event;
+use tube_link::{Event, LinkError};
 
 macro_rules! atoms {
     ($($name:ident = $text:literal,)*) => {
@@ -13,8 +14,7 @@ macro_rules! atoms {
 
         impl Atoms {
             fn new() -> Atoms {
-                // SAFETY: the strings are constants that end in a zero byte.
-                unsafe { Atoms { $($name: sys::driver_mk_atom(($text as &CStr).as_ptr()),)* } }
+                Atoms { $($name: atom($text),)* }
             }
         }
     };
@@ -22,46 +22,43 @@ macro_rules! atoms {
 
 atoms! {
     data = c"data",
-    drained = c"drained",
-    told = c"told",
-    fin = c"fin",
-    gone = c"gone",
     id = c"id",
-    peer_domain_gone = c"peer_domain_gone",
-    peer_down = c"peer_down",
     pid = c"pid",
     port = c"port",
-    protocol = c"protocol",
     our_data = c"$tube_data",
     our_event = c"$tube",
     our_space = c"$tube_space",
     struct_key = c"__struct__",
     struct_name = c"Elixir.Tube",
-    suspended = c"suspended",
     tube = c"tube",
     tube_closed = c"tube_closed",
     tube_error = c"tube_error",
     tube_passive = c"tube_passive",
 }
 
-/// Made at the first use, within a callback of the VM.
+/// Made at the first use, in a callback of the VM.
 pub static ATOMS: LazyLock<Atoms> = LazyLock::new(Atoms::new);
+
+fn atom(name: &CStr) -> Word {
+    // SAFETY: the string ends in a zero byte, and the VM copies it.
+    unsafe { sys::driver_mk_atom(name.as_ptr()) }
+}
 
 /// Words of a `%Tube{}`.
 const HANDLE: usize = 18;
-/// Words of the longest message here: `{:tube_error, tube, reason}` or `{:tube, tube, binary}`.
+/// Words of the longest message: `{:tube_error, tube, reason}` or `{:tube, tube, binary}`.
 const LONGEST: usize = 2 + HANDLE + 4 + 2;
 
 /// The bytes of a message to an owner.
 #[derive(Clone, Copy)]
 pub enum Bytes<'a> {
-    /// To be copied: cheapest for what the VM keeps on the process heap.
+    /// Bytes to copy: cheapest for binaries that the VM keeps on the process heap.
     Copied(&'a [u8]),
-    /// A driver binary, of which the VM takes a reference of its own.
+    /// A driver binary and its length. The VM takes its own reference.
     Shared(*mut sys::DriverBinary, usize),
 }
 
-/// What one port sends: it knows the port, and the handle that stands for its tube.
+/// Sends the messages of one port, with the `%Tube{}` of its link.
 pub struct Sender {
     port: Word,
     id: u64,
@@ -70,7 +67,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// The sender of tube `id` with connection process `connection`; `port` as `driver_mk_port` says.
+    /// For link `id` with this connection process. `port` is the term of the port
+    /// (`driver_mk_port`).
     pub fn new(port: Word, id: u64, connection: Pid) -> Sender {
         let atoms = &*ATOMS;
         #[rustfmt::skip]
@@ -89,7 +87,7 @@ impl Sender {
         }
     }
 
-    /// `{:tube, tube, binary}`. False if `to` is no more.
+    /// `{:tube, tube, binary}`. False if `to` is dead.
     pub fn tube_data(&self, to: Pid, bytes: Bytes<'_>) -> bool {
         let mut message = Spec::new();
         message.add(&[tag::ATOM, ATOMS.tube]);
@@ -99,7 +97,7 @@ impl Sender {
         self.send(to, &message)
     }
 
-    /// `{pid, {:data, binary}}`. False if `to` is no more.
+    /// `{pid, {:data, binary}}`. False if `to` is dead.
     pub fn port_data(&self, to: Pid, bytes: Bytes<'_>) -> bool {
         let mut message = Spec::new();
         message.add(&[tag::PID, self.connection.word(), tag::ATOM, ATOMS.data]);
@@ -118,7 +116,8 @@ impl Sender {
     }
 
     /// `{:tube_error, tube, reason}`.
-    pub fn tube_error(&self, to: Pid, reason: Word) {
+    pub fn tube_error(&self, to: Pid, reason: LinkError) {
+        let reason = atom(names::error(reason));
         let mut message = Spec::new();
         message.add(&[tag::ATOM, ATOMS.tube_error]);
         message.add(&self.handle);
@@ -126,7 +125,7 @@ impl Sender {
         self.send(to, &message);
     }
 
-    /// `{name, id}`, to a process that waits in a native call's stead.
+    /// `{name, id}`, to a process that may repeat a native call.
     pub fn wake(&self, to: Pid, name: Word) {
         let id = self.id as Word;
         self.send(
@@ -137,13 +136,7 @@ impl Sender {
 
     /// `{:"$tube", id, event}`, to the connection.
     pub fn report(&self, event: Event) {
-        let event = match event {
-            Event::Fin => ATOMS.fin,
-            Event::Drained => ATOMS.drained,
-            Event::Told => ATOMS.told,
-            Event::Gone => ATOMS.gone,
-            Event::Violated => ATOMS.protocol,
-        };
+        let event = atom(names::event(event));
         let id = self.id as Word;
         #[rustfmt::skip]
         let spec = [tag::ATOM, ATOMS.our_event, tag::UINT, id, tag::ATOM, event, tag::TUPLE, 3];
@@ -151,12 +144,13 @@ impl Sender {
     }
 
     fn send(&self, to: Pid, spec: &Spec) -> bool {
-        // SAFETY: the specification is well formed, as each function above writes it out, and the bytes it
-        // points to are borrowed for the call. 0 is a dead receiver.
+        // SAFETY: each function above writes a well-formed specification, and borrows the bytes
+        // that it points to for the call.
         let sent = unsafe {
             let words = spec.words.as_ptr();
             sys::erl_drv_send_term(self.port, to.word(), words, spec.len as i32)
         };
+        // 0 means that the receiver is dead.
         sent > 0
     }
 }

@@ -1,21 +1,24 @@
-//! The calls of the data path. They are entered as plain C functions, because the wrapper that rustler
-//! makes allocates a vector for the arguments of each call.
+//! The calls of the data path. They are registered as plain C functions, because rustler's wrapper
+//! allocates a vector for the arguments of each call.
 
-use super::gather::Gather;
-use super::{Voice, atoms, reason, refused, watch};
-use crate::guard::guarded;
-use crate::handles::{self, Entry};
-use crate::process::{Buffer, Pid};
+use super::batch_builder::{BatchBuilder, LongMessage};
+use super::notifier::NifNotifier;
+use super::{atoms, error_reply, reason, sender_monitor};
+use crate::handles::{self, LinkSlot};
+use crate::limits::CALL_BYTES;
+use crate::pid::Pid;
+use crate::vm::catch_panic;
 use rustler::sys::{
     ErlNifEnv, ErlNifTerm, enif_make_badarg, enif_make_new_binary, enif_raise_exception,
 };
-use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, ResourceArc, Term};
 use std::ffi::{c_int, c_uint};
 use std::mem::MaybeUninit;
-use tube_link::{Fragment, Gathered, Look, Received, Refusal, Sent, Small};
+use tube_link::{Fragment, Gathered, LinkError, MessageSink, Polled, Received, Sent};
 
-/// Enters a Rust function of `env` and the arguments under the given name and arity. `None` is badarg.
-macro_rules! enter {
+/// Registers a Rust function of `env` and the arguments under a name and arity. `None` raises
+/// badarg.
+macro_rules! register {
     ($name:literal, $arity:literal, $function:path) => {
         rustler::codegen_runtime::inventory::submit! {
             rustler::Nif {
@@ -28,13 +31,13 @@ macro_rules! enter {
                         _argc: c_int,
                         argv: *const ErlNifTerm,
                     ) -> ErlNifTerm {
-                        // SAFETY: the VM calls with its environment, and with as many terms as the arity.
+                        // SAFETY: the VM passes its environment, and as many terms as the arity.
                         unsafe {
                             let arguments = &*argv.cast::<[ErlNifTerm; $arity]>();
                             let lifetime = ();
                             let env = Env::new(&lifetime, env);
                             let terms = arguments.map(|term| Term::new(env, term));
-                            match guarded(|| $function(env, terms)) {
+                            match catch_panic(|| $function(env, terms)) {
                                 Some(Some(term)) => term.as_c_arg(),
                                 Some(None) => enif_make_badarg(env.as_c_arg()),
                                 None => {
@@ -51,18 +54,18 @@ macro_rules! enter {
     };
 }
 
-enter!(c"send", 2, send);
-enter!(c"send", 3, send_on);
-enter!(c"send_many", 2, send_many);
-enter!(c"recv", 1, recv);
-enter!(c"recv_many", 2, recv_many);
-enter!(c"poll", 1, poll);
+register!(c"send", 2, send);
+register!(c"send", 3, send_on);
+register!(c"send_many", 2, send_many);
+register!(c"recv", 1, recv);
+register!(c"recv_many", 2, recv_many);
+register!(c"poll", 1, poll);
 
 fn send<'a>(env: Env<'a>, [id, message]: [Term<'a>; 2]) -> Option<Term<'a>> {
     let number = id.decode().ok()?;
     let bytes = Binary::from_term(message).ok()?;
-    let quick = |entry: &Entry| !entry.is_dist() && entry.link.put(&bytes);
-    match handles::with_link(number, quick) {
+    let put = |slot: &LinkSlot| !slot.is_dist() && slot.link.put(&bytes);
+    match handles::with_link(number, put) {
         Some(true) => {
             charge(env, bytes.len(), 0);
             Some(atoms::ok().to_term(env))
@@ -78,76 +81,78 @@ fn send_on<'a>(env: Env<'a>, [id, message, done]: [Term<'a>; 3]) -> Option<Term<
 fn send_from<'a>(env: Env<'a>, id: Term<'a>, message: Term<'a>, done: u64) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let message = Binary::from_term(message).ok()?;
-    let sent = handles::with_link(id, |entry| {
-        if entry.is_dist() {
+    let sent = handles::with_link(id, |slot| {
+        if slot.is_dist() {
             return None;
         }
         let sender = Pid::caller(env);
-        let sent = entry
+        let sent = slot
             .link
-            .send(sender, &message, done, &Voice::new(env, id, entry));
-        watch::follow(
+            .send(sender, &message, done, &NifNotifier::new(env, id, slot));
+        sender_monitor::update(
             env,
             id,
-            entry,
+            slot,
             done > 0,
             matches!(sent, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0),
         );
         Some(sent)
     });
-    // A packet between those of the VM would be one of the VM's to the peer.
-    let Some(sent) = sent.unwrap_or(Some(Err(Refusal::Closed))) else {
+    // The peer would take a message between the VM's packets for one of them.
+    let Some(sent) = sent.unwrap_or(Some(Err(LinkError::Closed))) else {
         return Some((atoms::error(), atoms::distribution()).encode(env));
     };
     charge(
         env,
-        (message.len() - (done as usize).min(message.len())).min(BUDGET),
+        (message.len() - (done as usize).min(message.len())).min(CALL_BYTES),
         0,
     );
     Some(match sent {
         Ok(Sent::Whole) => atoms::ok().to_term(env),
         Ok(Sent::More(done)) => (atoms::more(), done).encode(env),
         Ok(Sent::Wait(done)) => (atoms::wait(), done).encode(env),
-        Err(refusal) => refused(env, refusal),
+        Err(error) => error_reply(env, error),
     })
 }
 
 fn send_many<'a>(env: Env<'a>, [id, messages]: [Term<'a>; 2]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let mut messages = Messages::new(messages);
-    let sent = handles::with_link(id, |entry| {
-        if entry.is_dist() {
+    let sent = handles::with_link(id, |slot| {
+        if slot.is_dist() {
             return None;
         }
         let sender = Pid::caller(env);
-        let voice = Voice::new(env, id, entry);
-        let (count, next) = entry.link.send_many(sender, &mut messages, &voice);
+        let notifier = NifNotifier::new(env, id, slot);
+        let (count, next) = slot.link.send_many(sender, &mut messages, &notifier);
         let begun = matches!(next, Ok(Sent::More(n) | Sent::Wait(n)) if n > 0);
-        watch::follow(env, id, entry, false, begun);
+        sender_monitor::update(env, id, slot, false, begun);
         Some((count, next))
     });
-    let Some((count, next)) = sent.unwrap_or(Some((0, Err(Refusal::Closed)))) else {
+    let Some((count, next)) = sent.unwrap_or(Some((0, Err(LinkError::Closed)))) else {
         return Some((atoms::error(), atoms::distribution(), messages.rest(0)).encode(env));
     };
-    charge(env, messages.bytes.min(BUDGET), count);
+    charge(env, messages.bytes.min(CALL_BYTES), count);
     let rest = messages.rest(count);
     Some(match next {
         Ok(Sent::Whole | Sent::More(0)) if rest.is_empty_list() => atoms::ok().to_term(env),
-        // Neither a binary nor the end of a list: the caller has promised otherwise.
+        // Not a list of binaries.
         Ok(Sent::Whole) => return None,
         Ok(Sent::More(done)) => (atoms::more(), rest, done).encode(env),
         Ok(Sent::Wait(done)) => (atoms::wait(), rest, done).encode(env),
-        Err(refusal) => (atoms::error(), reason(refusal), rest).encode(env),
+        Err(error) => (atoms::error(), reason(env, error), rest).encode(env),
     })
 }
 
-/// The binaries of a list, as far as they are asked for.
+/// Iterates over the binaries of a list.
 struct Messages<'a> {
-    /// What was not given out.
+    /// The rest of the list.
     left: Term<'a>,
-    /// The same, with the last that was.
+    /// The same, with the last message before it.
     last: Term<'a>,
-    given: usize,
+    /// Messages that were returned.
+    count: usize,
+    /// Bytes of those.
     bytes: usize,
 }
 
@@ -156,14 +161,14 @@ impl<'a> Messages<'a> {
         Messages {
             left: list,
             last: list,
-            given: 0,
+            count: 0,
             bytes: 0,
         }
     }
 
-    /// The list without its first `count`, which were given out, with at most one more.
+    /// The list without its first `count` messages: all that were returned, or all but the last.
     fn rest(&self, count: usize) -> Term<'a> {
-        match self.given > count {
+        match self.count > count {
             true => self.last,
             false => self.left,
         }
@@ -177,101 +182,116 @@ impl<'a> Iterator for Messages<'a> {
         let (head, tail) = self.left.list_get_cell().ok()?;
         let message = Binary::from_term(head).ok()?.as_slice();
         (self.last, self.left) = (self.left, tail);
-        self.given += 1;
+        self.count += 1;
         self.bytes += message.len();
         Some(message)
     }
 }
 
-/// Bytes copied that count as a hundredth of a process's turn on its scheduler, and messages.
-const BYTES: usize = 64 << 10;
-/// Most bytes that a link copies in one call.
-const BUDGET: usize = 256 << 10;
-const MESSAGES: usize = 128;
-
-/// Charges the calling process for a long call, so that it takes its turn no more often than others: the
-/// VM alone would count the longest call like the shortest.
+/// Charges the calling process for the work of a call, so that long calls do not get it more than
+/// its share of the scheduler. The VM alone counts the longest call like the shortest.
 fn charge(env: Env<'_>, bytes: usize, messages: usize) {
-    let percent = (bytes / BYTES + messages / MESSAGES).min(100);
+    let percent = timeslice_percent(bytes, messages);
     if percent > 0 {
         _ = rustler::schedule::consume_timeslice(env, percent as i32);
     }
 }
 
+/// The percentage of a time slice that a call uses up, 0 to 100.
+#[inline]
+const fn timeslice_percent(bytes: usize, messages: usize) -> usize {
+    /// Bytes copied that count as one percent.
+    const BYTES: usize = 64 << 10;
+    /// Messages moved that count as one percent.
+    const MESSAGES: usize = 128;
+    let percent = bytes / BYTES + messages / MESSAGES;
+    if percent < 100 { percent } else { 100 }
+}
+
+// Short calls are free, and long ones count by their work.
+const _: () = {
+    assert!(timeslice_percent(64, 1) == 0);
+    assert!(timeslice_percent((64 << 10) - 1, 127) == 0);
+    assert!(timeslice_percent(64 << 10, 0) == 1);
+    assert!(timeslice_percent(256 << 10, 1024) == 12);
+    assert!(timeslice_percent(usize::MAX, 0) == 100);
+};
+
 fn recv<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
     let mut small = Inline { env, made: None };
-    let received = handles::with_link(id, |entry| {
+    let received = handles::with_link(id, |slot| {
         let owner = Pid::caller(env);
-        entry
-            .link
-            .recv(owner, &mut small, &Voice::new(env, id, entry))
+        slot.link
+            .recv(owner, &mut small, &NifNotifier::new(env, id, slot))
     });
-    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+    Some(match received.unwrap_or(Err(LinkError::Closed)) {
         Ok(Received::Small) => (atoms::ok(), small.made?.0).encode(env),
         Ok(Received::Long(buffer)) => {
-            charge(env, buffer.len().min(BUDGET), 0);
-            let long = ResourceArc::new(Long(buffer));
+            charge(env, buffer.len().min(CALL_BYTES), 0);
+            let long = ResourceArc::new(LongMessage(buffer));
             (atoms::ok(), long.make_binary(env, |long| long.0.filled())).encode(env)
         }
         Ok(Received::More) => {
-            charge(env, BUDGET, 0);
+            charge(env, CALL_BYTES, 0);
             atoms::more().to_term(env)
         }
         Ok(Received::Poll) => atoms::poll().to_term(env),
         Ok(Received::Wait) => atoms::wait().to_term(env),
-        Err(refusal) => refused(env, refusal),
+        Err(error) => error_reply(env, error),
     })
 }
 
 fn recv_many<'a>(env: Env<'a>, [id, most]: [Term<'a>; 2]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
-    let mut gather = Gather::new(env, most.decode().ok()?);
-    let received = handles::with_link(id, |entry| {
+    let mut batch = BatchBuilder::new(env, most.decode().ok()?);
+    let received = handles::with_link(id, |slot| {
         let owner = Pid::caller(env);
-        let voice = Voice::new(env, id, entry);
-        let most = gather.most();
-        entry.link.recv_many(owner, most, &mut gather, &voice)
+        let notifier = NifNotifier::new(env, id, slot);
+        let most = batch.most();
+        slot.link.recv_many(owner, most, &mut batch, &notifier)
     });
-    Some(match received.unwrap_or(Err(Refusal::Closed)) {
+    Some(match received.unwrap_or(Err(LinkError::Closed)) {
         Ok(Gathered::Messages(count)) => {
-            charge(env, gather.bytes().min(BUDGET), count);
-            (atoms::ok(), gather.list()).encode(env)
+            charge(env, batch.bytes().min(CALL_BYTES), count);
+            (atoms::ok(), batch.list()).encode(env)
         }
         Ok(Gathered::More) => {
-            charge(env, BUDGET, 0);
+            charge(env, CALL_BYTES, 0);
             atoms::more().to_term(env)
         }
         Ok(Gathered::Poll) => atoms::poll().to_term(env),
         Ok(Gathered::Wait) => atoms::wait().to_term(env),
-        Err(refusal) => refused(env, refusal),
+        Err(error) => error_reply(env, error),
     })
 }
 
 fn poll<'a>(env: Env<'a>, [id]: [Term<'a>; 1]) -> Option<Term<'a>> {
     let id = id.decode().ok()?;
-    let look = handles::with_link(id, |entry| {
+    let polled = handles::with_link(id, |slot| {
         let poller = Pid::caller(env);
-        entry.link.poll(poller, &Voice::new(env, id, entry))
+        slot.link
+            .busy_poll(poller, &NifNotifier::new(env, id, slot))
     });
-    Some(match look.unwrap_or(Err(Refusal::Closed)) {
-        Ok(Look::Ready) => atoms::ready().to_term(env),
-        Ok(Look::Again) => atoms::poll().to_term(env),
-        Ok(Look::Wait) => atoms::wait().to_term(env),
-        Err(refusal) => refused(env, refusal),
+    Some(match polled.unwrap_or(Err(LinkError::Closed)) {
+        Ok(Polled::Ready) => atoms::ready().to_term(env),
+        Ok(Polled::Again) => atoms::poll().to_term(env),
+        Ok(Polled::Wait) => atoms::wait().to_term(env),
+        Err(error) => error_reply(env, error),
     })
 }
 
-/// Takes a message that is in the ring in one piece straight into a binary of the calling process.
+/// Copies a message that is in the ring in one piece into a binary of the calling process.
 struct Inline<'a> {
     env: Env<'a>,
     made: Option<(Term<'a>, *mut MaybeUninit<u8>)>,
 }
 
-impl Small for Inline<'_> {
+impl MessageSink for Inline<'_> {
     fn room(&mut self, len: usize) -> bool {
         let mut term = MaybeUninit::uninit();
-        // SAFETY: the VM gives `len` bytes, which live as long as the term, and initialises the term.
+        // SAFETY: the VM allocates `len` bytes, which live as long as the term, and initialises the
+        // term.
         self.made = unsafe {
             let bytes = enif_make_new_binary(self.env.as_c_arg(), len, term.as_mut_ptr());
             Some((Term::new(self.env, term.assume_init()), bytes.cast()))
@@ -281,15 +301,10 @@ impl Small for Inline<'_> {
 
     fn take(&mut self, bytes: Fragment<'_>) {
         if let Some((_, room)) = self.made {
-            // SAFETY: made by the `room` before this, for as many bytes, and nobody else knows of it yet.
+            // SAFETY: made by the last `room`, for as many bytes, and nothing else refers to it
+            // yet.
             let room = unsafe { std::slice::from_raw_parts_mut(room, bytes.len()) };
             bytes.copy_to(room);
         }
     }
 }
-
-/// A long message as a resource: its binary term is a view of it, so no byte is copied again.
-pub struct Long(pub Buffer);
-
-#[rustler::resource_impl]
-impl Resource for Long {}

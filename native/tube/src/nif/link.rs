@@ -1,13 +1,15 @@
-//! Making links, and the calls about them that are not on the data path.
+//! Calls that make links, and those outside the data path.
 
+use super::notifier::NifNotifier;
 use super::platform::Attached;
-use super::{Voice, atoms, failed, refused};
-use crate::guard::guarded;
-use crate::handles::{self, Form, Parties};
-use crate::process::{Beam, Pid};
+use super::{atoms, error_reply, named_error};
+use crate::Beam;
+use crate::handles::{self, Binding, Mode};
+use crate::pid::Pid;
+use crate::vm::catch_panic;
 use rustler::{Atom, Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 use std::time::Duration;
-use tube_link::{Link, MakeError, Nobody, Offer, Refusal};
+use tube_link::{ConnectError, Link, LinkError, NullDeliver, Offer};
 use tube_platform::Domid;
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -27,10 +29,10 @@ fn link_share<'a>(
         nonce,
         max_message,
     };
-    let shared = platform.get().map_err(MakeError::from);
+    let shared = platform.get().map_err(ConnectError::from);
     let (link, refs) = match shared.and_then(|platform| Link::<Beam>::share(&*platform, offer)) {
         Ok(made) => made,
-        Err(error) => return Ok(failed(env, error.atom())),
+        Err(error) => return Ok(named_error(env, error.atom())),
     };
     let Some(id) = handles::insert_link(link) else {
         return Ok((atoms::error(), atoms::enospc()).encode(env));
@@ -49,7 +51,7 @@ fn link_share<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-#[allow(clippy::too_many_arguments)] // They are those of the call in Elixir.
+#[allow(clippy::too_many_arguments)] // The arguments of the Elixir function.
 fn link_map<'a>(
     env: Env<'a>,
     platform: ResourceArc<Attached>,
@@ -63,97 +65,98 @@ fn link_map<'a>(
     let refs = (tx_ref, rx_ref, event_channel);
     let mapped = platform
         .get()
-        .map_err(MakeError::from)
+        .map_err(ConnectError::from)
         .and_then(|platform| Link::<Beam>::map(&*platform, peer, refs, nonce, max_message));
     match mapped.map(handles::insert_link) {
         Ok(Some(id)) => (atoms::ok(), id).encode(env),
         Ok(None) => (atoms::error(), atoms::enospc()).encode(env),
-        Err(error) => failed(env, error.atom()),
+        Err(error) => named_error(env, error.atom()),
     }
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn link_free(id: u64) -> Atom {
-    // Whoever has the port, or gets it first, is the one who closes.
-    if let Some(entry) = handles::claim_link(id) {
+    // A link with a port is closed by its port.
+    if let Some(slot) = handles::claim_link(id) {
         handles::remove_link(id);
-        guarded(|| entry.link.close(&mut Nobody));
+        catch_panic(|| slot.link.close(&mut NullDeliver));
     }
     atoms::ok()
 }
 
 #[rustler::nif]
-fn link_parties<'a>(
+fn link_bind<'a>(
     env: Env<'a>,
     id: u64,
-    _port: Term<'a>,
     connection: LocalPid,
     owner: LocalPid,
-    form: Atom,
+    mode: Atom,
 ) -> NifResult<Term<'a>> {
-    let form = match form {
-        form if form == atoms::tube() => Form::Tube,
-        form if form == atoms::port() => Form::Port,
-        form if form == atoms::dist() => Form::Dist,
+    let mode = match mode {
+        mode if mode == atoms::tube() => Mode::Tube,
+        mode if mode == atoms::port() => Mode::Port,
+        mode if mode == atoms::dist() => Mode::Dist,
         _ => return Err(rustler::Error::BadArg),
     };
-    let Some(entry) = handles::link(id) else {
-        return Ok(refused(env, Refusal::Closed));
+    let Some(slot) = handles::link(id) else {
+        return Ok(error_reply(env, LinkError::Closed));
     };
-    let parties = Parties {
+    let binding = Binding {
         connection: Pid::from_nif(connection),
         owner: Pid::from_nif(owner),
-        form,
+        mode,
     };
-    Ok(match entry.parties.set(parties) {
+    Ok(match slot.binding.set(binding) {
         Ok(()) => atoms::ok().encode(env),
-        Err(_) => refused(env, Refusal::Invalid),
+        Err(_) => error_reply(env, LinkError::Invalid),
     })
 }
 
 #[rustler::nif]
 fn link_owner<'a>(env: Env<'a>, id: u64, owner: LocalPid) -> Term<'a> {
-    answer(env, id, |entry, voice| {
-        entry.link.set_owner(Pid::from_nif(owner), voice)
+    call(env, id, |slot, notifier| {
+        slot.link.set_owner(Pid::from_nif(owner), notifier)
     })
 }
 
 #[rustler::nif]
 fn link_poll<'a>(env: Env<'a>, id: u64, microseconds: u32) -> Term<'a> {
     let most = Duration::from_micros(microseconds.into());
-    answer(env, id, |entry, voice| entry.link.set_poll(most, voice))
+    call(env, id, |slot, notifier| {
+        slot.link.set_busy_poll(most, notifier)
+    })
 }
 
 #[rustler::nif]
-fn send_cancel(env: Env<'_>, id: u64, _done: u64) -> Atom {
-    answer(env, id, |entry, voice| {
-        super::watch::follow(env, id, entry, true, false);
-        entry.link.cancel(Pid::caller(env), voice)
+fn send_cancel(env: Env<'_>, id: u64) -> Atom {
+    call(env, id, |slot, notifier| {
+        super::sender_monitor::update(env, id, slot, true, false);
+        slot.link.cancel(Pid::caller(env), notifier)
     });
     atoms::ok()
 }
 
 #[rustler::nif]
 fn recv_cancel(env: Env<'_>, id: u64) -> Atom {
-    if let Some(entry) = handles::link(id) {
-        entry.link.recv_cancel(Pid::caller(env));
+    if let Some(slot) = handles::link(id) {
+        slot.link.recv_cancel(Pid::caller(env));
     }
     atoms::ok()
 }
 
 #[rustler::nif]
 fn shutdown<'a>(env: Env<'a>, id: u64) -> Term<'a> {
-    answer(env, id, |entry, voice| entry.link.shutdown(voice))
+    call(env, id, |slot, notifier| slot.link.shutdown(notifier))
 }
 
-fn answer<'a>(
+fn call<'a>(
     env: Env<'a>,
     id: u64,
-    call: impl FnOnce(&handles::Entry, &Voice<'a>) -> Result<(), Refusal>,
+    operation: impl FnOnce(&handles::LinkSlot, &NifNotifier<'a>) -> Result<(), LinkError>,
 ) -> Term<'a> {
-    let called = handles::link(id).map(|entry| call(&entry, &Voice::new(env, id, &entry)));
-    match called.unwrap_or(Err(Refusal::Closed)) {
+    let called = handles::link(id).map(|slot| operation(&slot, &NifNotifier::new(env, id, &slot)));
+    match called.unwrap_or(Err(LinkError::Closed)) {
         Ok(()) => atoms::ok().encode(env),
-        Err(refusal) => refused(env, refusal),
+        Err(error) => error_reply(env, error),
     }
 }

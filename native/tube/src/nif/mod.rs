@@ -1,125 +1,33 @@
-//! The NIF half: terms in, one call, terms out. What a call means is decided in `tube_link`.
+//! The NIF: terms in, one call, terms out. What a call does is decided in `tube_link`.
 
+mod atoms;
+mod batch_builder;
 mod data;
-mod gather;
+mod introspect;
 mod link;
-mod look;
+mod notifier;
 mod platform;
-pub mod watch;
+pub mod sender_monitor;
 
-use crate::process::Pid;
+use crate::names;
 use rustler::{Atom, Encoder, Env, Term};
-use tube_link::{Event, Herald, Refusal};
-
-/// The atoms of the answers.
-pub mod atoms {
-    rustler::atoms! {
-        closed,
-        drained,
-        told,
-        dist,
-        distribution,
-        einval,
-        emsgsize,
-        enomem,
-        enospc,
-        error,
-        event_channel,
-        fin,
-        gone,
-        local,
-        more,
-        nif_panicked,
-        not_owner,
-        ok,
-        order_rx,
-        order_tx,
-        our_data = "$tube_data",
-        our_event = "$tube",
-        our_space = "$tube_space",
-        peer_domain_gone,
-        peer_down,
-        poll,
-        port,
-        protocol,
-        ready,
-        rx_ring_ref,
-        suspended,
-        tube,
-        tx_ring_ref,
-        wait,
-        xen,
-    }
-}
+use tube_link::LinkError;
 
 /// `{:error, reason}`.
-fn refused<'a>(env: Env<'a>, refusal: Refusal) -> Term<'a> {
-    (atoms::error(), reason(refusal)).encode(env)
+fn error_reply<'a>(env: Env<'a>, error: LinkError) -> Term<'a> {
+    (atoms::error(), reason(env, error)).encode(env)
 }
 
-fn reason(refusal: Refusal) -> Atom {
-    match refusal {
-        Refusal::Closed => atoms::closed(),
-        Refusal::PeerDown => atoms::peer_down(),
-        Refusal::DomainGone => atoms::peer_domain_gone(),
-        Refusal::Suspended => atoms::suspended(),
-        Refusal::Protocol => atoms::protocol(),
-        Refusal::TooLong => atoms::emsgsize(),
-        Refusal::Invalid => atoms::einval(),
-        Refusal::NotOwner => atoms::not_owner(),
-        Refusal::NoMemory => atoms::enomem(),
-    }
+fn reason(env: Env<'_>, error: LinkError) -> Atom {
+    atom(env, names::error(error).to_bytes())
 }
 
-/// `{:error, word}`. The words are a fixed set in `tube_platform`, so no atoms are made without end.
-fn failed<'a>(env: Env<'a>, word: &str) -> Term<'a> {
-    let reason = Atom::from_str(env, word).unwrap_or_else(|_| atoms::einval());
-    (atoms::error(), reason).encode(env)
+/// `{:error, name}`. The names are a fixed set in `tube_platform`, so the atom table cannot fill
+/// up.
+fn named_error<'a>(env: Env<'a>, name: &str) -> Term<'a> {
+    (atoms::error(), atom(env, name.as_bytes())).encode(env)
 }
 
-/// Tells the processes of a link, from within a NIF call or callback.
-pub struct Voice<'a> {
-    env: Env<'a>,
-    id: u64,
-    connection: Option<Pid>,
-}
-
-impl<'a> Voice<'a> {
-    /// For the link `id` of `entry`.
-    pub fn new(env: Env<'a>, id: u64, entry: &crate::handles::Entry) -> Voice<'a> {
-        let connection = entry.parties.get().map(|parties| parties.connection);
-        Voice {
-            env,
-            id,
-            connection,
-        }
-    }
-
-    // A receiver that is no more needs no message.
-    fn say(&self, to: Pid, message: impl Encoder) {
-        _ = self.env.send(&to.nif(), message);
-    }
-}
-
-impl Herald<Pid> for Voice<'_> {
-    fn space(&self, to: Pid) {
-        self.say(to, (atoms::our_space(), self.id));
-    }
-
-    fn data(&self, to: Pid) {
-        self.say(to, (atoms::our_data(), self.id));
-    }
-
-    fn event(&self, event: Event) {
-        let name = match event {
-            Event::Fin => atoms::fin(),
-            Event::Drained => atoms::drained(),
-            Event::Told => atoms::told(),
-            Event::Gone => atoms::gone(),
-            Event::Violated => atoms::protocol(),
-        };
-        if let Some(connection) = self.connection {
-            self.say(connection, (atoms::our_event(), self.id, name));
-        }
-    }
+fn atom(env: Env<'_>, name: &[u8]) -> Atom {
+    Atom::from_bytes(env, name).unwrap_or_else(|_| atoms::einval())
 }

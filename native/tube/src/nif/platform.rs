@@ -1,6 +1,6 @@
-//! Attaching to a platform, and its byte streams.
+//! Attaching to a platform, and opening its byte streams.
 
-use super::{atoms, failed};
+use super::{atoms, named_error};
 use crate::handles;
 use rustler::{Atom, Binary, Encoder, Env, NifResult, Resource, ResourceArc, Term};
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use tube_platform::local::Local;
 use tube_platform::xen::{self, Xen};
 use tube_platform::{DOMID_MAX, Domid, Errno, Error, Platform};
 
-/// A platform in Erlang's hands. Empty once detached.
+/// A platform as an Erlang term. Empty once detached.
 pub struct Attached(Mutex<Option<Arc<dyn Platform>>>);
 
 #[rustler::resource_impl]
@@ -46,7 +46,7 @@ fn attach<'a>(
             .map(|local| Arc::new(local) as Arc<dyn Platform>)
             .map_err(|error| (error.atom(), error.what))
     } else if kind == atoms::xen() {
-        as_domain(domid)
+        attach_xen(domid)
     } else {
         return Err(rustler::Error::BadArg);
     };
@@ -56,26 +56,26 @@ fn attach<'a>(
             let platform = ResourceArc::new(Attached(Mutex::new(Some(platform))));
             (atoms::ok(), platform, domid).encode(env)
         }
-        Err((word, what)) => {
-            let reason = Atom::from_str(env, word)?;
+        Err((name, what)) => {
+            let reason = Atom::from_str(env, name)?;
             (atoms::error(), (reason, what)).encode(env)
         }
     })
 }
 
-/// On Xen the hypervisor has said who we are; a wish can only be confirmed.
-fn as_domain(wish: Option<Domid>) -> Result<Arc<dyn Platform>, (&'static str, String)> {
+/// On Xen the hypervisor sets the domid: `requested` can only confirm it.
+fn attach_xen(requested: Option<Domid>) -> Result<Arc<dyn Platform>, (&'static str, String)> {
     let xen = Xen::attach().map_err(|error| (error.atom(), error.to_string()))?;
-    match wish {
-        Some(wish) if wish != xen.domid() => Err((
+    match requested {
+        Some(requested) if requested != xen.domid() => Err((
             "einval",
-            format!("this is Xen's domain {}, not {wish}", xen.domid()),
+            format!("this is Xen's domain {}, not {requested}", xen.domid()),
         )),
         _ => Ok(Arc::new(xen)),
     }
 }
 
-/// What keeps this machine from being a Xen domain with tubes: `[{word, text}]`.
+/// What this machine lacks to be a Xen domain with tubes: `[{name, text}]`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn xen_missing(env: Env<'_>) -> NifResult<Vec<(Atom, String)>> {
     xen::missing()
@@ -115,6 +115,6 @@ fn stream<'a>(env: Env<'a>, opened: Result<OwnedFd, Error>) -> Term<'a> {
     match opened.map(handles::insert_stream) {
         Ok(Some(id)) => (atoms::ok(), id).encode(env),
         Ok(None) => (atoms::error(), atoms::enospc()).encode(env),
-        Err(error) => failed(env, error.atom()),
+        Err(error) => named_error(env, error.atom()),
     }
 }

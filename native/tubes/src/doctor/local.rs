@@ -1,4 +1,4 @@
-//! The local platform: kernel, run directory, hub, limits.
+//! Checks of the local platform: kernel, run directory, hub, limits.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,24 +9,25 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit};
 
-use super::{Check, Grade, Machine};
+use super::check::{Check, Grade};
+use super::machine::Machine;
 
-/// Longest path of a run directory whose sockets still have names (`sun_path`).
+/// Maximum length of a run directory, so that the paths of its sockets fit into `sun_path`.
 const RUN_DIR_MAX: usize = 82;
 
-/// Descriptors of one tube in a VM: two ends each of two pipes, less what the peer has.
-const DESCRIPTORS: u64 = 1024;
+/// Below this limit on descriptors, a VM may run out of them: each tube takes several.
+const DESCRIPTORS_MIN: u64 = 1024;
 
-/// Version of the hub's protocol that this release of the library speaks.
+/// The version of the hub's protocol in this release of the library.
 const HUB_VERSION: u32 = 1;
 
 pub fn checks(machine: &Machine) -> Vec<Check> {
     let mut checks = vec![kernel()];
-    let (run, who) = crate::socket::run_dir(&machine.env);
-    let directory = run_dir(&run, &who);
-    let there = run.exists() && directory.grade == Grade::Fine;
+    let (run, setting) = crate::socket::run_dir(&machine.env);
+    let directory = run_dir(&run, &setting);
+    let usable = run.exists() && directory.grade == Grade::Fine;
     checks.push(directory);
-    if there {
+    if usable {
         checks.push(hub(&run));
     }
     checks.push(descriptors());
@@ -34,7 +35,7 @@ pub fn checks(machine: &Machine) -> Vec<Check> {
     checks
 }
 
-/// Shared pages need sealed memory files.
+/// The pages that VMs share are sealed memory files.
 fn kernel() -> Check {
     let sealed = || -> rustix::io::Result<()> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -49,24 +50,24 @@ fn kernel() -> Check {
             "kernel",
             Grade::Wrong,
             format!("memory files cannot be sealed against writing: {errno}"),
-            "Linux 5.1 or newer; in a container, a seccomp profile that allows memfd_create",
+            "use Linux 5.1 or newer; in a container, allow memfd_create in the seccomp profile",
         ),
     }
 }
 
-/// The same rules as the library's and the hub's own.
-fn run_dir(run: &Path, who: &str) -> Check {
-    let shown = format!("{} ({who})", run.display());
+/// Applies the same rules as the library and the hub.
+fn run_dir(run: &Path, setting: &str) -> Check {
+    let shown = format!("{} ({setting})", run.display());
     let wrong = |found: String, cure: &str| Check::bad("run dir", Grade::Wrong, found, cure);
     if !run.is_absolute() {
         return wrong(
             format!("{shown} is not an absolute path"),
-            "set TUBE_RUN_DIR to one",
+            "set TUBE_RUN_DIR to an absolute path",
         );
     }
     if run.as_os_str().len() > RUN_DIR_MAX {
         return wrong(
-            format!("{shown} is longer than {RUN_DIR_MAX} bytes: no socket below it has a name"),
+            format!("{shown} is longer than {RUN_DIR_MAX} bytes, too long for the sockets in it"),
             "set TUBE_RUN_DIR to a shorter path",
         );
     }
@@ -75,30 +76,33 @@ fn run_dir(run: &Path, who: &str) -> Check {
         return if rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok() {
             Check::fine(
                 "run dir",
-                format!("{shown} is not there yet; the first VM makes it"),
+                format!("{shown} does not exist yet; the first VM creates it"),
             )
         } else {
             wrong(
-                format!("{shown} is not there, and this user cannot make it"),
-                "set TUBE_RUN_DIR or XDG_RUNTIME_DIR, or make it: install -d -m 0700 -o USER DIR",
+                format!("{shown} does not exist, and this user cannot create it"),
+                "set TUBE_RUN_DIR or XDG_RUNTIME_DIR, or create it: install -d -m 0700 -o USER DIR",
             )
         };
     };
     let (mode, me) = (stat.mode() & 0o7777, rustix::process::geteuid().as_raw());
     if !stat.is_dir() {
         wrong(
-            format!("{shown} is no directory"),
+            format!("{shown} is not a directory"),
             "remove it, or set TUBE_RUN_DIR",
         )
     } else if ![0, me].contains(&stat.uid()) {
         wrong(
-            format!("{shown} belongs to user {}, we are user {me}", stat.uid()),
-            "set TUBE_RUN_DIR to a directory of your own",
+            format!(
+                "{shown} belongs to user {}, but this is user {me}",
+                stat.uid()
+            ),
+            "set TUBE_RUN_DIR to a directory of this user",
         )
     } else if mode & 0o022 != 0 {
         wrong(
-            format!("{shown}: its group or others may write to it (mode {mode:04o})"),
-            "chmod 0700 (0711 if domains have owners of their own)",
+            format!("the group of {shown} or others may write to it (mode {mode:04o})"),
+            "chmod 0700, or chmod 0711 if domains belong to different users",
         )
     } else {
         Check::fine("run dir", format!("{shown}, mode {mode:04o}"))
@@ -107,33 +111,32 @@ fn run_dir(run: &Path, who: &str) -> Check {
 
 fn hub(run: &Path) -> Check {
     let socket = run.join("hub.sock");
-    let version = match ask(&socket) {
+    let version = match hub_version(&socket) {
         Ok(version) => version,
         Err(errno) => {
-            let note = format!("no hub answers in {} ({errno})", run.display());
-            let cure =
-                "none is needed before the first VM, which starts one; else: tube-hub --daemon";
+            let note = format!("no hub runs in {} ({errno})", run.display());
+            let cure = "wait for the first VM, which starts a hub, or run tube-hub --daemon";
             return Check::bad("hub", Grade::Warning, note, cure);
         }
     };
     if version == Some(HUB_VERSION) {
-        Check::fine("hub", format!("answers, protocol version {HUB_VERSION}"))
+        Check::fine("hub", format!("runs with protocol version {HUB_VERSION}"))
     } else {
         Check::bad(
             "hub",
             Grade::Wrong,
             format!(
-                "what answers at {} does not speak version {HUB_VERSION}",
+                "the program at {} does not speak protocol version {HUB_VERSION}",
                 socket.display()
             ),
-            "end all VMs and that hub, and let the new library start its own",
+            "stop all VMs and that hub; the next VM starts a hub of its own version",
         )
     }
 }
 
-/// Says HELLO as a domain that nobody can be (Xen's DOMID_SELF), which claims nothing: a hub of our
-/// version answers with an error of code 22, EINVAL; another one says that the version is wrong.
-fn ask(socket: &Path) -> rustix::io::Result<Option<u32>> {
+/// Sends HELLO for Xen's DOMID_SELF, which no VM can be, so that this claims no domain. A hub of
+/// our version replies with EINVAL, another one with an error about the version.
+fn hub_version(socket: &Path) -> rustix::io::Result<Option<u32>> {
     let flags = SocketFlags::CLOEXEC;
     let hub = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::connect(&hub, &SocketAddrUnix::new(socket)?)?;
@@ -144,10 +147,10 @@ fn ask(socket: &Path) -> rustix::io::Result<Option<u32>> {
     if poll(&mut [PollFd::new(&hub, PollFlags::IN)], Some(&limit))? == 0 {
         return Err(rustix::io::Errno::TIMEDOUT);
     }
-    let mut answer = [0; 1024];
-    let (length, _) = rustix::net::recv(&hub, &mut answer, RecvFlags::empty())?;
+    let mut reply = [0; 1024];
+    let (length, _) = rustix::net::recv(&hub, &mut reply, RecvFlags::empty())?;
     let field = |at: usize| {
-        let bytes = answer[..length].get(at..at + 4)?;
+        let bytes = reply[..length].get(at..at + 4)?;
         Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     };
     let einval = rustix::io::Errno::INVAL.raw_os_error().cast_unsigned();
@@ -160,28 +163,28 @@ fn descriptors() -> Check {
     let shown = limit.current.map_or("no limit".into(), |n| n.to_string());
     let found = format!("descriptors per process: {shown}");
     match limit.current {
-        Some(n) if n < DESCRIPTORS => Check::bad(
+        Some(n) if n < DESCRIPTORS_MIN => Check::bad(
             "limits",
             Grade::Warning,
             found,
-            "ulimit -n 4096, or LimitNOFILE=4096 in the unit: a tube takes several in each VM",
+            "run ulimit -n 4096, or set LimitNOFILE=4096 in the unit: each tube takes several",
         ),
         _ => Check::fine("limits", found),
     }
 }
 
-/// Over this many pages, a user's new pipes have room for little; over the hard one, there are none.
+/// Above the soft limit, new pipes of a user are tiny; above the hard limit, creating one fails.
 fn pipes(machine: &Machine) -> Option<Check> {
     let hard = machine.number("/proc/sys/fs/pipe-user-pages-hard")?;
     let soft = machine.number("/proc/sys/fs/pipe-user-pages-soft")?;
-    // A pipe has 16 pages, a tube two pipes.
-    let found = format!("pipe pages per user: soft limit {soft}, hard limit {hard} (0: none)");
+    // A tube has two pipes of 16 pages each.
+    let found = format!("pipe pages per user: soft limit {soft}, hard limit {hard} (0 means none)");
     Some(if hard != 0 && hard < 1024 {
         Check::bad(
             "limits",
             Grade::Warning,
-            format!("{found}: {} tubes", hard / 32),
-            "sysctl fs.pipe-user-pages-hard=0, or run the hub as root",
+            format!("{found}: enough for {} tubes", hard / 32),
+            "run sysctl fs.pipe-user-pages-hard=0, or run the hub as root",
         )
     } else {
         Check::fine("limits", found)
@@ -194,7 +197,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn run_directories() {
+    fn unusable_run_directories_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let grade = |path: &Path| run_dir(path, "test").grade;
         assert_eq!(grade(dir.path()), Grade::Fine);

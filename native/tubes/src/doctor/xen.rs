@@ -1,23 +1,24 @@
-//! A Xen domain: devices, libraries, limits.
+//! Checks of a Xen domain: devices, libraries, limits.
 
 use rustix::fs::{Access, access};
 
-use super::{Check, Grade, Machine};
+use super::check::{Check, Grade};
+use super::machine::Machine;
 
-/// Devices that a tube needs, the module behind each, and what for.
+/// The devices that a tube needs, their kernel modules, and their purposes.
 const DEVICES: [(&str, &str, &str); 4] = [
     (
         "gntalloc",
         "xen-gntalloc",
-        "sharing pages (the side that accepts)",
+        "share pages (the side that accepts)",
     ),
     (
         "gntdev",
         "xen-gntdev",
-        "mapping shared pages (the side that asks)",
+        "map shared pages (the side that opens)",
     ),
-    ("evtchn", "xen-evtchn", "event channels"),
-    ("xenbus", "xenfs", "the store, in a guest"),
+    ("evtchn", "xen-evtchn", "use event channels"),
+    ("xenbus", "xenfs", "reach the store from a guest"),
 ];
 
 const LIBRARIES: [(&str, &str); 2] = [
@@ -33,8 +34,8 @@ const LIBRARY_DIRS: [&str; 5] = [
     "/usr/local/lib",
 ];
 
-/// A tube of 64 KiB rings: 16 data pages and a control page each way.
-const PAGES_A_TUBE: u64 = 34;
+/// Pages of a tube with 64 KiB rings: each ring has 16 data pages and a control page.
+const PAGES_PER_TUBE: u64 = 34;
 
 pub fn checks(machine: &Machine) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -44,9 +45,9 @@ pub fn checks(machine: &Machine) -> Vec<Check> {
             Check::bad(
                 device,
                 Grade::Wrong,
-                format!("/dev/xen/{device} is not there: {purpose}"),
+                format!("/dev/xen/{device} does not exist; it is needed to {purpose}"),
                 format!(
-                    "modprobe {module}; and its name in /etc/modules-load.d for the next start"
+                    "run modprobe {module}, and list it in /etc/modules-load.d for the next boot"
                 ),
             )
         } else if access(&path, Access::READ_OK | Access::WRITE_OK).is_err() {
@@ -54,34 +55,36 @@ pub fn checks(machine: &Machine) -> Vec<Check> {
                 device,
                 Grade::Wrong,
                 format!("this user may not open /dev/xen/{device}"),
-                format!("a udev rule: KERNEL==\"xen/{device}\", GROUP=\"tube\", MODE=\"0660\""),
+                format!("add a udev rule: KERNEL==\"xen/{device}\", GROUP=\"tube\", MODE=\"0660\""),
             )
         } else {
-            Check::fine(device, format!("/dev/xen/{device} may be opened"))
+            Check::fine(device, format!("this user may open /dev/xen/{device}"))
         });
     }
     for (library, package) in LIBRARIES {
-        let there = LIBRARY_DIRS
+        let found = LIBRARY_DIRS
             .iter()
             .any(|dir| machine.path(&format!("{dir}/{library}")).exists());
-        checks.push(if there {
-            Check::fine("library", format!("{library} is there"))
+        checks.push(if found {
+            Check::fine("library", format!("{library} is installed"))
         } else {
             Check::bad(
                 "library",
                 Grade::Warning,
-                format!("{library} is in none of the usual places"),
-                format!("apt-get install {package}"),
+                format!("{library} is in none of the usual directories"),
+                format!("run apt-get install {package}"),
             )
         });
     }
     if let Some(limit) = machine.number("/sys/module/xen_gntalloc/parameters/limit") {
-        let tubes = limit / PAGES_A_TUBE;
-        let found = format!("gntalloc shares at most {limit} pages: {tubes} tubes of 64 KiB rings");
+        let tubes = limit / PAGES_PER_TUBE;
+        let found = format!(
+            "gntalloc shares at most {limit} pages, enough for {tubes} tubes with 64 KiB rings"
+        );
         checks.push(if tubes >= 8 {
             Check::fine("limit", found)
         } else {
-            let cure = "options xen-gntalloc limit=4096 in /etc/modprobe.d";
+            let cure = "put options xen-gntalloc limit=4096 into a file in /etc/modprobe.d";
             Check::bad("limit", Grade::Warning, found, cure)
         });
     }
@@ -103,18 +106,14 @@ mod tests {
         let parameters = root.path().join("sys/module/xen_gntalloc/parameters");
         std::fs::create_dir_all(&parameters).unwrap();
         std::fs::write(parameters.join("limit"), "100\n").unwrap();
-        let machine = Machine {
-            root: root.path().into(),
-            env: Box::new(|_| None),
-        };
-        let found = checks(&machine);
+        let found = checks(&Machine::below(root.path()));
         let wrong: Vec<_> = found.iter().filter(|c| c.grade == Grade::Wrong).collect();
         assert_eq!(wrong.len(), 1, "{found:?}");
-        assert!(wrong[0].cure.starts_with("modprobe xen-gntalloc"));
+        assert!(wrong[0].cure.contains("modprobe xen-gntalloc"));
         let limit = found.iter().find(|c| c.about == "limit").unwrap();
         assert_eq!(limit.grade, Grade::Warning);
         assert!(limit.found.contains("2 tubes"));
-        // No libraries there.
+        // This machine has no libraries.
         assert_eq!(
             found
                 .iter()

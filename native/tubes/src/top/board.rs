@@ -1,172 +1,85 @@
-//! The table of `tubes top`: rows, their order, which of them are shown, and what keys do. Knows no
+//! The table of `tubes top`: its rows, their order, the filter, and the effect of keys. It uses no
 //! terminal.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::feed::Look;
+use super::feed::Update;
+use super::row::{Row, remember};
+use super::sort::Sort;
 use crate::path::Id;
-use crate::stats::Traffic;
 
-/// Seconds that a history goes back.
-const HISTORY: usize = 60;
-
-/// Longest filter.
+/// Maximum length of the filter.
 const FILTER_MAX: usize = 40;
 
-/// One tube, fit to be shown.
-#[derive(Debug, Clone, Default)]
-pub struct Row {
-    /// Its nock, by number and name.
-    pub nock: String,
-    /// Its tip.
-    pub tip: String,
-    /// Its service.
-    pub service: String,
-    /// Its number.
-    pub tid: String,
-    /// Where it stands, marked if something is wrong.
-    pub state: String,
-    /// Whether something is wrong.
-    pub wrong: bool,
-    /// Sizes of its rings.
-    pub ring: String,
-    /// For how long it has been there.
-    pub age: Option<Duration>,
-    /// What goes through, if its VMs say so.
-    pub traffic: Option<Traffic>,
-    /// Bytes per second, oldest first.
-    pub history: VecDeque<f64>,
-}
-
-/// What rows are sorted by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Sort {
-    /// Bytes per second.
-    #[default]
-    Bytes,
-    /// Messages per second.
-    Messages,
-    /// Waits for room.
-    Full,
-    /// Wake-ups.
-    Bells,
-    /// How long it has been there.
-    Age,
-    /// Who asks whom.
-    Name,
-}
-
-const SORTS: [(char, Sort, &str); 6] = [
-    ('b', Sort::Bytes, "bytes"),
-    ('m', Sort::Messages, "messages"),
-    ('w', Sort::Full, "waits"),
-    ('l', Sort::Bells, "bells"),
-    ('a', Sort::Age, "age"),
-    ('n', Sort::Name, "name"),
-];
-
-impl Sort {
-    /// Its word.
-    pub fn word(self) -> &'static str {
-        SORTS
-            .iter()
-            .find(|(_, sort, _)| *sort == self)
-            .map_or("", |(_, _, word)| word)
-    }
-
-    fn next(self) -> Sort {
-        let at = SORTS.iter().position(|(_, sort, _)| *sort == self);
-        SORTS[at.map_or(0, |at| (at + 1) % SORTS.len())].1
-    }
-}
-
-/// All of it.
+/// The state of the table.
 #[derive(Debug, Default)]
 pub struct Board {
     rows: BTreeMap<Id, Row>,
     /// Bytes per second of all tubes, oldest first.
     pub total: VecDeque<f64>,
-    /// How many domains there are.
-    pub domains: usize,
-    /// Whether this is all, or our own domain's only.
+    /// Whether all domains are visible, or only our own.
     pub whole: bool,
-    /// What was left out, and why.
+    /// What was left out and why.
     pub notes: Vec<String>,
-    /// What it is sorted by.
+    /// The sort order.
     pub sort: Sort,
-    /// The other way round.
+    /// Whether the order is reversed.
     pub reverse: bool,
-    /// What rows must contain.
+    /// The text that rows must contain.
     pub filter: String,
-    /// Whether the filter is being written.
-    pub writing: bool,
-    /// Whether it stands still.
+    /// Whether the user is typing the filter.
+    pub typing: bool,
+    /// Whether updates are ignored.
     pub paused: bool,
-    /// Rows above the first that is shown.
+    /// Number of rows above the first visible one.
     pub offset: usize,
-    /// Rows that fit, as drawn last.
+    /// Number of rows that fit on the screen.
     pub page: usize,
-    /// Whether anything has been seen yet.
-    pub seen: bool,
+    /// Whether there has been an update.
+    pub filled: bool,
 }
 
 impl Board {
-    /// Takes a look in.
-    pub fn update(&mut self, look: Look) {
+    /// Replaces the rows.
+    pub fn update(&mut self, update: Update) {
         if self.paused {
             return;
         }
-        let Look {
+        let Update {
             snapshot,
             meters,
             time,
-        } = look;
+        } = update;
         let mut total = 0.0;
         let mut rows = BTreeMap::new();
         for (id, tube) in &snapshot.tubes {
-            let wrong = !tube.findings().is_empty();
             let traffic = meters.traffic(*id);
-            let mut history = self
+            let history = self
                 .rows
                 .remove(id)
                 .map(|row| row.history)
                 .unwrap_or_default();
-            let bytes = traffic.map_or(0.0, |traffic| traffic.bytes());
-            remember(&mut history, bytes);
-            total += bytes;
-            let row = Row {
-                nock: snapshot.called(id.nock),
-                tip: snapshot.called(id.tip),
-                service: tube.service(),
-                tid: id.tid.to_string(),
-                state: format!("{}{}", tube.stage().word(), if wrong { "!" } else { "" }),
-                wrong,
-                ring: tube.rings(),
-                age: tube.age(time),
-                traffic,
-                history,
-            };
+            total += traffic.map_or(0.0, |traffic| traffic.bytes());
+            let row = Row::new(&snapshot, tube, traffic, time, history);
             rows.insert(*id, row);
         }
         remember(&mut self.total, total);
         self.rows = rows;
-        self.domains = snapshot.domains.len();
         self.whole = snapshot.whole;
         self.notes = snapshot.notes;
-        self.seen = true;
+        self.filled = true;
         self.scroll(0);
     }
 
-    /// How many tubes there are, and with how many something is wrong.
+    /// The number of tubes, and of those with findings.
     pub fn counts(&self) -> (usize, usize) {
         let wrong = self.rows.values().filter(|row| row.wrong).count();
         (self.rows.len(), wrong)
     }
 
-    /// What goes through all of them.
+    /// Messages and bytes per second of all tubes.
     pub fn traffic(&self) -> (f64, f64) {
         let all = self.rows.values().filter_map(|row| row.traffic);
         all.fold((0.0, 0.0), |(messages, bytes), traffic| {
@@ -174,7 +87,7 @@ impl Board {
         })
     }
 
-    /// The rows that the filter lets through, in order.
+    /// The rows that match the filter, in order.
     pub fn shown(&self) -> Vec<&Row> {
         let wanted = self.filter.to_lowercase();
         let mut rows: Vec<(&Id, &Row)> = self
@@ -185,26 +98,16 @@ impl Board {
                 text.to_lowercase().contains(&wanted)
             })
             .collect();
-        let key = |row: &Row| {
-            let of = |rate: fn(&Traffic) -> f64| row.traffic.as_ref().map_or(-1.0, rate);
-            match self.sort {
-                Sort::Bytes => of(Traffic::bytes),
-                Sort::Messages => of(Traffic::messages),
-                Sort::Full => of(|traffic| traffic.full_waits),
-                Sort::Bells => of(|traffic| traffic.bells),
-                Sort::Age => row.age.map_or(-1.0, |age| age.as_secs_f64()),
-                Sort::Name => 0.0,
-            }
-        };
-        // Most first; the same stay in the order of their names.
-        rows.sort_by(|(a, x), (b, y)| key(y).total_cmp(&key(x)).then(a.cmp(b)));
+        // Highest first; equal rows are ordered by name.
+        let value = |row| self.sort.value(row);
+        rows.sort_by(|(a, x), (b, y)| value(y).total_cmp(&value(x)).then(a.cmp(b)));
         if self.reverse {
             rows.reverse();
         }
         rows.into_iter().map(|(_, row)| row).collect()
     }
 
-    /// Does what a key means. True: to be ended.
+    /// Handles a key. Returns true if it ends the program.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         if key.kind == KeyEventKind::Release {
             return false;
@@ -212,9 +115,9 @@ impl Board {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char('c' | 'd') if control => return true,
-            _ if self.writing => self.write(key.code),
+            _ if self.typing => self.type_filter(key.code),
             KeyCode::Char('q') | KeyCode::Esc => return true,
-            KeyCode::Char('/') => self.writing = true,
+            KeyCode::Char('/') => self.typing = true,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char(' ' | 'p') => self.paused = !self.paused,
@@ -225,8 +128,8 @@ impl Board {
             KeyCode::Home => self.scroll(isize::MIN),
             KeyCode::End => self.scroll(isize::MAX),
             KeyCode::Char(c) => {
-                if let Some((_, sort, _)) = SORTS.iter().find(|(key, ..)| *key == c) {
-                    self.sort = *sort;
+                if let Some(sort) = Sort::of_key(c) {
+                    self.sort = sort;
                 }
             }
             _ => {}
@@ -234,11 +137,11 @@ impl Board {
         false
     }
 
-    fn write(&mut self, code: KeyCode) {
+    fn type_filter(&mut self, code: KeyCode) {
         match code {
-            KeyCode::Enter => self.writing = false,
+            KeyCode::Enter => self.typing = false,
             KeyCode::Esc => {
-                self.writing = false;
+                self.typing = false;
                 self.filter.clear();
             }
             KeyCode::Backspace => {
@@ -260,16 +163,10 @@ fn page(rows: usize) -> isize {
     isize::try_from(rows.max(1)).unwrap_or(isize::MAX)
 }
 
-fn remember(history: &mut VecDeque<f64>, now: f64) {
-    if history.len() == HISTORY {
-        history.pop_front();
-    }
-    history.push_back(now);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::meters::Traffic;
 
     fn board() -> Board {
         let mut board = Board::default();
@@ -315,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn order() {
+    fn keys_change_the_order() {
         let mut board = board();
         assert_eq!(tids(&board), "120");
         for (keys, order) in [
@@ -332,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_written_and_no_key_is_a_command_meanwhile() {
+    fn keys_typed_into_the_filter_are_not_commands() {
         let mut board = board();
         assert!(!press(&mut board, "/qechO<o\n"));
         assert_eq!(
@@ -345,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_rows_is_the_end_of_scrolling() {
+    fn scrolling_stops_at_the_last_row() {
         let mut board = board();
         press(&mut board, "vvvv");
         assert_eq!(board.offset, 1);

@@ -1,78 +1,78 @@
-//! What `tubes top` shows, looked up once a second in a thread of its own: however long the store
-//! takes, a key is answered at once.
+//! Reads the store once a second for `tubes top`, in a thread of its own so that keys take effect
+//! at once even if the store is slow.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::snapshot::Snapshot;
-use crate::stats::Meters;
-use crate::store::{Error, Store};
-use crate::wishes::Wishes;
+use crate::stats::lease::StatsLease;
+use crate::stats::meters::Meters;
+use crate::store::{Store, StoreError};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the store may take to hear that we look no more.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long to wait at the end for the thread to withdraw its lease.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything at one moment.
+/// The state of all tubes at one moment.
 #[derive(Debug)]
-pub struct Look {
-    /// What there is.
+pub struct Update {
+    /// The tubes.
     pub snapshot: Snapshot,
-    /// What it does.
+    /// Their counters.
     pub meters: Meters,
-    /// When this was.
+    /// The moment.
     pub time: SystemTime,
 }
 
 /// The running thread.
 pub struct Feed {
-    looks: Receiver<Result<Look, Error>>,
+    updates: Receiver<Result<Update, StoreError>>,
     quit: Option<Sender<()>>,
 }
 
 impl Feed {
-    /// Starts it.
+    /// Starts the thread.
     pub fn start(store: Store) -> Feed {
-        let (send, looks) = channel();
-        let (quit, told) = channel::<()>();
+        let (send, updates) = channel();
+        let (quit, quitting) = channel::<()>();
         std::thread::spawn(move || {
-            let mut wishes = Wishes::default();
+            let mut lease = StatsLease::default();
             let mut meters = Meters::default();
             loop {
                 let began = Instant::now();
-                let look = look(&store, &mut wishes, &mut meters);
-                let lost = look.is_err();
-                if send.send(look).is_err() || lost {
+                let update = read(&store, &mut lease, &mut meters);
+                let lost = update.is_err();
+                if send.send(update).is_err() || lost {
                     break;
                 }
-                match told.recv_timeout(INTERVAL.saturating_sub(began.elapsed())) {
+                match quitting.recv_timeout(INTERVAL.saturating_sub(began.elapsed())) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => break,
                 }
             }
-            // Without a store nobody can be told, and nobody asks.
-            let _ = wishes.withdraw(&store);
+            // This fails if the store is gone, and then does not matter.
+            let _ = lease.withdraw(&store);
         });
         Feed {
-            looks,
+            updates,
             quit: Some(quit),
         }
     }
 
-    /// The latest look, if there is a new one.
+    /// The latest update, if there is a new one.
     ///
     /// # Errors
-    /// The store is lost.
-    pub fn latest(&self) -> Result<Option<Look>, Fault> {
+    /// The connection to the store is lost.
+    pub fn latest(&self) -> Result<Option<Update>, CommandError> {
         let mut latest = None;
         loop {
-            match self.looks.try_recv() {
-                Ok(look) => latest = Some(look?),
+            match self.updates.try_recv() {
+                Ok(update) => latest = Some(update?),
                 Err(TryRecvError::Empty) => return Ok(latest),
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Fault::failed("its thread has ended"));
+                    return Err(CommandError::failed("its thread has ended"));
                 }
             }
         }
@@ -82,20 +82,20 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         drop(self.quit.take());
-        let end = Instant::now() + FAREWELL;
-        // It ends by dropping its side.
+        let end = Instant::now() + END_TIMEOUT;
+        // The thread drops its sender when it ends.
         while let Ok(_late) = self
-            .looks
+            .updates
             .recv_timeout(end.saturating_duration_since(Instant::now()))
         {}
     }
 }
 
-fn look(store: &Store, wishes: &mut Wishes, meters: &mut Meters) -> Result<Look, Error> {
+fn read(store: &Store, lease: &mut StatsLease, meters: &mut Meters) -> Result<Update, StoreError> {
     let snapshot = Snapshot::take(store)?;
-    wishes.renew(store, &snapshot, Instant::now())?;
+    lease.renew(store, &snapshot, Instant::now())?;
     meters.read(store, &snapshot, Instant::now())?;
-    Ok(Look {
+    Ok(Update {
         snapshot,
         meters: meters.clone(),
         time: SystemTime::now(),

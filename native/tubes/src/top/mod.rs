@@ -1,8 +1,10 @@
-//! `tubes top`: all tubes and what goes through them, in a terminal, until told to end.
+//! `tubes top`: a live table of all tubes and their traffic, in a terminal.
 
-pub mod board;
-pub mod feed;
-pub mod screen;
+mod board;
+mod feed;
+mod row;
+mod screen;
+mod sort;
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::sync::Arc;
@@ -14,22 +16,22 @@ use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::fault::Fault;
+use crate::error::CommandError;
 use crate::store::Store;
 use board::Board;
 use feed::Feed;
 
-/// Within this a signal ends it and a new look is shown. A key is answered at once.
+/// How often to check for signals and updates. Keys take effect at once.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Goes on until a key, a signal, or the end of the store or the terminal.
+/// Runs until a key or a signal ends it, or the store or the terminal is gone.
 ///
 /// # Errors
-/// There is no terminal, or the store is lost.
-pub fn top(store: Store) -> Result<(), Fault> {
+/// There is no terminal, or the connection to the store is lost.
+pub fn top(store: Store) -> Result<(), CommandError> {
     if !stdin().is_terminal() || !stdout().is_terminal() {
-        return Err(Fault::usage(
-            "top needs a terminal; list --stats says the same once",
+        return Err(CommandError::usage(
+            "top needs a terminal; list --stats prints the same once",
         ));
     }
     let quit = Arc::new(AtomicBool::new(false));
@@ -42,8 +44,8 @@ pub fn top(store: Store) -> Result<(), Fault> {
     let mut board = Board::default();
     let mut draw = true;
     while !quit.load(Ordering::Relaxed) && !hung_up() {
-        if let Some(look) = feed.latest()? {
-            board.update(look);
+        if let Some(update) = feed.latest()? {
+            board.update(update);
             draw = true;
         }
         if draw {
@@ -59,8 +61,8 @@ pub fn top(store: Store) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Keys and changes of size. In a thread of its own, because crossterm goes round and round in its
-/// `read` once the terminal is closed.
+/// Keys and changes of size. A thread of its own reads them, because `read` of crossterm loops
+/// without end once the terminal is closed.
 fn events() -> Receiver<Event> {
     let (send, events) = channel();
     std::thread::spawn(move || {
@@ -73,7 +75,7 @@ fn events() -> Receiver<Event> {
     events
 }
 
-/// Whether the terminal is closed; not everybody gets a signal then.
+/// Whether the terminal is closed. Not every process gets a signal in that case.
 fn hung_up() -> bool {
     let stdin = stdin();
     let mut terminal = [PollFd::new(&stdin, PollFlags::empty())];
@@ -84,7 +86,7 @@ fn hung_up() -> bool {
             .intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
 
-/// The terminal while it is ours: given back as it was, however we end.
+/// The terminal in use by this program. Dropping it restores the previous state.
 struct Screen(ratatui::DefaultTerminal);
 
 impl Screen {
@@ -95,7 +97,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone cannot be restored, and there is nobody to tell.
+        // This fails if the terminal is gone, and then does not matter.
         let _ = self.0.show_cursor();
         let _ = ratatui::try_restore();
     }

@@ -1,4 +1,4 @@
-//! How the table of `tubes top` looks in a terminal of a given size.
+//! Draws the table of `tubes top` for a terminal of a given size.
 
 use std::collections::VecDeque;
 
@@ -7,35 +7,36 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::board::{Board, Row};
+use super::board::Board;
+use super::row::Row;
 use crate::text::{age, cut, quantity};
 
-/// Cells of a history in the table.
+/// Width of a history in the table.
 const GRAPH: usize = 12;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// A column: title, least and most width, whether it is a number, and what stands in it. The least is
-/// no less than the title.
+/// A column: title, minimum and maximum width, whether it is aligned to the right, and its content.
+/// The title fits into the minimum width.
 struct Column {
     title: &'static str,
-    least: usize,
-    most: usize,
+    min: usize,
+    max: usize,
     right: bool,
     cell: fn(&Row) -> String,
 }
 
 const fn column(
     title: &'static str,
-    least: usize,
-    most: usize,
+    min: usize,
+    max: usize,
     right: bool,
     cell: fn(&Row) -> String,
 ) -> Column {
     Column {
         title,
-        least,
-        most,
+        min,
+        max,
         right,
         cell,
     }
@@ -61,56 +62,56 @@ const COLUMNS: [Column; 12] = [
         rate(row.traffic.map(|traffic| traffic.full_waits))
     }),
     column("BELL/S", 6, 6, true, |row| {
-        rate(row.traffic.map(|traffic| traffic.bells))
+        rate(row.traffic.map(|traffic| traffic.notifications))
     }),
     column("RING", 4, 9, true, |row| row.ring.clone()),
     column("AGE", 6, 7, true, |row| row.age.map_or("-".into(), age)),
 ];
 
-/// Which columns a narrow terminal has room for: as many as fit of these, in this order.
+/// The order in which columns are chosen until the terminal is full.
 const IMPORTANCE: [usize; 12] = [0, 1, 3, 4, 6, 5, 7, 2, 8, 9, 11, 10];
 
 fn rate(number: Option<f64>) -> String {
     number.map_or("-".into(), quantity)
 }
 
-/// The last of a history as bars, the highest of them the highest there was.
+/// The end of a history as bars, scaled to its maximum.
 fn graph(history: &VecDeque<f64>, width: usize) -> String {
     let some: Vec<f64> = history
         .iter()
         .skip(history.len().saturating_sub(width))
         .copied()
         .collect();
-    let most = some.iter().copied().fold(0.0, f64::max);
+    let max = some.iter().copied().fold(0.0, f64::max);
     let bar = |n: f64| {
         if n <= 0.0 {
             return ' ';
         }
-        // 1 and above: something is never shown as nothing.
-        let eighths = (n / most * BARS.len() as f64).ceil() as usize;
+        // Any traffic shows at least the smallest bar.
+        let eighths = (n / max * BARS.len() as f64).ceil() as usize;
         BARS[eighths.clamp(1, BARS.len()) - 1]
     };
     let bars: String = some.into_iter().map(bar).collect();
     format!("{bars:>width$}")
 }
 
-/// Which columns, and how wide: as many as fit at their least width, then what is left over goes to
-/// those that want more, the most important first.
+/// Chooses columns and their widths: as many as fit at their minimum widths, then the rest of the
+/// space goes to the most important columns that need more.
 fn layout(rows: &[&Row], width: usize) -> Vec<(usize, usize)> {
     let mut chosen: Vec<(usize, usize)> = Vec::new();
     let mut left = width;
     for at in IMPORTANCE {
-        let needed = COLUMNS[at].least + usize::from(!chosen.is_empty());
+        let needed = COLUMNS[at].min + usize::from(!chosen.is_empty());
         if left < needed {
             break;
         }
         left -= needed;
-        chosen.push((at, COLUMNS[at].least));
+        chosen.push((at, COLUMNS[at].min));
     }
     for (at, width) in &mut chosen {
         let column = &COLUMNS[*at];
         let cells = rows.iter().map(|row| (column.cell)(row).chars().count());
-        let wanted = cells.max().unwrap_or(0).clamp(column.least, column.most);
+        let wanted = cells.max().unwrap_or(0).clamp(column.min, column.max);
         let more = left.min(wanted - *width);
         *width += more;
         left -= more;
@@ -119,11 +120,11 @@ fn layout(rows: &[&Row], width: usize) -> Vec<(usize, usize)> {
     chosen
 }
 
-/// Draws it.
+/// Draws the table.
 pub fn draw(frame: &mut Frame, board: &mut Board) {
     let area = frame.area();
     let (width, height) = (usize::from(area.width), usize::from(area.height));
-    // Top line, titles, and the line of keys.
+    // Three lines are not rows: summary, titles and keys.
     board.page = height.saturating_sub(3).max(1);
     let rows = board.shown();
     let offset = board.offset.min(rows.len().saturating_sub(1));
@@ -142,8 +143,8 @@ pub fn draw(frame: &mut Frame, board: &mut Board) {
 }
 
 fn head(board: &Board, width: usize) -> Line<'static> {
-    if !board.seen {
-        return Line::raw("tubes: looking ...");
+    if !board.filled {
+        return Line::raw("tubes: reading the store ...");
     }
     let (tubes, wrong) = board.counts();
     let (messages, bytes) = board.traffic();
@@ -208,7 +209,7 @@ fn line(row: &Row, columns: &[(usize, usize)]) -> Line<'static> {
 }
 
 fn align(text: &str, width: usize, right: bool) -> String {
-    // Bars are the only text that is not ASCII, and have their width already.
+    // Only bars are not ASCII, and they already have the right width.
     let text = if text.is_ascii() {
         cut(text, width)
     } else {
@@ -222,7 +223,7 @@ fn align(text: &str, width: usize, right: bool) -> String {
 }
 
 fn foot(board: &Board, rows: usize, width: usize) -> Line<'static> {
-    let text = if board.writing {
+    let text = if board.typing {
         format!("filter: {}_", board.filter)
     } else {
         let way = if board.reverse { " up" } else { "" };
@@ -247,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_graph_is_as_high_as_its_highest() {
+    fn a_graph_is_scaled_to_its_maximum() {
         let history = VecDeque::from([0.0, 1.0, 50.0, 100.0]);
         assert_eq!(graph(&history, 6), "   ▁▄█");
         assert_eq!(graph(&history, 2), "▄█");
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_give_way() {
+    fn a_narrow_terminal_shows_fewer_columns() {
         let titles = |width| {
             let columns = layout(&[], width);
             let used: usize = columns.iter().map(|(_, width)| width + 1).sum();

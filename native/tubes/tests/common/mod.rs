@@ -1,9 +1,9 @@
-//! Stores with a tree of our making in them: the project's hub, and Xen's own xenstored.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! Runs stores and fills them with nodes: the hub of this project, and xenstored of Xen.
+#![allow(dead_code, reason = "each test file uses a part of this module")]
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const NATIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// A running store; it ends when this is dropped.
+/// A running store. Dropping it ends the store.
 pub struct Store {
     child: Child,
     dir: TempDir,
@@ -24,43 +24,54 @@ pub struct Store {
 }
 
 impl Store {
-    /// The project's own, as `mix compile` has built it (or $TUBE_HUB).
+    /// The hub that `mix compile` has built, or $TUBE_HUB.
     pub fn hub() -> Store {
         let program = std::env::var_os("TUBE_HUB").map_or_else(
             || Path::new(NATIVE).join("../priv/native/tube-hub"),
             PathBuf::from,
         );
         let dir = TempDir::new().unwrap();
-        let place = dir.path().join("ready");
-        let ready = UnixDatagram::bind(&place).unwrap();
+        let socket = dir.path().join("ready");
+        let ready = UnixDatagram::bind(&socket).unwrap();
         ready
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         let child = Command::new(&program)
             .arg("--run")
             .arg(dir.path().join("run"))
-            .env("NOTIFY_SOCKET", &place)
+            .env("NOTIFY_SOCKET", &socket)
             .stdin(Stdio::null())
             .stderr(File::create(dir.path().join("log")).unwrap())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("{}: {error}; mix compile builds it", program.display())
+                panic!(
+                    "{}: {error}; run mix compile to build it",
+                    program.display()
+                )
             });
-        let mut word = [0; 16];
-        let length = ready.recv(&mut word).expect("a hub");
-        assert_eq!(&word[..length], b"READY=1");
-        Store {
+        // Dropping it ends the hub, even if the hub does not become ready.
+        let store = Store {
             child,
             dir,
             socket: "run/dom0/xenstored.sock",
-        }
+        };
+        let mut word = [0; 16];
+        // A receive with a timeout is not restarted after a signal.
+        let length = loop {
+            match ready.recv(&mut word) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.expect("the hub becomes ready"),
+            }
+        };
+        assert_eq!(&word[..length], b"READY=1");
+        store
     }
 
-    /// Debian's, without a hypervisor.
+    /// Debian's xenstored, without a hypervisor.
     pub fn xen() -> Store {
         let (root, shim) = kit();
         let dir = TempDir::new().unwrap();
-        for name in ["kick", "bell"] {
+        for name in ["events-in", "events-out"] {
             assert!(
                 Command::new("mkfifo")
                     .arg(dir.path().join(name))
@@ -98,7 +109,7 @@ impl Store {
         self.dir.path().join(self.socket)
     }
 
-    /// Writes nodes, through Debian's tool, as domain 0.
+    /// Writes nodes as domain 0, with `xenstore-write`.
     pub fn write(&self, nodes: &[(&str, &OsStr)]) {
         for some in nodes.chunks(20) {
             let mut tool = Command::new("xenstore-write");
@@ -115,7 +126,7 @@ impl Store {
         }
     }
 
-    /// Writes what `xenstore-ls -f` has printed.
+    /// Writes nodes in the format of `xenstore-ls -f`.
     pub fn restore(&self, recorded: &str) {
         let nodes: Vec<(&str, &OsStr)> = recorded
             .lines()
@@ -128,7 +139,7 @@ impl Store {
         self.write(&nodes);
     }
 
-    /// A domain's nodes as the toolstack writes them.
+    /// Writes the nodes of a domain that the toolstack writes.
     pub fn domain(&self, domid: u16, name: &str) {
         let home = format!("/local/domain/{domid}");
         self.write(&[
@@ -137,22 +148,22 @@ impl Store {
         ]);
     }
 
-    /// A whole tube in good order, by its states.
+    /// Writes a valid tube with these states of nock and tip.
     pub fn tube(&self, nock: u16, tip: u16, tid: u32, states: (&str, &str)) {
-        let knock = format!("/local/domain/{nock}/data/nock/{tip}/{tid}");
-        let entry = format!("/local/domain/{tip}/data/tip/{nock}/{tid}");
+        let nock_node = format!("/local/domain/{nock}/data/nock/{tip}/{tid}");
+        let tip_node = format!("/local/domain/{tip}/data/tip/{nock}/{tid}");
         self.restore(&format!(
-            "{knock}/tip = \"{entry}\"\n{knock}/service = \"echo\"\n{knock}/version = \"1\"\n\
-             {knock}/nonce = \"0123456789abcdef\"\n{knock}/state = \"{}\"\n\
-             {entry}/nock = \"{knock}\"\n{entry}/version = \"1\"\n{entry}/nonce = \"0123456789abcdef\"\n\
-             {entry}/tx-ring-ref = \"1024\"\n{entry}/rx-ring-ref = \"2048\"\n\
-             {entry}/event-channel = \"17\"\n{entry}/tx-ring-bytes = \"65536\"\n\
-             {entry}/rx-ring-bytes = \"65536\"\n{entry}/state = \"{}\"\n",
+            "{nock_node}/tip = \"{tip_node}\"\n{nock_node}/service = \"echo\"\n{nock_node}/version = \"1\"\n\
+             {nock_node}/nonce = \"0123456789abcdef\"\n{nock_node}/state = \"{}\"\n\
+             {tip_node}/nock = \"{nock_node}\"\n{tip_node}/version = \"1\"\n{tip_node}/nonce = \"0123456789abcdef\"\n\
+             {tip_node}/tx-ring-ref = \"1024\"\n{tip_node}/rx-ring-ref = \"2048\"\n\
+             {tip_node}/event-channel = \"17\"\n{tip_node}/tx-ring-bytes = \"65536\"\n\
+             {tip_node}/rx-ring-bytes = \"65536\"\n{tip_node}/state = \"{}\"\n",
             states.0, states.1
         ));
     }
 
-    /// Everything, as `xenstore-ls -f` says it.
+    /// The whole tree in the format of `xenstore-ls -f`.
     pub fn tree(&self) -> String {
         let mut tool = Command::new("xenstore-ls");
         let output = tool.arg("-f").env("XENSTORED_PATH", self.socket()).output();
@@ -180,15 +191,15 @@ impl Store {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        // Whatever is in the store, only this comes out.
+        // All output is printable ASCII, whatever the store contains.
         for byte in output.stdout.iter().chain(&output.stderr) {
             assert!(matches!(byte, b' '..=b'~' | b'\n'), "{byte}");
         }
         output
     }
 
-    /// Its output, when it has done what it was asked.
-    pub fn said(&self, columns: usize, args: &[&str]) -> String {
+    /// Runs the program successfully and returns its output.
+    pub fn output(&self, columns: usize, args: &[&str]) -> String {
         let output = self.run(columns, args);
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {text}");
@@ -203,7 +214,7 @@ impl Drop for Store {
     }
 }
 
-/// Debian's xenstored, and what stands in for the hypervisor; made once, kept in the build folder.
+/// Debian's xenstored and the shim that replaces the hypervisor, built once in the build directory.
 fn kit() -> &'static (PathBuf, PathBuf) {
     static KIT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     KIT.get_or_init(|| {
@@ -216,7 +227,7 @@ fn kit() -> &'static (PathBuf, PathBuf) {
             .status();
         assert!(
             fetched.is_ok_and(|status| status.success()),
-            "fetch.sh says why"
+            "fetch.sh fails"
         );
         let shim = cache.join(format!("no_hypervisor.{}.so", std::process::id()));
         let built = Command::new(std::env::var_os("CC").unwrap_or("cc".into()))
@@ -228,14 +239,14 @@ fn kit() -> &'static (PathBuf, PathBuf) {
             built.is_ok_and(|status| status.success()),
             "a C compiler is needed"
         );
-        // The same name for all, in one step, should another test be using it.
+        // Rename in one step, because another test may be using the file.
         let kept = cache.join("no_hypervisor.so");
         std::fs::rename(&shim, &kept).unwrap();
         (root, kept)
     })
 }
 
-/// A store that takes a connection and never answers.
+/// A store that accepts a connection and never replies.
 pub fn silent() -> (TempDir, PathBuf, UnixListener) {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("socket");
@@ -244,9 +255,9 @@ pub fn silent() -> (TempDir, PathBuf, UnixListener) {
     (dir, socket, listener)
 }
 
-/// A way to a store that lets one connection wait, as xenstored does, and takes its time to accept:
-/// whoever connects without waiting is refused at first.
-pub fn reluctant(store: PathBuf) -> (TempDir, PathBuf) {
+/// A proxy of a store that is slow to accept, with a backlog of one connection like xenstored: it
+/// refuses a non-blocking connect at first.
+pub fn slow_to_accept(store: PathBuf) -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("socket");
     let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
@@ -262,15 +273,15 @@ pub fn reluctant(store: PathBuf) -> (TempDir, PathBuf) {
             let Ok(server) = UnixStream::connect(&store) else {
                 return;
             };
-            carry(&client, &server);
-            carry(&server, &client);
+            forward(&client, &server);
+            forward(&server, &client);
         }
     });
     (dir, socket)
 }
 
-/// Carries bytes one way until either end has gone.
-fn carry(from: &UnixStream, to: &UnixStream) {
+/// Forwards bytes in one direction until either end is closed.
+fn forward(from: &UnixStream, to: &UnixStream) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);
@@ -278,23 +289,23 @@ fn carry(from: &UnixStream, to: &UnixStream) {
     });
 }
 
-/// One end of a tube that shows counters, as a VM would: its path, messages and bytes per second.
-pub struct Shown(pub &'static str, pub u64, pub u64);
+/// The counters of one end of a tube: their path, messages and bytes per second.
+pub struct Counters(pub &'static str, pub u64, pub u64);
 
-/// What writes them; it ends when this is dropped.
-pub struct Showing(Option<std::thread::JoinHandle<()>>, Sender<()>);
+/// A thread that publishes counters. Dropping it ends the thread.
+pub struct Publisher(Option<std::thread::JoinHandle<()>>, Sender<()>);
 
 impl Store {
-    /// Writes counters that grow evenly, again and again. The pace is a test's, the time in the
-    /// lines is not, so rates come out exact.
-    pub fn show(&self, ends: Vec<Shown>) -> Showing {
-        let (quit, told) = channel();
+    /// Publishes counters that grow evenly, as a VM does but more often. The time in the lines is
+    /// simulated, so rates are exact.
+    pub fn publish(&self, ends: Vec<Counters>) -> Publisher {
+        let (quit, quitting) = channel();
         let socket = self.socket();
         let thread = std::thread::spawn(move || {
             for n in 1.. {
                 let mut tool = Command::new("xenstore-write");
                 tool.env("XENSTORED_PATH", &socket);
-                for Shown(path, messages, bytes) in &ends {
+                for Counters(path, messages, bytes) in &ends {
                     tool.arg(path).arg(format!(
                         "time={} sent={} sent-bytes={} send-pending=4096 received=0 \
                          received-bytes=0 receive-pending=0 full-waits={} empty-waits=0 \
@@ -307,16 +318,18 @@ impl Store {
                     ));
                 }
                 assert!(tool.status().unwrap().success());
-                if told.recv_timeout(Duration::from_millis(300)) != Err(RecvTimeoutError::Timeout) {
+                if quitting.recv_timeout(Duration::from_millis(300))
+                    != Err(RecvTimeoutError::Timeout)
+                {
                     return;
                 }
             }
         });
-        Showing(Some(thread), quit)
+        Publisher(Some(thread), quit)
     }
 }
 
-impl Drop for Showing {
+impl Drop for Publisher {
     fn drop(&mut self) {
         let _ = self.1.send(());
         if let Some(thread) = self.0.take() {
@@ -325,7 +338,7 @@ impl Drop for Showing {
     }
 }
 
-/// A moment as the tip writes it.
+/// A time in the past in the format of the `opened` node.
 pub fn ago(seconds: u64) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     (now.unwrap().as_secs() - seconds).to_string()

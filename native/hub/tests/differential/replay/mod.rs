@@ -1,7 +1,7 @@
-//! A recorded conversation of two guests, replayed on every store that there is.
+//! Replays a recorded conversation of two guests on several stores.
 //!
-//! A store is here a stream of bytes for each guest: the hub's sockets, the rings of Xen's own xenstored
-//! without a hypervisor, `/dev/xen/xenbus` in a guest of the lab.
+//! A store is a byte stream for each guest: the hub's sockets, the rings of Xen's own xenstored
+//! without a hypervisor, or `/dev/xen/xenbus` in guests of the Xen lab.
 
 mod script;
 mod streams;
@@ -23,16 +23,16 @@ const RECORDING: &str = concat!(
 /// The guests of the recording.
 const GUESTS: [u32; 2] = [5, 7];
 
-/// Most that `fill` asks for.
-const MANY: usize = 1500;
+/// The most requests that `fill` makes.
+const FILL_MAX: usize = 1500;
 
-/// Requests under way at once: xenstored reads no more from a guest that has 20.
-const AT_ONCE: usize = 10;
+/// Requests in flight: xenstored reads no more from a guest that has 20.
+const IN_FLIGHT: usize = 10;
 
 /// A stream for each guest.
 pub trait Store {
     fn send(&mut self, guest: u32, request: &Message);
-    /// The next message for this guest; fails the test if there is none for long.
+    /// The next message for this guest. Fails the test if there is none for a long time.
     fn receive(&mut self, guest: u32) -> Message;
 }
 
@@ -53,7 +53,7 @@ impl<'a> Conversation<'a> {
             transactions: HashMap::new(),
         };
         for guest in GUESTS {
-            // For `events`.
+            // For [`Conversation::fence`].
             assert_eq!(
                 conversation.text(guest, WATCH, 0, b"data/fence\0fence\0"),
                 "OK"
@@ -70,7 +70,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Sends a request; its answer. Events that come before it are kept.
+    /// Sends a request and returns its reply. Keeps events that arrive before it.
     fn round(&mut self, guest: u32, kind: u32, tx_id: u32, payload: &[u8]) -> Message {
         self.requests += 1;
         let request = Message {
@@ -83,34 +83,34 @@ impl<'a> Conversation<'a> {
         loop {
             let message = self.store.receive(guest);
             if message.kind != WATCH_EVENT {
-                assert_eq!(message.req_id, self.requests, "the answer to {request:?}");
+                assert_eq!(message.req_id, self.requests, "the reply to {request:?}");
                 return message;
             }
             self.keep(guest, &message);
         }
     }
 
-    /// The answer in words.
+    /// The reply as text.
     fn text(&mut self, guest: u32, kind: u32, tx_id: u32, payload: &[u8]) -> String {
-        script::in_words(kind, &self.round(guest, kind, tx_id, payload))
+        script::to_text(kind, &self.round(guest, kind, tx_id, payload))
     }
 
-    /// Keeps an event; was it the fence's?
+    /// Keeps an event. True for the event of the fence's own watch.
     fn keep(&mut self, guest: u32, event: &Message) -> bool {
         let names: Vec<_> = event.payload.split(|byte| *byte == 0).collect();
         let [path, token, ..] = names[..] else {
-            panic!("no event: {event:?}");
+            panic!("not an event: {event:?}");
         };
-        // Other watches may see the fence too.
+        // The fence may fire other watches too.
         if !path.ends_with(b"data/fence") {
-            let words = [path, token].map(String::from_utf8_lossy).join(" ");
-            self.events.entry(guest).or_default().push(words);
+            let text = [path, token].map(String::from_utf8_lossy).join(" ");
+            self.events.entry(guest).or_default().push(text);
         }
         token == b"fence"
     }
 
-    /// Makes an event and waits for it: what happened before has been told by then. Not the answer to a
-    /// request: the kernel's device hands out answers and events by two ways.
+    /// Causes an event and waits for it: all earlier events have arrived by then. A reply does not
+    /// show that, since the kernel's device returns replies and events by different paths.
     fn fence(&mut self, guest: u32) {
         let value = format!("data/fence\0{}", self.requests);
         self.requests += 1;
@@ -121,24 +121,24 @@ impl<'a> Conversation<'a> {
             payload: value.into_bytes(),
         };
         self.store.send(guest, &write);
-        let (mut answered, mut told) = (false, false);
-        while !(answered && told) {
+        let (mut replied, mut fired) = (false, false);
+        while !(replied && fired) {
             let message = self.store.receive(guest);
             match message.kind {
-                WATCH_EVENT => told |= self.keep(guest, &message),
+                WATCH_EVENT => fired |= self.keep(guest, &message),
                 kind => {
                     assert_eq!(
                         (kind, message.req_id),
                         (WRITE, self.requests),
                         "{message:?}"
                     );
-                    answered = true;
+                    replied = true;
                 }
             }
         }
     }
 
-    fn answer(&mut self, step: &Step) -> String {
+    fn reply(&mut self, step: &Step) -> String {
         let guest = step.guest;
         let tx_id = match &step.transaction {
             Some(name) => self.transactions[name],
@@ -160,7 +160,7 @@ impl<'a> Conversation<'a> {
             Request::Events => {
                 self.fence(guest);
                 let mut events = self.events.remove(&guest).unwrap_or_default();
-                // Nobody promises which watch of several is told first.
+                // The order in which several watches fire is unspecified.
                 events.sort_unstable();
                 if events.is_empty() {
                     "-".into()
@@ -172,7 +172,7 @@ impl<'a> Conversation<'a> {
                 let mut open = Vec::new();
                 let refused = loop {
                     match self.start(guest) {
-                        Ok(id) if open.len() < MANY => open.push(id),
+                        Ok(id) if open.len() < FILL_MAX => open.push(id),
                         Ok(_) => break "nothing".into(),
                         Err(error) => break error,
                     }
@@ -185,17 +185,17 @@ impl<'a> Conversation<'a> {
             Request::FillWatches(path) => {
                 let payload = |n| format!("{path}\0fill-{n}\0").into_bytes();
                 let (refused, made) = self.fill(guest, WATCH, payload);
-                for some in made.chunks(AT_ONCE) {
+                for some in made.chunks(IN_FLIGHT) {
                     let requests = some.iter().map(|n| payload(*n));
-                    let answers = self.rounds(guest, UNWATCH, requests.collect());
-                    assert!(answers.iter().all(|answer| answer == "OK"));
+                    let replies = self.rounds(guest, UNWATCH, requests.collect());
+                    assert!(replies.iter().all(|reply| reply == "OK"));
                 }
                 self.fence(guest);
                 self.events.remove(&guest);
                 format!("{refused} after {}", made.len())
             }
             Request::FillNodes(path) => {
-                // Few enough in each that it is their number that counts.
+                // Few enough per directory that only the quota of nodes is reached.
                 let payload = |n| format!("{path}/{}/{}\0", n / 50, n % 50).into_bytes();
                 let (refused, made) = self.fill(guest, MKDIR, payload);
                 let path = format!("{path}\0");
@@ -206,9 +206,9 @@ impl<'a> Conversation<'a> {
     }
 
     fn start(&mut self, guest: u32) -> Result<u32, String> {
-        let answer = self.round(guest, TRANSACTION_START, 0, b"\0");
-        let words = script::in_words(READ, &answer);
-        words.parse().map_err(|_| words)
+        let reply = self.round(guest, TRANSACTION_START, 0, b"\0");
+        let text = script::to_text(READ, &reply);
+        text.parse().map_err(|_| text)
     }
 
     fn fill(
@@ -218,14 +218,14 @@ impl<'a> Conversation<'a> {
         payload: impl Fn(usize) -> Vec<u8>,
     ) -> (String, Vec<usize>) {
         let mut made = Vec::new();
-        for first in (0..MANY).step_by(AT_ONCE) {
-            let some = first..first + AT_ONCE;
-            let answers = self.rounds(guest, kind, some.clone().map(&payload).collect());
+        for first in (0..FILL_MAX).step_by(IN_FLIGHT) {
+            let some = first..first + IN_FLIGHT;
+            let replies = self.rounds(guest, kind, some.clone().map(&payload).collect());
             let mut refused = None;
-            for (n, answer) in some.zip(answers) {
-                match answer.as_str() {
+            for (n, reply) in some.zip(replies) {
+                match reply.as_str() {
                     "OK" => made.push(n),
-                    _ => refused = Some(answer),
+                    _ => refused = Some(reply),
                 }
             }
             if let Some(refused) = refused {
@@ -235,7 +235,8 @@ impl<'a> Conversation<'a> {
         ("nothing".into(), made)
     }
 
-    /// Several requests of one kind at once, since the way to a guest of the lab is long; their answers.
+    /// Sends several requests of one kind at once, since guests of the lab are slow. Returns the
+    /// replies.
     fn rounds(&mut self, guest: u32, kind: u32, payloads: Vec<Vec<u8>>) -> Vec<String> {
         let first = self.requests + 1;
         for payload in &payloads {
@@ -248,53 +249,53 @@ impl<'a> Conversation<'a> {
             };
             self.store.send(guest, &request);
         }
-        let mut answers = Vec::new();
-        while answers.len() < payloads.len() {
+        let mut replies = Vec::new();
+        while replies.len() < payloads.len() {
             let message = self.store.receive(guest);
             if message.kind == WATCH_EVENT {
                 self.keep(guest, &message);
             } else {
-                assert_eq!(message.req_id, first + answers.len() as u32, "in order");
-                answers.push(script::in_words(kind, &message));
+                assert_eq!(message.req_id, first + replies.len() as u32, "in order");
+                replies.push(script::to_text(kind, &message));
             }
         }
-        answers
+        replies
     }
 }
 
-/// Plays the recording; what each step is answered.
+/// Plays the recording. Returns the reply to each step.
 fn play(store: &mut dyn Store) -> Vec<(Step, String)> {
     let text = std::fs::read_to_string(RECORDING).expect("the recording");
     let mut conversation = Conversation::new(store);
-    let answered = script::parse(&text)
+    let replies = script::parse(&text)
         .into_iter()
         .map(|step| {
-            let answer = conversation.answer(&step);
-            (step, answer)
+            let reply = conversation.reply(&step);
+            (step, reply)
         })
         .collect();
     conversation.end();
-    answered
+    replies
 }
 
-/// Plays the recording on a store of this kind, and says all that is answered otherwise than it should be.
-fn replay(store: &mut dyn Store, wheres: &[&str]) {
+/// Plays the recording on a store and compares all replies with those expected in these places.
+fn replay(store: &mut dyn Store, places: &[&str]) {
     let wrong: Vec<String> = play(store)
         .into_iter()
-        .filter(|(step, answer)| !script::alike(step.expected(wheres), answer))
-        .map(|(step, answer)| {
-            let expected = step.expected(wheres);
+        .filter(|(step, reply)| !script::matches(step.expected(places), reply))
+        .map(|(step, reply)| {
+            let expected = step.expected(places);
             format!(
-                "line {}: {}\n    expected {expected}\n    answered {answer}",
+                "line {}: {}\n    expected {expected}\n    got      {reply}",
                 step.line, step.text
             )
         })
         .collect();
-    assert!(wrong.is_empty(), "on {wheres:?}:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "on {places:?}:\n{}", wrong.join("\n"));
 }
 
-/// What libxl makes for a guest, as far as the recording sees it.
-fn furnish(reference: &mut Reference, guest: u32) {
+/// Creates the nodes that libxl creates for a guest, as far as the recording needs them.
+fn create_guest(reference: &mut Reference, guest: u32) {
     reference.create_domain(guest);
     let tool = Client::Tool(0);
     let mut ask = |kind, payload: String| {
@@ -304,8 +305,8 @@ fn furnish(reference: &mut Reference, guest: u32) {
             tx_id: 0,
             payload: payload.into_bytes(),
         };
-        let answer = reference.round(tool, &request).pop().expect("an answer");
-        assert_eq!(answer.kind, kind, "{request:?}: {answer:?}");
+        let reply = reference.round(tool, &request).pop().expect("a reply");
+        assert_eq!(reply.kind, kind, "{request:?}: {reply:?}");
     };
     ask(INTRODUCE, format!("{guest}\x001\x001\0"));
     let home = format!("/local/domain/{guest}");
@@ -315,7 +316,7 @@ fn furnish(reference: &mut Reference, guest: u32) {
     }
     ask(MKDIR, format!("{home}/data\0"));
     ask(SET_PERMS, format!("{home}/data\0n{guest}\0"));
-    // Not the guest's to write.
+    // The guest may not write it.
     ask(WRITE, "/tool/there\0".into());
 }
 
@@ -324,14 +325,14 @@ fn on_xenstored() {
     let mut reference = Reference::start();
     reference.connect(Client::Tool(0));
     for guest in GUESTS {
-        furnish(&mut reference, guest);
+        create_guest(&mut reference, guest);
         reference.connect(Client::Guest(guest));
     }
     let mut store = Rings(reference);
     if std::env::var_os("TUBE_REPLAY_RECORD").is_some() {
         let text = std::fs::read_to_string(RECORDING).expect("the recording");
-        let answered = script::record(&text, &play(&mut store));
-        std::fs::write(RECORDING, answered).expect("written");
+        let recorded = script::record(&text, &play(&mut store));
+        std::fs::write(RECORDING, recorded).expect("written");
     } else {
         replay(&mut store, &["xenstored"]);
     }
@@ -349,10 +350,11 @@ fn on_the_hub() {
     drop(domains);
 }
 
-/// In two guests of a real Xen, through the kernel's device. `TUBE_TEST_STORE` says which daemon that is:
-/// xenstored, unless it is oxenstored. For `TUBE_TEST_ENTER` and `TUBE_TEST_DOMAIN` see `in_guest`.
+/// In two guests of a real Xen, through the kernel's device. `TUBE_TEST_STORE` names the daemon:
+/// xenstored (the default) or oxenstored. For `TUBE_TEST_ENTER` and `TUBE_TEST_DOMAIN` see
+/// `in_guest`.
 #[test]
-#[ignore = "for bin/test-xen, which has guests"]
+#[ignore = "needs the guests of bin/test-xen"]
 fn on_xen() {
     let daemon = std::env::var("TUBE_TEST_STORE").unwrap_or("xenstored".into());
     let programs = GUESTS.map(|guest| {

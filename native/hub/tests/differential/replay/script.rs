@@ -1,46 +1,46 @@
-//! The recording as text.
+//! The text format of the recording.
 
 use crate::wire::*;
 
-/// One line of it.
+/// One step of the recording.
 pub struct Step {
     pub line: usize,
-    /// As it is written, without the answer.
+    /// The text without the reply.
     pub text: String,
     pub guest: u32,
     pub transaction: Option<String>,
     pub request: Request,
-    answer: String,
-    /// Where another answer is right.
-    otherwise: Vec<(String, String)>,
+    reply: String,
+    /// Other replies by place.
+    exceptions: Vec<(String, String)>,
 }
 
 /// What a guest does.
 pub enum Request {
-    /// A request of this kind with this payload.
+    /// Sends one request of this kind with this payload.
     Plain(u32, Vec<u8>),
-    /// A transaction by this name.
+    /// Starts a transaction and gives it a name.
     Start(String),
-    /// Its end, and how.
+    /// Ends a named transaction, with this payload.
     End(String, &'static [u8]),
-    /// Looks what its watches have told since the last time.
+    /// Lists the events since the last time.
     Events,
     /// Opens transactions until one is refused.
     FillTransactions,
     /// Sets watches on this path until one is refused.
     FillWatches(String),
-    /// Makes nodes below this path until one is refused.
+    /// Creates nodes below this path until one is refused.
     FillNodes(String),
 }
 
 impl Step {
-    /// The right answer in this place: a daemon, or a way to it.
-    pub fn expected(&self, wheres: &[&str]) -> &str {
+    /// The expected reply in these places: the daemon, and the way to it.
+    pub fn expected(&self, places: &[&str]) -> &str {
         let other = self
-            .otherwise
+            .exceptions
             .iter()
-            .find(|(place, _)| wheres.contains(&place.as_str()));
-        other.map_or(&self.answer, |(_, answer)| answer)
+            .find(|(place, _)| places.contains(&place.as_str()));
+        other.map_or(&self.reply, |(_, reply)| reply)
     }
 }
 
@@ -51,15 +51,15 @@ pub fn parse(text: &str) -> Vec<Step> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Some(otherwise) = line.trim_start().strip_prefix("! ") {
-            let (place, rest) = otherwise.split_once(": ").expect("where, and the answer");
-            // The reason follows after some space.
-            let answer = rest.split("  ").next().unwrap_or(rest);
+        if let Some(exceptions) = line.trim_start().strip_prefix("! ") {
+            let (place, rest) = exceptions.split_once(": ").expect("a place and a reply");
+            // Two spaces separate the reason.
+            let reply = rest.split("  ").next().unwrap_or(rest);
             let step = steps.last_mut().expect("a step before");
-            step.otherwise.push((place.into(), answer.into()));
+            step.exceptions.push((place.into(), reply.into()));
             continue;
         }
-        let (text, answer) = line.split_once(" = ").expect("a request and its answer");
+        let (text, reply) = line.split_once(" = ").expect("a request and its reply");
         let mut words = text.split_whitespace().peekable();
         let guest = words.next().and_then(|word| word.parse().ok());
         let transaction = words
@@ -72,8 +72,8 @@ pub fn parse(text: &str) -> Vec<Step> {
             guest: guest.expect("a guest"),
             transaction,
             request: request(&words).unwrap_or_else(|| panic!("line {}: {line}", at + 1)),
-            answer: answer.trim().into(),
-            otherwise: Vec::new(),
+            reply: reply.trim().into(),
+            exceptions: Vec::new(),
         });
     }
     steps
@@ -115,19 +115,16 @@ fn request(words: &[&str]) -> Option<Request> {
     })
 }
 
-/// An answer to a request of this kind.
-pub fn in_words(kind: u32, answer: &Message) -> String {
-    let payload = answer
-        .payload
-        .strip_suffix(b"\0")
-        .unwrap_or(&answer.payload);
+/// The reply to a request of this kind, as text.
+pub fn to_text(kind: u32, reply: &Message) -> String {
+    let payload = reply.payload.strip_suffix(b"\0").unwrap_or(&reply.payload);
     let text = String::from_utf8_lossy(payload);
-    if answer.payload.is_empty() {
+    if reply.payload.is_empty() {
         "-".into()
     } else if payload.len() > 100 {
         format!("<{} bytes>", payload.len())
-    } else if kind == DIRECTORY && answer.kind == DIRECTORY {
-        // Nobody promises an order.
+    } else if kind == DIRECTORY && reply.kind == DIRECTORY {
+        // The order is unspecified.
         let mut names: Vec<&str> = text.split('\0').collect();
         names.sort_unstable();
         names.join(" ")
@@ -136,22 +133,22 @@ pub fn in_words(kind: u32, answer: &Message) -> String {
     }
 }
 
-/// Is that the answer? Of a limit, a fifth more or less is.
-pub fn alike(expected: &str, answer: &str) -> bool {
-    match (expected.split_once(" after "), answer.split_once(" after ")) {
+/// Whether a reply is the expected one. A limit may differ by a fifth.
+pub fn matches(expected: &str, reply: &str) -> bool {
+    match (expected.split_once(" after "), reply.split_once(" after ")) {
         (Some((why, expected)), Some((refused, count))) => {
             let [expected, count] = [expected, count].map(|text| text.parse().unwrap_or(0usize));
             why == refused && expected.abs_diff(count) * 5 <= expected
         }
-        _ => expected == answer,
+        _ => expected == reply,
     }
 }
 
-/// The text with these answers in the place of its own.
+/// The text with its replies replaced by these.
 pub fn record(text: &str, answered: &[(Step, String)]) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    for (step, answer) in answered {
-        lines[step.line - 1] = format!("{:<44} = {answer}", step.text);
+    for (step, reply) in answered {
+        lines[step.line - 1] = format!("{:<44} = {reply}", step.text);
     }
     lines.join("\n") + "\n"
 }

@@ -1,4 +1,4 @@
-//! What carries the requests of the guests.
+//! Transports of the guests' requests.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,8 @@ use crate::reference::Reference;
 use crate::system::{Client, System};
 use crate::wire::Message;
 
-/// How long an answer may take before the test fails. In a guest of the lab every instruction is emulated.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a reply may take. In a guest of the lab every instruction is emulated.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The rings of Xen's own xenstored.
 pub struct Rings(pub Reference);
@@ -28,7 +28,7 @@ impl Store for Rings {
     }
 }
 
-/// A stream of bytes to a store, each way.
+/// A byte stream to a store, in both directions.
 pub struct Stream {
     to: Box<dyn Write>,
     from: Receiver<Message>,
@@ -64,7 +64,7 @@ impl Stream {
         Stream::new(to, from, Some(Program(child)))
     }
 
-    /// A thread reads, since not everything here can be read with a limit in time.
+    /// A thread reads, since not all of these streams support a read timeout.
     fn new(
         to: Box<dyn Write>,
         mut from: impl Read + Send + 'static,
@@ -100,7 +100,7 @@ impl Streams {
 
     fn of(&mut self, guest: u32) -> &mut Stream {
         let found = self.0.iter_mut().find(|(number, _)| *number == guest);
-        &mut found.expect("a guest of ours").1
+        &mut found.expect("a known guest").1
     }
 }
 
@@ -112,7 +112,7 @@ impl Store for Streams {
     }
 
     fn receive(&mut self, guest: u32) -> Message {
-        let received = self.of(guest).from.recv_timeout(PATIENCE);
+        let received = self.of(guest).from.recv_timeout(TIMEOUT);
         received.unwrap_or_else(|error| panic!("nothing for domain {guest}: {error}"))
     }
 }

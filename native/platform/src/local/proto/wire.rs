@@ -1,18 +1,18 @@
-//! Fields: little-endian, packed, each checked as it is read.
+//! Fields: little-endian and packed. Each is checked as it is decoded.
 
 use super::{FDS_MAX, MESSAGE_MAX, Run, SHARE_PAGES_MAX, TEXT_MAX};
 use crate::{Access, DOMID_MAX, Domid};
 
-/// Why bytes are not a message. Whoever gets one closes the connection.
+/// Error of decoding a message of the hub protocol. The receiver closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// It ends before its fields do.
     Short,
-    /// Bytes are left over, or it is beyond [`MESSAGE_MAX`].
+    /// Bytes are left over, or it is longer than [`MESSAGE_MAX`].
     Long,
-    /// No such operation.
+    /// Unknown operation.
     Op(u32),
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     Field(&'static str),
 }
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for Malformed {
             Self::Short => f.write_str("message cut short"),
             Self::Long => f.write_str("message too long"),
             Self::Op(op) => write!(f, "no operation {op:#x}"),
-            Self::Field(name) => write!(f, "impossible {name}"),
+            Self::Field(name) => write!(f, "invalid {name}"),
         }
     }
 }
@@ -103,8 +103,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A count of elements of `size` bytes which are all there: checked before
-    /// anything is allocated for them.
+    /// Decodes a count of elements of `size` bytes. Checks that they all are there before anything
+    /// is allocated for them.
     pub(super) fn count(&mut self, max: usize, size: usize) -> Result<usize, Malformed> {
         let n = self.u32()? as usize;
         if n == 0 || n > max {

@@ -1,5 +1,5 @@
-//! The calls that reach the library, seen by functions that stand in for it: a
-//! handle is one end of a socket pair, whose other end plays the kernel.
+//! The calls that reach the library, observed by fake functions. A handle is one end of a socket
+//! pair; the other end acts as the kernel.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -24,21 +24,21 @@ unsafe extern "C" {
 }
 
 fn fails(errno: Errno) -> c_int {
-    // SAFETY: the C library's own cell of this thread.
+    // SAFETY: the C library's errno of this thread.
     unsafe { *__errno_location() = errno.raw_os_error() };
     -1
 }
 
 /// # Safety
-/// `handle` is from `open`.
+/// `handle` comes from `open`.
 unsafe fn fake<'a>(handle: *mut c_void) -> &'a mut Fake {
-    // SAFETY: the caller's promise; a fake is never freed.
+    // SAFETY: the caller's contract; a fake is never freed.
     unsafe { &mut *handle.cast() }
 }
 
 unsafe extern "C" fn open(_: *mut Logger, flags: c_uint) -> *mut c_void {
     assert_eq!(flags, 0);
-    // Blocking, as the device is opened by the library.
+    // Blocking, because the library opens the device blocking.
     let (ours, kernel) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -116,12 +116,11 @@ fn evtchn() -> Evtchn {
     })
 }
 
-/// The kernel's side of the handle that was opened last.
+/// The kernel's side of the most recently opened handle.
 fn kernel() -> (OwnedFd, &'static Fake) {
-    // SAFETY: set by `open` in this thread, never freed, and looked at only
-    // between calls.
+    // SAFETY: set by `open` in this thread, never freed, and read only between calls.
     let fake = unsafe { &*LAST.get() };
-    // SAFETY: a duplicate made for us alone.
+    // SAFETY: a new duplicate, which nothing else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(rustix::io::dup(&fake.kernel).unwrap().into_raw_fd()) };
     (fd, fake)
 }
@@ -140,17 +139,17 @@ fn a_pending_port_is_read_and_written_back() {
     assert_eq!(back[..4], 1005u32.to_ne_bytes());
 }
 
-/// The device is opened blocking: with nothing pending this test would hang.
+/// The device is opened blocking: if it stayed so, this test would hang.
 #[test]
 fn nothing_pending_does_not_block_and_unmasks_nothing() {
     let channel = evtchn().bind(5, 3).expect("bound");
     assert_eq!(channel.port(), 2008);
     assert_eq!(channel.acknowledge(), Ok(Ack::Open));
     let (kernel, _) = kernel();
-    channel.notify().expect("rung");
-    let mut rung = [0; 8];
-    assert_eq!(read(&kernel, &mut rung), Ok(4), "the bell only");
-    assert_eq!(rung[..4], 2008u32.to_ne_bytes());
+    channel.notify().expect("notified");
+    let mut written = [0; 8];
+    assert_eq!(read(&kernel, &mut written), Ok(4), "only the notification");
+    assert_eq!(written[..4], 2008u32.to_ne_bytes());
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn a_broken_descriptor_is_an_error() {
 }
 
 #[test]
-fn a_refusal_closes_the_handle_that_was_opened_for_it() {
+fn a_failed_call_closes_its_handle() {
     let evtchn = evtchn();
     assert_eq!(evtchn.alloc(9).err().expect("refused").atom(), "enospc");
     assert!(kernel().1.closed);

@@ -1,14 +1,15 @@
-//! The calls that reach the library, seen by functions that stand in for it.
+//! The calls that reach the library, observed by fake functions.
 
 use std::cell::RefCell;
 use std::ptr;
 
 use super::*;
+use crate::{ErrorKind, PAGE};
 
 thread_local! {
-    /// What was called, in order; each test has its thread.
+    /// The calls made, in order. Each test has a thread of its own.
     static CALLS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    /// What the next share or map fails with.
+    /// The error of the next share or map.
     static FAILS: RefCell<Option<Errno>> = const { RefCell::new(None) };
 }
 
@@ -20,15 +21,14 @@ fn calls() -> Vec<String> {
     CALLS.take()
 }
 
-/// Page-aligned memory, or NULL and errno, as the library has it.
+/// Page-aligned memory, or NULL and errno, as the library returns them.
 fn memory(pages: usize) -> *mut c_void {
     if let Some(errno) = FAILS.take() {
-        // SAFETY: the C library's own cell of this thread.
+        // SAFETY: the C library's errno of this thread.
         unsafe { *__errno_location() = errno.raw_os_error() };
         return ptr::null_mut();
     }
-    // SAFETY: a new anonymous mapping touches nothing that exists. It is left
-    // when the test ends.
+    // SAFETY: a new anonymous mapping affects no existing memory. It stays until the test ends.
     unsafe {
         rustix::mm::mmap_anonymous(
             ptr::null_mut(),
@@ -161,7 +161,7 @@ fn functions() -> Functions {
 }
 
 fn grants() -> Arc<Grants> {
-    let grants = Arc::new(Grants::open(functions()).expect("both open"));
+    let grants = Arc::new(Grants::open(functions()).expect("handles"));
     calls();
     grants
 }
@@ -182,7 +182,7 @@ fn shared_pages_are_unshared_on_their_handle() {
 }
 
 #[test]
-fn mapped_pages_are_unmapped_on_theirs() {
+fn mapped_pages_are_unmapped_on_their_handle() {
     let grants = grants();
     let pages = grants
         .map(7, &[4, 2], Access::ReadOnly, None)
@@ -224,7 +224,7 @@ fn a_notify_byte_and_its_port_reach_the_library() {
 }
 
 #[test]
-fn what_the_interface_cannot_do_never_reaches_it() {
+fn invalid_arguments_never_reach_the_library() {
     let grants = grants();
     let far = Some(Notify {
         offset: PAGE,
@@ -256,7 +256,7 @@ fn what_the_interface_cannot_do_never_reaches_it() {
     }
     assert!(grants.map(5, &[1], Access::ReadOnly, NOTIFY).is_err());
     assert!(calls().is_empty());
-    // Our own mapping is writable whatever the peer may do.
+    // Our own mapping is always writable.
     drop(
         grants
             .share(5, 1, Access::ReadOnly, NOTIFY)
@@ -265,7 +265,7 @@ fn what_the_interface_cannot_do_never_reaches_it() {
 }
 
 #[test]
-fn errno_tells_why() {
+fn errno_becomes_the_error() {
     let grants = grants();
     FAILS.set(Some(Errno::NOSPC));
     let error = grants.share(5, 17, Access::ReadWrite, None).unwrap_err();
@@ -274,7 +274,7 @@ fn errno_tells_why() {
     FAILS.set(Some(Errno::INVAL));
     let error = grants.map(5, &[1], Access::ReadWrite, None).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Posix(Errno::INVAL));
-    // Nothing was made, so nothing is ended.
+    // The calls failed, so there is nothing to undo.
     assert_eq!(calls().len(), 2);
 }
 

@@ -1,0 +1,27 @@
+//! Atoms of replies and messages.
+
+rustler::atoms! {
+    dist,
+    distribution,
+    einval,
+    enospc,
+    error,
+    event_channel,
+    local,
+    more,
+    nif_panicked,
+    ok,
+    order_rx,
+    order_tx,
+    our_data = "$tube_data",
+    our_event = "$tube",
+    our_space = "$tube_space",
+    poll,
+    port,
+    ready,
+    rx_ring_ref,
+    tube,
+    tx_ring_ref,
+    wait,
+    xen,
+}
