@@ -9,7 +9,7 @@ defmodule Tube.TwoVMs.ChurnTest do
   # The first rounds fill caches and pools; growth after them is a leak.
   @warm_up 200
   @rounds 2_000
-  @long_rounds 30_000
+  @long_rounds 20_000
 
   # In the lab there is no hub to measure; test/xen/cases has a smaller version of this test.
   @tag :hub

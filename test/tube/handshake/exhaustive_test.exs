@@ -135,7 +135,7 @@ defmodule Tube.Handshake.RandomTest do
   alias Tube.Handshake.Explorer
 
   @runs 2_000
-  @long_runs 100_000
+  @long_runs 20_000
 
   test "random runs end connected, or clean with a reason" do
     stroll(@runs)
