@@ -17,6 +17,7 @@ in_group = fn group -> &(&1[:group] == group) end
     "docs/handshake.md",
     "docs/wire.md",
     "docs/performance.md",
+    "docs/reliability.md",
     "docs/original.md",
     "docs/dependencies.md",
     {"bench/README.md", filename: "benchmarks", title: "Benchmarks"},
