@@ -402,7 +402,6 @@ defmodule Tube.Connection.EndingTest do
   for {name, event} <- [
         DeafToViolations: :protocol,
         DeafToTheOwner: :owner_told,
-        DeafToSuspension: :suspend_timeout,
         DeafToTheLinger: :linger_timeout
       ] do
     defmodule Module.concat(__MODULE__, name) do
